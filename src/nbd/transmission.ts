@@ -1,0 +1,421 @@
+import type { Socket } from 'node:net';
+import type { Export } from './export.ts';
+import { BASE_ALLOCATION_ID } from './handshake.ts';
+import {
+  ALLOCATION_HOLE,
+  ALLOCATION_ZERO,
+  CHUNK,
+  CHUNK_DONE,
+  COMMAND,
+  COMMAND_FLAG,
+  ERROR,
+  MAGIC_REQUEST,
+  MAGIC_SIMPLE_REPLY,
+  MAGIC_STRUCTURED_REPLY,
+  MAX_PAYLOAD_BYTES,
+} from './protocol.ts';
+import { ReplyBuffer } from './reply-buffer.ts';
+
+const REQUEST_BYTES = 28;
+const SIMPLE_REPLY_BYTES = 16;
+const CHUNK_HEADER_BYTES = 20;
+const MAX_EXTENTS = 2048;
+/** A client that sends without reading its answers, or while writes are held, is not read from past these. */
+const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
+const MAX_WAITING_REQUESTS = 512;
+const MAX_WAITING_BYTES = 64 * 1024 * 1024;
+
+export type TransmissionOptions = { structuredReplies: boolean; baseAllocation: boolean };
+
+/** One request as it came; the cookie in two halves, to be sent back as it is. */
+type Request = {
+  flags: number;
+  command: number;
+  cookieHigh: number;
+  cookieLow: number;
+  offset: number;
+  length: number;
+};
+
+/** Counters for the operator, shared by all connections of an export. */
+export type IoCounters = { reads: number; writes: number; readBytes: number; writtenBytes: number; flushes: number };
+
+/**
+ * The transmission phase of one connection: requests in, replies out, in the order in which they are done.
+ *
+ * A request that need not wait is done and answered in the turn that brought it: one pread or pwrite, and one socket
+ * write for all replies of the turn. @see NBD protocol, "Transmission phase"
+ */
+export class Transmission {
+  readonly #socket: Socket;
+  readonly #export: Export;
+  readonly #options: TransmissionOptions;
+  readonly #replies: ReplyBuffer;
+  readonly #counters: IoCounters;
+  readonly #header = Buffer.alloc(REQUEST_BYTES);
+  #headerBytes = 0;
+  #request: Request | undefined;
+  #payload: Buffer[] = [];
+  #payloadBytes = 0;
+  /** Payload bytes of a refused write that are still to come: read past, not kept. */
+  #skip = 0;
+  #waitingRequests = 0;
+  #waitingBytes = 0;
+  #ended = false;
+  readonly closed: Promise<void>;
+
+  constructor(socket: Socket, target: Export, options: TransmissionOptions, counters: IoCounters) {
+    this.#socket = socket;
+    this.#export = target;
+    this.#options = options;
+    this.#counters = counters;
+    this.#replies = new ReplyBuffer(socket);
+    this.closed = new Promise((resolve) => socket.once('close', () => resolve()));
+    socket.on('error', () => socket.destroy());
+    socket.on('end', () => socket.destroy());
+    socket.on('data', (bytes: Buffer) => this.#receive(bytes));
+    socket.on('drain', () => this.#resumeIfRoom());
+  }
+
+  /** Sends the handshake's last answer, takes the bytes that came with it, and goes. */
+  start(reply: Buffer, rest: Buffer): void {
+    this.#socket.write(reply);
+    if (rest.length > 0) this.#receive(rest);
+    this.#socket.resume();
+  }
+
+  /** Ends the connection: its export is gone. */
+  end(): void {
+    this.#ended = true;
+    this.#socket.destroy();
+  }
+
+  #receive(bytes: Buffer): void {
+    let at = 0;
+    while (at < bytes.length && !this.#ended) {
+      if (this.#skip > 0) {
+        const skipped = Math.min(this.#skip, bytes.length - at);
+        this.#skip -= skipped;
+        at += skipped;
+        continue;
+      }
+      if (this.#request !== undefined) {
+        const taken = Math.min(this.#request.length - this.#payloadBytes, bytes.length - at);
+        this.#payload.push(bytes.subarray(at, at + taken));
+        this.#payloadBytes += taken;
+        at += taken;
+        if (this.#payloadBytes === this.#request.length) this.#payloadComplete(this.#request);
+        continue;
+      }
+      if (this.#headerBytes === 0 && bytes.length - at >= REQUEST_BYTES) {
+        this.#begin(bytes, at);
+        at += REQUEST_BYTES;
+        continue;
+      }
+      const taken = Math.min(REQUEST_BYTES - this.#headerBytes, bytes.length - at);
+      bytes.copy(this.#header, this.#headerBytes, at, at + taken);
+      this.#headerBytes += taken;
+      at += taken;
+      if (this.#headerBytes === REQUEST_BYTES) {
+        this.#headerBytes = 0;
+        this.#begin(this.#header, 0);
+      }
+    }
+    this.#replies.flush();
+    if (this.#isFull()) this.#socket.pause();
+  }
+
+  #begin(bytes: Buffer, at: number): void {
+    if (bytes.readUInt32BE(at) !== MAGIC_REQUEST) {
+      // Out of step: nothing that follows can be trusted to be a request.
+      this.end();
+      return;
+    }
+    const request: Request = {
+      flags: bytes.readUInt16BE(at + 4),
+      command: bytes.readUInt16BE(at + 6),
+      cookieHigh: bytes.readUInt32BE(at + 8),
+      cookieLow: bytes.readUInt32BE(at + 12),
+      offset: bytes.readUInt32BE(at + 16) * 0x1_0000_0000 + bytes.readUInt32BE(at + 20),
+      length: bytes.readUInt32BE(at + 24),
+    };
+    if (request.command === COMMAND.WRITE) {
+      const error = this.#refusal(request);
+      if (error !== 0) {
+        this.#skip = request.length;
+        this.#fail(request, error);
+        return;
+      }
+      this.#request = request;
+      return;
+    }
+    this.#execute(request, []);
+  }
+
+  #payloadComplete(request: Request): void {
+    const payload = this.#payload;
+    this.#request = undefined;
+    this.#payload = [];
+    this.#payloadBytes = 0;
+    this.#execute(request, payload);
+  }
+
+  #execute(request: Request, payload: Buffer[]): void {
+    if (request.command === COMMAND.DISCONNECT) {
+      this.#ended = true;
+      this.#replies.flush();
+      this.#socket.end();
+      return;
+    }
+    const error = request.command === COMMAND.WRITE ? 0 : this.#refusal(request);
+    if (error !== 0) {
+      this.#fail(request, error);
+      return;
+    }
+    try {
+      const waiting = this.#perform(request, payload);
+      if (waiting !== undefined) this.#wait(request, waiting);
+    } catch (failure) {
+      this.#fail(request, errorNumber(failure));
+    }
+  }
+
+  /** @returns a promise where the request must wait; else it is done and answered */
+  #perform(request: Request, payload: Buffer[]): Promise<void> | undefined {
+    const { offset, length } = request;
+    switch (request.command) {
+      case COMMAND.READ:
+        return this.#read(request);
+      case COMMAND.WRITE: {
+        this.#counters.writes += 1;
+        this.#counters.writtenBytes += length;
+        return this.#answerAfter(request, this.#export.write(payload, length, offset));
+      }
+      case COMMAND.FLUSH:
+        this.#counters.flushes += 1;
+        return this.#export.flush().then(() => this.#succeed(request));
+      case COMMAND.TRIM:
+        return this.#answerAfter(request, this.#export.discard(offset, length));
+      case COMMAND.WRITE_ZEROES: {
+        const keepAllocated = (request.flags & COMMAND_FLAG.NO_HOLE) !== 0;
+        return this.#answerAfter(request, this.#export.zero(offset, length, keepAllocated));
+      }
+      case COMMAND.CACHE:
+        return this.#cache(request);
+      case COMMAND.BLOCK_STATUS:
+        return this.#blockStatus(request);
+      default:
+        throw new Error(`command ${request.command} passed the checks`);
+    }
+  }
+
+  #read(request: Request): Promise<void> | undefined {
+    const { offset, length } = request;
+    this.#counters.reads += 1;
+    this.#counters.readBytes += length;
+    const structured = this.#options.structuredReplies;
+    const headerBytes = structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_REPLY_BYTES;
+    const { buffer, start } = this.#replies.reserve(headerBytes + length);
+    let waiting: void | Promise<void>;
+    try {
+      waiting = this.#export.read(buffer, start + headerBytes, length, offset);
+    } catch (failure) {
+      this.#replies.unreserve(headerBytes + length);
+      throw failure;
+    }
+    if (waiting === undefined) {
+      this.#writeReadHeader(request, buffer, start);
+      return undefined;
+    }
+    // The room must be filled this turn, and the bytes come later: read into a buffer of their own.
+    this.#replies.unreserve(headerBytes + length);
+    const own = Buffer.allocUnsafeSlow(headerBytes + length);
+    return waiting
+      .then(() => this.#export.read(own, headerBytes, length, offset))
+      .then(() => {
+        this.#writeReadHeader(request, own, 0);
+        if (!this.#ended) this.#socket.write(own);
+      });
+  }
+
+  #writeReadHeader(request: Request, buffer: Buffer, start: number): void {
+    if (this.#options.structuredReplies) {
+      writeChunkHeader(buffer, start, CHUNK_DONE, CHUNK.OFFSET_DATA, request, 8 + request.length);
+      writeOffset(buffer, start + CHUNK_HEADER_BYTES, request.offset);
+    } else {
+      writeSimpleHeader(buffer, start, request, 0);
+    }
+  }
+
+  /** Brings the range near: for a restored volume, from the object store; for a local one there is nothing to do. */
+  #cache(request: Request): Promise<void> | undefined {
+    const piece = Buffer.allocUnsafe(Math.min(request.length, 1024 * 1024));
+    const fetch = async (): Promise<void> => {
+      for (let done = 0; done < request.length; done += piece.length) {
+        await this.#export.read(piece, 0, Math.min(piece.length, request.length - done), request.offset + done);
+      }
+      this.#succeed(request);
+    };
+    return fetch();
+  }
+
+  #blockStatus(request: Request): Promise<void> | undefined {
+    const most = (request.flags & COMMAND_FLAG.REQ_ONE) !== 0 ? 1 : MAX_EXTENTS;
+    const answer = (extents: { length: number; hole: boolean }[]): void => {
+      const payload = 4 + 8 * extents.length;
+      const { buffer, start } = this.#replies.reserve(CHUNK_HEADER_BYTES + payload);
+      writeChunkHeader(buffer, start, CHUNK_DONE, CHUNK.BLOCK_STATUS, request, payload);
+      let at = buffer.writeUInt32BE(BASE_ALLOCATION_ID, start + CHUNK_HEADER_BYTES);
+      for (const extent of extents) {
+        at = buffer.writeUInt32BE(extent.length, at);
+        at = buffer.writeUInt32BE(extent.hole ? ALLOCATION_HOLE | ALLOCATION_ZERO : 0, at);
+      }
+    };
+    const extents = this.#export.extents(request.offset, request.length, most);
+    if (Array.isArray(extents)) {
+      answer(extents);
+      return undefined;
+    }
+    return extents.then((found) => {
+      answer(found);
+      this.#replies.flush();
+    });
+  }
+
+  #answerAfter(request: Request, change: void | Promise<void>): Promise<void> | undefined {
+    const durable = (request.flags & COMMAND_FLAG.FUA) !== 0;
+    if (change === undefined && !durable) {
+      this.#reserveSuccess(request);
+      return undefined;
+    }
+    const done = change ?? Promise.resolve();
+    // FUA is answered after a sync that began after the write: nothing less survives a power loss.
+    const safe = durable ? done.then(() => this.#export.flush()) : done;
+    return safe.then(() => this.#succeed(request));
+  }
+
+  #wait(request: Request, waiting: Promise<void>): void {
+    this.#waitingRequests += 1;
+    this.#waitingBytes += request.length;
+    waiting
+      .catch((failure: unknown) => {
+        this.#fail(request, errorNumber(failure));
+        this.#replies.flush();
+      })
+      .finally(() => {
+        this.#waitingRequests -= 1;
+        this.#waitingBytes -= request.length;
+        this.#resumeIfRoom();
+      });
+  }
+
+  /** What the spec has a server refuse before anything is done. @returns 0 where there is nothing to refuse */
+  #refusal(request: Request): number {
+    const { command, flags, offset, length } = request;
+    const changes = command === COMMAND.WRITE || command === COMMAND.TRIM || command === COMMAND.WRITE_ZEROES;
+    if (command > COMMAND.BLOCK_STATUS) return ERROR.EINVAL;
+    if ((flags & ~allowedFlags(command, this.#options.structuredReplies)) !== 0) return ERROR.EINVAL;
+    if (changes && this.#export.readOnly) return ERROR.EPERM;
+    if (command === COMMAND.FLUSH) return offset === 0 && length === 0 ? 0 : ERROR.EINVAL;
+    if (length === 0) return ERROR.EINVAL;
+    const carriesData = command === COMMAND.READ || command === COMMAND.WRITE;
+    if (carriesData && length > MAX_PAYLOAD_BYTES) return ERROR.EINVAL;
+    if (offset + length > this.#export.sizeBytes) return changes ? ERROR.ENOSPC : ERROR.EINVAL;
+    if (command === COMMAND.BLOCK_STATUS && !this.#options.baseAllocation) return ERROR.EINVAL;
+    return 0;
+  }
+
+  #reserveSuccess(request: Request): void {
+    if (this.#options.structuredReplies) {
+      const { buffer, start } = this.#replies.reserve(CHUNK_HEADER_BYTES);
+      writeChunkHeader(buffer, start, CHUNK_DONE, CHUNK.NONE, request, 0);
+    } else {
+      const { buffer, start } = this.#replies.reserve(SIMPLE_REPLY_BYTES);
+      writeSimpleHeader(buffer, start, request, 0);
+    }
+  }
+
+  #succeed(request: Request): void {
+    this.#reserveSuccess(request);
+    this.#replies.flush();
+  }
+
+  #fail(request: Request, error: number): void {
+    if (this.#options.structuredReplies) {
+      const { buffer, start } = this.#replies.reserve(CHUNK_HEADER_BYTES + 6);
+      writeChunkHeader(buffer, start, CHUNK_DONE, CHUNK.ERROR, request, 6);
+      buffer.writeUInt32BE(error, start + CHUNK_HEADER_BYTES);
+      buffer.writeUInt16BE(0, start + CHUNK_HEADER_BYTES + 4);
+    } else {
+      const { buffer, start } = this.#replies.reserve(SIMPLE_REPLY_BYTES);
+      writeSimpleHeader(buffer, start, request, error);
+    }
+  }
+
+  #isFull(): boolean {
+    return (
+      this.#socket.writableLength > MAX_UNSENT_BYTES ||
+      this.#waitingRequests > MAX_WAITING_REQUESTS ||
+      this.#waitingBytes > MAX_WAITING_BYTES
+    );
+  }
+
+  #resumeIfRoom(): void {
+    if (!this.#ended && this.#socket.isPaused() && !this.#isFull()) this.#socket.resume();
+  }
+}
+
+function allowedFlags(command: number, structuredReplies: boolean): number {
+  switch (command) {
+    case COMMAND.READ:
+      return COMMAND_FLAG.FUA | (structuredReplies ? COMMAND_FLAG.DF : 0);
+    case COMMAND.WRITE_ZEROES:
+      return COMMAND_FLAG.FUA | COMMAND_FLAG.NO_HOLE;
+    case COMMAND.BLOCK_STATUS:
+      return COMMAND_FLAG.FUA | COMMAND_FLAG.REQ_ONE;
+    default:
+      return COMMAND_FLAG.FUA;
+  }
+}
+
+function writeSimpleHeader(buffer: Buffer, at: number, request: Request, error: number): void {
+  buffer.writeUInt32BE(MAGIC_SIMPLE_REPLY, at);
+  buffer.writeUInt32BE(error, at + 4);
+  buffer.writeUInt32BE(request.cookieHigh, at + 8);
+  buffer.writeUInt32BE(request.cookieLow, at + 12);
+}
+
+function writeChunkHeader(
+  buffer: Buffer,
+  at: number,
+  flags: number,
+  type: number,
+  request: Request,
+  length: number,
+): void {
+  buffer.writeUInt32BE(MAGIC_STRUCTURED_REPLY, at);
+  buffer.writeUInt16BE(flags, at + 4);
+  buffer.writeUInt16BE(type, at + 6);
+  buffer.writeUInt32BE(request.cookieHigh, at + 8);
+  buffer.writeUInt32BE(request.cookieLow, at + 12);
+  buffer.writeUInt32BE(length, at + 16);
+}
+
+function writeOffset(buffer: Buffer, at: number, offset: number): void {
+  buffer.writeUInt32BE(Math.floor(offset / 0x1_0000_0000), at);
+  buffer.writeUInt32BE(offset % 0x1_0000_0000, at + 4);
+}
+
+/** An error of the world as NBD's numbers; what a client cannot make sense of is EIO. */
+function errorNumber(failure: unknown): number {
+  const code = (failure as NodeJS.ErrnoException).code;
+  switch (code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return ERROR.ENOSPC;
+    case 'EPERM':
+      return ERROR.EPERM;
+    default:
+      return ERROR.EIO;
+  }
+}

@@ -1,0 +1,40 @@
+/**
+ * Where snapshots' data lives. Both implementations pass the same tests; neither knows what the objects mean.
+ *
+ * Objects are small enough to hold in memory (a pack is some 16 MiB) and are never changed in part: a put replaces the
+ * whole object or nothing.
+ */
+export interface ObjectStore {
+  /** The store's URL as the operator gave it. */
+  readonly url: string;
+
+  /** Stores the pieces one after the other as one object. When it resolves, the object survives a power loss. */
+  put(key: string, pieces: readonly Uint8Array[]): Promise<void>;
+
+  /** @throws ObjectNotFoundError */
+  get(key: string): Promise<Buffer>;
+
+  /**
+   * Reads [offset, offset+length) bytes.
+   * @throws ObjectNotFoundError; any error when the object is shorter than that
+   */
+  getRange(key: string, offset: number, length: number): Promise<Buffer>;
+
+  /** Every key that begins with `prefix`, in no promised order. */
+  list(prefix: string): AsyncIterable<{ key: string; bytes: number }>;
+
+  /** One that is not there is no error: a deletion may be done again. */
+  remove(key: string): Promise<void>;
+}
+
+export class ObjectNotFoundError extends Error {
+  override name = 'ObjectNotFoundError';
+  constructor(url: string, key: string) {
+    super(`the object store ${url} has no object '${key}'`);
+  }
+}
+
+/** The store said no in a way that asking again will not change (no such bucket, no permission). */
+export class ObjectStoreRefusedError extends Error {
+  override name = 'ObjectStoreRefusedError';
+}

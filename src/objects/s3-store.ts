@@ -1,0 +1,104 @@
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  NoSuchKey,
+  paginateListObjectsV2,
+  PutObjectCommand,
+  S3Client,
+  S3ServiceException,
+} from '@aws-sdk/client-s3';
+import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError } from './object-store.ts';
+
+export type S3Location = {
+  bucket: string;
+  /** Ends with a slash, or is empty. */
+  prefix: string;
+  endpoint: string | undefined;
+  region: string;
+  pathStyle: boolean;
+};
+
+/** Objects in a bucket of any S3-compatible store; credentials come from the standard AWS chain. */
+export class S3Store implements ObjectStore {
+  readonly url: string;
+  readonly #location: S3Location;
+  readonly #client: S3Client;
+
+  constructor(url: string, location: S3Location) {
+    this.url = url;
+    this.#location = location;
+    this.#client = new S3Client({
+      region: location.region,
+      ...(location.endpoint === undefined ? {} : { endpoint: location.endpoint }),
+      forcePathStyle: location.pathStyle,
+      // Blocks and manifests carry SHA-256 of their own, checked on each read; not all S3 servers know S3's newer ones.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      maxAttempts: 5,
+    });
+  }
+
+  async put(key: string, pieces: readonly Uint8Array[]): Promise<void> {
+    const body = pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
+    await this.#ask(key, (Bucket, Key) =>
+      this.#client.send(new PutObjectCommand({ Bucket, Key, Body: body, ContentLength: body.byteLength })),
+    );
+  }
+
+  async get(key: string): Promise<Buffer> {
+    return this.#ask(key, async (Bucket, Key) => {
+      const answer = await this.#client.send(new GetObjectCommand({ Bucket, Key }));
+      return bodyOf(answer.Body);
+    });
+  }
+
+  async getRange(key: string, offset: number, length: number): Promise<Buffer> {
+    return this.#ask(key, async (Bucket, Key) => {
+      const Range = `bytes=${offset}-${offset + length - 1}`;
+      const bytes = await bodyOf((await this.#client.send(new GetObjectCommand({ Bucket, Key, Range }))).Body);
+      if (bytes.length !== length) {
+        throw new Error(`object '${key}' in ${this.url}: asked for ${length} bytes at ${offset}, got ${bytes.length}`);
+      }
+      return bytes;
+    });
+  }
+
+  async *list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
+    const { bucket, prefix: root } = this.#location;
+    for await (const page of paginateListObjectsV2(
+      { client: this.#client },
+      { Bucket: bucket, Prefix: `${root}${prefix}` },
+    )) {
+      for (const object of page.Contents ?? []) {
+        if (object.Key !== undefined) yield { key: object.Key.slice(root.length), bytes: object.Size ?? 0 };
+      }
+    }
+  }
+
+  async remove(key: string): Promise<void> {
+    await this.#ask(key, (Bucket, Key) => this.#client.send(new DeleteObjectCommand({ Bucket, Key })));
+  }
+
+  async #ask<Answer>(key: string, request: (bucket: string, key: string) => Promise<Answer>): Promise<Answer> {
+    try {
+      return await request(this.#location.bucket, `${this.#location.prefix}${key}`);
+    } catch (error) {
+      if (error instanceof NoSuchKey) throw new ObjectNotFoundError(this.url, key);
+      if (error instanceof S3ServiceException && isFinal(error)) {
+        throw new ObjectStoreRefusedError(`the object store ${this.url} refuses '${key}': ${error.name}: ${error.message}`);
+      }
+      throw error;
+    }
+  }
+}
+
+/** 4xx answers stay what they are, but for time-outs, throttling, and clocks that may be set right. */
+function isFinal(error: S3ServiceException): boolean {
+  const status = error.$metadata.httpStatusCode ?? 500;
+  return status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status) && error.name !== 'RequestTimeTooSkewed';
+}
+
+async function bodyOf(body: { transformToByteArray(): Promise<Uint8Array> } | undefined): Promise<Buffer> {
+  const bytes = (await body?.transformToByteArray()) ?? new Uint8Array();
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,50 @@
+/**
+ * The seam between the volume engine and the file system. The engine touches files through this port alone, so that a
+ * test can hold the disk in its hands: fail a write, fill the disk, or drop what was not yet synced.
+ *
+ * Writes and reads are synchronous: they are page-cache copies of some microseconds, and a synchronous write is also
+ * what makes the cut simple (no write is ever half done when the gate closes). Syncs wait for a device, so they are not.
+ */
+export interface DiskFile {
+  /** Fills `target[targetStart, targetStart+length)` from `position` (bytes); past the end of the file it reads zeroes. */
+  read(target: Uint8Array, targetStart: number, length: number, position: number): void;
+  /** Writes all of the bytes, or throws (ENOSPC, EIO …); after a throw any part of them may have been written. */
+  write(source: Uint8Array, sourceStart: number, length: number, position: number): void;
+  /** Like write, for bytes that lie in several buffers, one after the other. */
+  writeAll(sources: readonly Uint8Array[], position: number): void;
+  /** Resolves when all that was written before the call survives a power loss. */
+  sync(): Promise<void>;
+  /** The same, waiting: for files that are small and rare. */
+  syncNow(): void;
+  resize(bytes: number): void;
+  size(): number;
+  /** Makes the range read as zeroes and gives its space back. */
+  punchHole(position: number, length: number): void;
+  /** Makes the range read as zeroes and keeps (or takes) its space, so that a later write there cannot find the disk full. */
+  zeroAllocated(position: number, length: number): void;
+  /** First byte at or after `position` that may hold data; undefined when only holes follow. */
+  nextData(position: number): number | undefined;
+  /** First byte at or after `position` that is in a hole; the file's end counts as one. */
+  nextHole(position: number): number;
+  /** Takes the file's exclusive lock, which the kernel gives back when the process ends, however it ends. */
+  tryLock(): boolean;
+  close(): void;
+}
+
+export type OpenMode = 'create' | 'read-write' | 'read-only';
+
+export interface Disk {
+  /** 'create' makes the file (and fails if it is there); the others fail with ENOENT if it is not. */
+  open(path: string, mode: OpenMode): DiskFile;
+  exists(path: string): boolean;
+  /** The names in a directory, sorted; empty when there is no such directory. */
+  list(directory: string): string[];
+  makeDirectory(path: string): void;
+  remove(path: string): void;
+  removeTree(path: string): void;
+  readText(path: string): string;
+  /** Puts the whole text in place at once and durably: temporary file, sync, rename, sync of the directory. */
+  replaceText(path: string, text: string): void;
+  /** Makes the names in the directory (created, renamed, removed) survive a power loss. */
+  syncDirectory(path: string): void;
+}

@@ -1,0 +1,76 @@
+import type { VolumeId } from '../types/ids.ts';
+import type { EpochNumber } from '../types/units.ts';
+import type { BlockSource } from './block-source.ts';
+import type { BlockAsOfCut, Extent } from './local-volume.ts';
+
+export type NewVolume = { volumeId: VolumeId; sizeBytes: number; restored: boolean };
+
+/** A volume that can be read and written. A method that need not wait returns at once; else a promise. */
+export interface OpenVolume {
+  readonly sizeBytes: number;
+  read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;
+  write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void>;
+  zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void>;
+  discard(offset: number, length: number): void | Promise<void>;
+  /** Resolves when every write answered before the call survives a power loss. */
+  flush(): Promise<void>;
+  extents(offset: number, length: number, most: number): Extent[] | Promise<Extent[]>;
+}
+
+export type CutVolume = { volumeId: VolumeId; boundary: EpochNumber };
+
+/**
+ * What the rest of cleancut relies on to keep volumes. The `local` engine fits it; one on Ceph RBD, where a group
+ * snapshot makes the same promise across machines, must too.
+ */
+export interface VolumeEngine {
+  /** Makes a volume of zeroes, or one whose blocks come from a snapshot; durable when it returns. */
+  create(volume: NewVolume): void;
+
+  /** Opens a volume, or gives the one that is open. @param origin needed while a restored volume is not all local */
+  open(volumeId: VolumeId, origin: BlockSource | undefined): OpenVolume;
+
+  /** Removes a volume and all that belongs to it. One that is not there is no error: a deletion may be done again. */
+  remove(volumeId: VolumeId): Promise<void>;
+
+  /** Syncs and closes a volume that no one uses; an open cut or export keeps it open. */
+  close(volumeId: VolumeId): Promise<void>;
+
+  /** Fetches what a restored volume still lacks; resolves when it is whole, or when the volume is closed. */
+  hydrate(volumeId: VolumeId): Promise<void>;
+
+  /** Does beforehand what a cut needs, so that the hold is short. */
+  prepareCut(volumes: readonly VolumeId[]): void;
+
+  /**
+   * Holds new writes to the volumes until `cut` or `release`, or until the deadline: then all go on, and the cut
+   * can no longer be made. Resolves when no write is in flight.
+   */
+  hold(token: string, volumes: readonly VolumeId[], deadlineMilliseconds: number): Promise<void>;
+
+  /** Marks the cut on all the volumes of a hold, and lets the writes go on. @throws when the hold's deadline has passed */
+  cut(token: string): CutVolume[];
+
+  /** Lets the writes go on without a cut. */
+  release(token: string): void;
+
+  /** Takes up a pending cut after a restart. @returns why it cannot be had, or undefined */
+  resumeCut(volumeId: VolumeId, boundary: EpochNumber): string | undefined;
+
+  /** See LocalVolume.changedBlocks. */
+  changedBlocks(
+    cut: CutVolume,
+    since: EpochNumber,
+    from: number,
+    most: number,
+  ): { blocks: number[]; compareAll: boolean };
+
+  /** Where the bytes of a block as of a cut are. */
+  blockAsOfCut(cut: CutVolume, block: number): BlockAsOfCut;
+
+  /** These blocks of the cut are stored: the volume need not keep them. */
+  captured(cut: CutVolume, blocks: readonly number[]): void;
+
+  /** The cut's snapshot has completed, or is given up. */
+  finishCut(cut: CutVolume, completed: boolean): void;
+}

@@ -1,0 +1,79 @@
+import { asEpoch, type EpochNumber } from '../types/units.ts';
+import { BITMAP_HEADER_BYTES, BitmapFile } from './bitmap-file.ts';
+import type { Disk } from './disk.ts';
+import { StagingLog } from './staging-log.ts';
+
+/**
+ * The time between two cuts of a volume: which blocks were written in it, and the old bytes of those that a cut before
+ * it still wants. Files: `epoch-00000007.dirty`, `epoch-00000007.staging` (made when first needed).
+ *
+ * A cut is nothing but the beginning of a new epoch. One that comes to nothing (another volume missed the deadline, the
+ * server was killed before the catalog knew) needs no undoing: the next cut takes the union of all epochs since its
+ * base.
+ */
+export class Epoch {
+  readonly number: EpochNumber;
+  readonly dirty: BitmapFile;
+  staging: StagingLog | undefined;
+  readonly #path: string;
+
+  private constructor(number: EpochNumber, path: string, dirty: BitmapFile, staging: StagingLog | undefined) {
+    this.number = number;
+    this.#path = path;
+    this.dirty = dirty;
+    this.staging = staging;
+  }
+
+  static create(disk: Disk, directory: string, number: EpochNumber, blocks: number): Epoch {
+    const path = epochPath(directory, number);
+    return new Epoch(number, path, BitmapFile.create(disk, `${path}.dirty`, blocks), undefined);
+  }
+
+  static open(disk: Disk, directory: string, number: EpochNumber, blocks: number): Epoch {
+    const path = epochPath(directory, number);
+    const staging = disk.exists(`${path}.staging`) ? StagingLog.open(disk, `${path}.staging`, blocks) : undefined;
+    return new Epoch(number, path, BitmapFile.open(disk, `${path}.dirty`, blocks), staging);
+  }
+
+  /** All epochs that have files, oldest first. */
+  static openAll(disk: Disk, directory: string, blocks: number): Epoch[] {
+    const epochs: Epoch[] = [];
+    for (const name of disk.list(directory)) {
+      const digits = /^epoch-(\d+)\.dirty$/.exec(name)?.[1];
+      if (digits === undefined) continue;
+      const file = disk.open(`${directory}/${name}`, 'read-only');
+      const begun = file.size() >= BITMAP_HEADER_BYTES;
+      file.close();
+      // Killed while the file was being made: the epoch had not begun, nothing was written in it.
+      if (begun) epochs.push(Epoch.open(disk, directory, asEpoch(Number(digits)), blocks));
+      else disk.remove(`${directory}/${name}`);
+    }
+    return epochs;
+  }
+
+  stagingLog(disk: Disk): StagingLog {
+    this.staging ??= StagingLog.create(disk, `${this.#path}.staging`, this.dirty.bits.length);
+    return this.staging;
+  }
+
+  dropStaging(disk: Disk): void {
+    this.staging?.close();
+    this.staging = undefined;
+    disk.remove(`${this.#path}.staging`);
+  }
+
+  remove(disk: Disk): void {
+    this.dropStaging(disk);
+    this.dirty.close();
+    disk.remove(`${this.#path}.dirty`);
+  }
+
+  close(): void {
+    this.dirty.close();
+    this.staging?.close();
+  }
+}
+
+function epochPath(directory: string, number: EpochNumber): string {
+  return `${directory}/epoch-${String(number).padStart(8, '0')}`;
+}

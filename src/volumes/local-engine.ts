@@ -1,0 +1,155 @@
+import type { VolumeId } from '../types/ids.ts';
+import type { EpochNumber } from '../types/units.ts';
+import type { BlockSource } from './block-source.ts';
+import type { Disk } from './disk.ts';
+import type { CutVolume, NewVolume, VolumeEngine } from './engine.ts';
+import { type BlockAsOfCut, LocalVolume } from './local-volume.ts';
+
+export type LocalEngineOptions = {
+  disk: Disk;
+  /** Holds one directory for each volume. */
+  directory: string;
+  bootId: string;
+  stagingLimitBytes: number;
+  onCutLost: (cut: CutVolume, reason: string) => void;
+  /** Runs `expire` after so many milliseconds; returns a way to call that off. */
+  startTimer: (milliseconds: number, expire: () => void) => () => void;
+};
+
+type Hold = { volumes: readonly VolumeId[]; cancelTimer: () => void };
+
+/** Volumes in files on this machine. One instance (one data-plane worker) owns each volume that it has open. */
+export class LocalEngine implements VolumeEngine {
+  readonly #options: LocalEngineOptions;
+  readonly #open = new Map<VolumeId, LocalVolume>();
+  readonly #closing = new Set<VolumeId>();
+  readonly #holds = new Map<string, Hold>();
+
+  constructor(options: LocalEngineOptions) {
+    this.#options = options;
+  }
+
+  create(volume: NewVolume): void {
+    LocalVolume.create(this.#options.disk, this.directoryOf(volume.volumeId), {
+      ...volume,
+      bootId: this.#options.bootId,
+    });
+  }
+
+  open(volumeId: VolumeId, origin: BlockSource | undefined): LocalVolume {
+    const open = this.#open.get(volumeId);
+    if (open !== undefined) return open;
+    const volume = LocalVolume.open(
+      this.directoryOf(volumeId),
+      {
+        disk: this.#options.disk,
+        bootId: this.#options.bootId,
+        stagingLimitBytes: this.#options.stagingLimitBytes,
+        onCutLost: (boundary, reason) => this.#options.onCutLost({ volumeId, boundary }, reason),
+      },
+      origin,
+    );
+    this.#open.set(volumeId, volume);
+    return volume;
+  }
+
+  async remove(volumeId: VolumeId): Promise<void> {
+    await this.close(volumeId);
+    this.#options.disk.removeTree(this.directoryOf(volumeId));
+  }
+
+  async close(volumeId: VolumeId): Promise<void> {
+    const volume = this.#open.get(volumeId);
+    if (volume === undefined) return;
+    this.#closing.add(volumeId);
+    try {
+      this.#open.delete(volumeId);
+      await volume.close();
+    } finally {
+      this.#closing.delete(volumeId);
+    }
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#open.keys()].map((volumeId) => this.close(volumeId)));
+  }
+
+  async hydrate(volumeId: VolumeId): Promise<void> {
+    const volume = this.#volume(volumeId);
+    await volume.hydrate(() => this.#open.get(volumeId) !== volume || this.#closing.has(volumeId));
+  }
+
+  prepareCut(volumes: readonly VolumeId[]): void {
+    for (const volumeId of volumes) this.#volume(volumeId).prepareCut();
+  }
+
+  async hold(token: string, volumes: readonly VolumeId[], deadlineMilliseconds: number): Promise<void> {
+    const held: LocalVolume[] = [];
+    try {
+      for (const volumeId of volumes) {
+        const volume = this.#volume(volumeId);
+        volume.hold();
+        held.push(volume);
+      }
+    } catch (error) {
+      for (const volume of held) volume.release();
+      throw error;
+    }
+    const cancelTimer = this.#options.startTimer(deadlineMilliseconds, () => this.release(token));
+    this.#holds.set(token, { volumes, cancelTimer });
+  }
+
+  cut(token: string): CutVolume[] {
+    const hold = this.#holds.get(token);
+    if (hold === undefined) throw new Error('the hold has passed its deadline');
+    try {
+      return hold.volumes.map((volumeId) => ({ volumeId, boundary: this.#volume(volumeId).cut() }));
+    } finally {
+      this.release(token);
+    }
+  }
+
+  release(token: string): void {
+    const hold = this.#holds.get(token);
+    if (hold === undefined) return;
+    this.#holds.delete(token);
+    hold.cancelTimer();
+    for (const volumeId of hold.volumes) this.#open.get(volumeId)?.release();
+  }
+
+  resumeCut(volumeId: VolumeId, boundary: EpochNumber): string | undefined {
+    return this.#volume(volumeId).resumeCut(boundary);
+  }
+
+  changedBlocks(
+    cut: CutVolume,
+    since: EpochNumber,
+    from: number,
+    most: number,
+  ): { blocks: number[]; compareAll: boolean } {
+    return this.#volume(cut.volumeId).changedBlocks(cut.boundary, since, from, most);
+  }
+
+  blockAsOfCut(cut: CutVolume, block: number): BlockAsOfCut {
+    return this.#volume(cut.volumeId).blockAsOfCut(cut.boundary, block);
+  }
+
+  captured(cut: CutVolume, blocks: readonly number[]): void {
+    const volume = this.#open.get(cut.volumeId);
+    for (const block of blocks) volume?.captured(cut.boundary, block);
+  }
+
+  finishCut(cut: CutVolume, completed: boolean): void {
+    this.#open.get(cut.volumeId)?.finishCut(cut.boundary, completed);
+  }
+
+  directoryOf(volumeId: VolumeId): string {
+    return `${this.#options.directory}/${volumeId}`;
+  }
+
+  #volume(volumeId: VolumeId): LocalVolume {
+    const volume = this.#open.get(volumeId);
+    if (volume === undefined) throw new Error(`${volumeId} is not open here`);
+    return volume;
+  }
+}

@@ -1,0 +1,151 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Disk, DiskFile, OpenMode } from './disk.ts';
+import { lockFile, punchHole, seekData, seekHole, zeroRange } from './system-calls.ts';
+
+const ZEROES = new Uint8Array(1 << 20);
+
+class NodeFile implements DiskFile {
+  readonly #fd: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  read(target: Uint8Array, targetStart: number, length: number, position: number): void {
+    let done = fs.readSync(this.#fd, target, targetStart, length, position);
+    while (done < length) {
+      const more = fs.readSync(this.#fd, target, targetStart + done, length - done, position + done);
+      if (more === 0) {
+        target.fill(0, targetStart + done, targetStart + length);
+        return;
+      }
+      done += more;
+    }
+  }
+
+  write(source: Uint8Array, sourceStart: number, length: number, position: number): void {
+    let done = fs.writeSync(this.#fd, source, sourceStart, length, position);
+    while (done < length) done += fs.writeSync(this.#fd, source, sourceStart + done, length - done, position + done);
+  }
+
+  writeAll(sources: readonly Uint8Array[], position: number): void {
+    let length = 0;
+    for (const source of sources) length += source.byteLength;
+    const done = fs.writevSync(this.#fd, sources, position);
+    if (done === length) return;
+    // A short write (a signal, a disk that has just filled): go on piece by piece from where it stopped.
+    let skip = done;
+    let at = position + done;
+    for (const source of sources) {
+      if (skip >= source.byteLength) {
+        skip -= source.byteLength;
+        continue;
+      }
+      this.write(source, skip, source.byteLength - skip, at);
+      at += source.byteLength - skip;
+      skip = 0;
+    }
+  }
+
+  sync(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      fs.fdatasync(this.#fd, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
+  syncNow(): void {
+    fs.fdatasyncSync(this.#fd);
+  }
+
+  resize(bytes: number): void {
+    fs.ftruncateSync(this.#fd, bytes);
+  }
+
+  size(): number {
+    return fs.fstatSync(this.#fd).size;
+  }
+
+  punchHole(position: number, length: number): void {
+    punchHole(this.#fd, position, length);
+  }
+
+  zeroAllocated(position: number, length: number): void {
+    if (zeroRange(this.#fd, position, length)) return;
+    for (let done = 0; done < length; done += ZEROES.byteLength) {
+      this.write(ZEROES, 0, Math.min(ZEROES.byteLength, length - done), position + done);
+    }
+  }
+
+  nextData(position: number): number | undefined {
+    return seekData(this.#fd, position);
+  }
+
+  nextHole(position: number): number {
+    return seekHole(this.#fd, position);
+  }
+
+  tryLock(): boolean {
+    return lockFile(this.#fd);
+  }
+
+  close(): void {
+    fs.closeSync(this.#fd);
+  }
+}
+
+const FLAGS: Record<OpenMode, string> = { create: 'wx+', 'read-write': 'r+', 'read-only': 'r' };
+
+/** The real file system. */
+export class NodeDisk implements Disk {
+  open(file: string, mode: OpenMode): DiskFile {
+    return new NodeFile(fs.openSync(file, FLAGS[mode], 0o600));
+  }
+
+  exists(file: string): boolean {
+    return fs.existsSync(file);
+  }
+
+  list(directory: string): string[] {
+    return fs.existsSync(directory) ? fs.readdirSync(directory).sort() : [];
+  }
+
+  makeDirectory(directory: string): void {
+    fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  }
+
+  remove(file: string): void {
+    fs.rmSync(file, { force: true });
+  }
+
+  removeTree(directory: string): void {
+    fs.rmSync(directory, { recursive: true, force: true });
+  }
+
+  readText(file: string): string {
+    return fs.readFileSync(file, 'utf8');
+  }
+
+  replaceText(file: string, text: string): void {
+    const temporary = `${file}.new`;
+    const fd = fs.openSync(temporary, 'w', 0o600);
+    try {
+      fs.writeSync(fd, text);
+      // Before the rename: or a power loss could leave the new name with an empty file behind it.
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+    fs.renameSync(temporary, file);
+    this.syncDirectory(path.dirname(file));
+  }
+
+  syncDirectory(directory: string): void {
+    const fd = fs.openSync(directory, 'r');
+    try {
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+  }
+}

@@ -1,0 +1,102 @@
+import { crc32 } from 'node:zlib';
+import { PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
+import type { Disk, DiskFile } from './disk.ts';
+import { PageMap } from './page-map.ts';
+import { PagedBitmap } from './paged-bitmap.ts';
+import type { RawFile } from './raw-file.ts';
+
+export const STAGING_HEADER_BYTES = 24;
+const MAGIC = 0x47_54_43_43; // "CCTG", little-endian
+const LONGEST_RUN_PAGES = PAGES_PER_BLOCK;
+const scratch = Buffer.alloc(STAGING_HEADER_BYTES + LONGEST_RUN_PAGES * PAGE_BYTES);
+
+/**
+ * The old bytes of pages that were first overwritten in one epoch, for the cuts before it that still want them.
+ *
+ * An append-only file of records: a 24-byte header (magic u32, page count u32, first page u64, CRC-32 of those u32,
+ * zero u32, little-endian), then the pages. One append is one write call, and it returns before the new bytes go to the
+ * volume: whoever finds a page here knows that this is how it was at the epoch's start; whoever does not, that the
+ * volume's own bytes are.
+ */
+export class StagingLog {
+  readonly path: string;
+  readonly pages: PageMap;
+  /** The blocks that have a page here. */
+  readonly blocks: PagedBitmap;
+  readonly #file: DiskFile;
+  #end = 0;
+
+  private constructor(path: string, file: DiskFile, volumeBlocks: number) {
+    this.path = path;
+    this.#file = file;
+    this.pages = new PageMap();
+    this.blocks = new PagedBitmap(volumeBlocks);
+  }
+
+  static create(disk: Disk, path: string, volumeBlocks: number): StagingLog {
+    return new StagingLog(path, disk.open(path, 'create'), volumeBlocks);
+  }
+
+  /** Reads the log back after a crash. A record that a kill cut short is dropped: its overwrite had not begun. */
+  static open(disk: Disk, path: string, volumeBlocks: number): StagingLog {
+    const file = disk.open(path, 'read-write');
+    const log = new StagingLog(path, file, volumeBlocks);
+    const size = file.size();
+    const header = Buffer.alloc(STAGING_HEADER_BYTES);
+    let end = 0;
+    while (end + STAGING_HEADER_BYTES <= size) {
+      file.read(header, 0, STAGING_HEADER_BYTES, end);
+      const count = header.readUInt32LE(4);
+      const first = Number(header.readBigUInt64LE(8));
+      const next = end + STAGING_HEADER_BYTES + count * PAGE_BYTES;
+      if (header.readUInt32LE(0) !== MAGIC || header.readUInt32LE(16) !== crc32(header.subarray(0, 16))) break;
+      if (next > size) break;
+      log.#remember(first, count, end + STAGING_HEADER_BYTES);
+      end = next;
+    }
+    file.resize(end);
+    log.#end = end;
+    return log;
+  }
+
+  get bytes(): number {
+    return this.#end;
+  }
+
+  /**
+   * Saves the volume's present bytes of the pages [firstPage, firstPage+count); at most one block's worth.
+   * @throws ENOSPC …; then the log is as it was before
+   */
+  save(volume: RawFile, firstPage: number, count: number): void {
+    const length = count * PAGE_BYTES;
+    scratch.writeUInt32LE(MAGIC, 0);
+    scratch.writeUInt32LE(count, 4);
+    scratch.writeBigUInt64LE(BigInt(firstPage), 8);
+    scratch.writeUInt32LE(crc32(scratch.subarray(0, 16)), 16);
+    scratch.writeUInt32LE(0, 20);
+    volume.read(scratch, STAGING_HEADER_BYTES, length, firstPage * PAGE_BYTES);
+    try {
+      this.#file.write(scratch, 0, STAGING_HEADER_BYTES + length, this.#end);
+    } catch (error) {
+      // A torn record must not stay: a shorter one written over it would leave its tail, guest's bytes, to be read as
+      // a header.
+      this.#file.resize(this.#end);
+      throw error;
+    }
+    this.#remember(firstPage, count, this.#end + STAGING_HEADER_BYTES);
+    this.#end += STAGING_HEADER_BYTES + length;
+  }
+
+  sync(): Promise<void> {
+    return this.#file.sync();
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #remember(firstPage: number, count: number, position: number): void {
+    for (let page = 0; page < count; page += 1) this.pages.set(firstPage + page, position + page * PAGE_BYTES);
+    this.blocks.set(Math.floor(firstPage / PAGES_PER_BLOCK));
+  }
+}

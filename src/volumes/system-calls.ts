@@ -1,0 +1,58 @@
+import koffi from 'koffi';
+
+/**
+ * The four Linux calls that Node does not have: holes in files (fallocate, lseek SEEK_DATA / SEEK_HOLE) and file locks
+ * that end with the process (flock).
+ */
+const libc = koffi.load('libc.so.6');
+const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+const lseekCall = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+const flockCall = libc.func('int flock(int fd, int operation)');
+
+const KEEP_SIZE = 0x01;
+const PUNCH_HOLE = 0x02;
+const ZERO_RANGE = 0x10;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const LOCK_EXCLUSIVE_NO_WAIT = 2 | 4;
+const errorNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
+
+function systemError(call: string): NodeJS.ErrnoException {
+  const code = errorNames.get(koffi.errno()) ?? 'EIO';
+  return Object.assign(new Error(`${code}: ${call} failed`), { code, syscall: call });
+}
+
+export function punchHole(fd: number, position: number, length: number): void {
+  if (fallocateCall(fd, PUNCH_HOLE | KEEP_SIZE, position, length) !== 0) throw systemError('fallocate');
+}
+
+/** @returns false where the file system cannot do it; the caller then writes the zeroes itself */
+export function zeroRange(fd: number, position: number, length: number): boolean {
+  if (fallocateCall(fd, ZERO_RANGE | KEEP_SIZE, position, length) === 0) return true;
+  const error = systemError('fallocate');
+  if (error.code === 'EOPNOTSUPP') return false;
+  throw error;
+}
+
+/** @returns undefined when there is no data at or after `position` */
+export function seekData(fd: number, position: number): number | undefined {
+  const found = Number(lseekCall(fd, position, SEEK_DATA));
+  if (found >= 0) return found;
+  const error = systemError('lseek');
+  if (error.code === 'ENXIO') return undefined;
+  throw error;
+}
+
+export function seekHole(fd: number, position: number): number {
+  const found = Number(lseekCall(fd, position, SEEK_HOLE));
+  if (found < 0) throw systemError('lseek');
+  return found;
+}
+
+/** @returns false when another process (or another open of the file) holds the lock */
+export function lockFile(fd: number): boolean {
+  if (flockCall(fd, LOCK_EXCLUSIVE_NO_WAIT) === 0) return true;
+  const error = systemError('flock');
+  if (error.code === 'EWOULDBLOCK' || error.code === 'EAGAIN') return false;
+  throw error;
+}

@@ -1,0 +1,36 @@
+import { z } from 'zod';
+import { asEpoch, type EpochNumber } from '../types/units.ts';
+import type { Disk } from './disk.ts';
+
+const Saved = z.strictObject({
+  version: z.literal(1),
+  volumeId: z.string(),
+  sizeBytes: z.number().int().positive(),
+  /** The boot in which the volume was last opened; another one now means that what was not synced may be gone. */
+  bootId: z.string(),
+  /** Closed after a sync of everything. */
+  clean: z.boolean(),
+  /** Dirty bits of epochs before this one cannot be trusted: a cut over them compares hashes instead. */
+  trustedFrom: z.number().int().positive(),
+  /** Blocks may still be only in the snapshot that the volume was made from. */
+  hydrating: z.boolean(),
+});
+
+export type VolumeState = {
+  volumeId: string;
+  sizeBytes: number;
+  bootId: string;
+  clean: boolean;
+  trustedFrom: EpochNumber;
+  hydrating: boolean;
+};
+
+/** `volume.json`: what the engine must know of a volume before it can read its other files. */
+export function readVolumeState(disk: Disk, directory: string): VolumeState {
+  const saved = Saved.parse(JSON.parse(disk.readText(`${directory}/volume.json`)));
+  return { ...saved, trustedFrom: asEpoch(saved.trustedFrom) };
+}
+
+export function writeVolumeState(disk: Disk, directory: string, state: VolumeState): void {
+  disk.replaceText(`${directory}/volume.json`, `${JSON.stringify({ version: 1, ...state }, undefined, 2)}\n`);
+}
