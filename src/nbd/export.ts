@@ -1,8 +1,4 @@
-import type { OpenVolume } from '../volumes/engine.ts';
 import { EXPORT_FLAG } from './protocol.ts';
-
-/** What a connection reads and writes once it has named its export. */
-export type Export = OpenVolume & { readonly readOnly: boolean };
 
 /** What the handshake says of an export before a worker opens it. */
 export type ExportDescription = { name: string; sizeBytes: number; readOnly: boolean; description: string };

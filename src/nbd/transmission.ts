@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { Export } from './export.ts';
+import type { OpenVolume } from '../volumes/engine.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
 import {
   ALLOCATION_HOLE,
@@ -25,7 +25,7 @@ const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 const MAX_WAITING_REQUESTS = 512;
 const MAX_WAITING_BYTES = 64 * 1024 * 1024;
 
-export type TransmissionOptions = { structuredReplies: boolean; baseAllocation: boolean };
+export type TransmissionOptions = { structuredReplies: boolean; baseAllocation: boolean; readOnly: boolean };
 
 /** One request as it came; the cookie in two halves, to be sent back as it is. */
 type Request = {
@@ -48,7 +48,7 @@ export type IoCounters = { reads: number; writes: number; readBytes: number; wri
  */
 export class Transmission {
   readonly #socket: Socket;
-  readonly #export: Export;
+  readonly #export: OpenVolume;
   readonly #options: TransmissionOptions;
   readonly #replies: ReplyBuffer;
   readonly #counters: IoCounters;
@@ -62,9 +62,10 @@ export class Transmission {
   #waitingRequests = 0;
   #waitingBytes = 0;
   #ended = false;
+  readonly #settling: (() => void)[] = [];
   readonly closed: Promise<void>;
 
-  constructor(socket: Socket, target: Export, options: TransmissionOptions, counters: IoCounters) {
+  constructor(socket: Socket, target: OpenVolume, options: TransmissionOptions, counters: IoCounters) {
     this.#socket = socket;
     this.#export = target;
     this.#options = options;
@@ -88,6 +89,15 @@ export class Transmission {
   end(): void {
     this.#ended = true;
     this.#socket.destroy();
+  }
+
+  /**
+   * Resolves when the connection is closed and nothing that it asked for is still under way: a volume that goes to
+   * another client must not be written to by a request of the last one that was long on the road.
+   */
+  async settled(): Promise<void> {
+    await this.closed;
+    if (this.#waitingRequests > 0) await new Promise<void>((resolve) => this.#settling.push(resolve));
   }
 
   #receive(bytes: Buffer): void {
@@ -215,27 +225,28 @@ export class Transmission {
     this.#counters.readBytes += length;
     const structured = this.#options.structuredReplies;
     const headerBytes = structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_REPLY_BYTES;
-    const { buffer, start } = this.#replies.reserve(headerBytes + length);
-    let waiting: void | Promise<void>;
-    try {
-      waiting = this.#export.read(buffer, start + headerBytes, length, offset);
-    } catch (failure) {
-      this.#replies.unreserve(headerBytes + length);
-      throw failure;
-    }
-    if (waiting === undefined) {
+    if (!this.#export.readsMayWait) {
+      const { buffer, start } = this.#replies.reserve(headerBytes + length);
+      try {
+        this.#export.read(buffer, start + headerBytes, length, offset);
+      } catch (failure) {
+        this.#replies.unreserve(headerBytes + length);
+        throw failure;
+      }
       this.#writeReadHeader(request, buffer, start);
       return undefined;
     }
-    // The room must be filled this turn, and the bytes come later: read into a buffer of their own.
-    this.#replies.unreserve(headerBytes + length);
+    // The shared room must be filled this turn, and these bytes may come later: a buffer of their own.
     const own = Buffer.allocUnsafeSlow(headerBytes + length);
-    return waiting
-      .then(() => this.#export.read(own, headerBytes, length, offset))
-      .then(() => {
-        this.#writeReadHeader(request, own, 0);
-        if (!this.#ended) this.#socket.write(own);
-      });
+    const answer = (): void => {
+      this.#writeReadHeader(request, own, 0);
+      this.#replies.flush();
+      if (!this.#ended) this.#socket.write(own);
+    };
+    const waiting = this.#export.read(own, headerBytes, length, offset);
+    if (waiting !== undefined) return waiting.then(answer);
+    answer();
+    return undefined;
   }
 
   #writeReadHeader(request: Request, buffer: Buffer, start: number): void {
@@ -305,6 +316,7 @@ export class Transmission {
       .finally(() => {
         this.#waitingRequests -= 1;
         this.#waitingBytes -= request.length;
+        if (this.#waitingRequests === 0) for (const settled of this.#settling.splice(0)) settled();
         this.#resumeIfRoom();
       });
   }
@@ -315,7 +327,7 @@ export class Transmission {
     const changes = command === COMMAND.WRITE || command === COMMAND.TRIM || command === COMMAND.WRITE_ZEROES;
     if (command > COMMAND.BLOCK_STATUS) return ERROR.EINVAL;
     if ((flags & ~allowedFlags(command, this.#options.structuredReplies)) !== 0) return ERROR.EINVAL;
-    if (changes && this.#export.readOnly) return ERROR.EPERM;
+    if (changes && this.#options.readOnly) return ERROR.EPERM;
     if (command === COMMAND.FLUSH) return offset === 0 && length === 0 ? 0 : ERROR.EINVAL;
     if (length === 0) return ERROR.EINVAL;
     const carriesData = command === COMMAND.READ || command === COMMAND.WRITE;

@@ -30,6 +30,8 @@ export async function openObjectStore(url: string): Promise<ObjectStore> {
       });
     }
     default:
-      throw new Error(`object store '${url}': give file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true`);
+      throw new Error(
+        `object store '${url}': give file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true`,
+      );
   }
 }

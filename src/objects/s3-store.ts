@@ -2,8 +2,8 @@ import {
   DeleteObjectCommand,
   GetObjectCommand,
   NoSuchKey,
-  paginateListObjectsV2,
   PutObjectCommand,
+  paginateListObjectsV2,
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
@@ -85,7 +85,9 @@ export class S3Store implements ObjectStore {
     } catch (error) {
       if (error instanceof NoSuchKey) throw new ObjectNotFoundError(this.url, key);
       if (error instanceof S3ServiceException && isFinal(error)) {
-        throw new ObjectStoreRefusedError(`the object store ${this.url} refuses '${key}': ${error.name}: ${error.message}`);
+        throw new ObjectStoreRefusedError(
+          `the object store ${this.url} refuses '${key}': ${error.name}: ${error.message}`,
+        );
       }
       throw error;
     }
@@ -95,7 +97,9 @@ export class S3Store implements ObjectStore {
 /** 4xx answers stay what they are, but for time-outs, throttling, and clocks that may be set right. */
 function isFinal(error: S3ServiceException): boolean {
   const status = error.$metadata.httpStatusCode ?? 500;
-  return status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status) && error.name !== 'RequestTimeTooSkewed';
+  return (
+    status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status) && error.name !== 'RequestTimeTooSkewed'
+  );
 }
 
 async function bodyOf(body: { transformToByteArray(): Promise<Uint8Array> } | undefined): Promise<Buffer> {

@@ -1,4 +1,4 @@
-import { BLOCK_BYTES, type BlockIndex, PAGE_BYTES } from '../types/units.ts';
+import { BLOCK_BYTES, PAGE_BYTES } from '../types/units.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import type { BlockAsOfCut } from './local-volume.ts';
 import { RawFile } from './raw-file.ts';
@@ -18,35 +18,42 @@ export class CutFiles {
   }
 
   /**
-   * @param ask what the owner says of the block (LocalVolume.blockAsOfCut)
-   * @param target takes the block's 512 KiB
-   * @returns false when the block is not local: then it is as the snapshot says that the volume was made from
+   * @param target takes 512 KiB for each of the blocks, one after the other
+   * @param ask what the owner says of blocks (LocalVolume.blockAsOfCut), in their order
+   * @returns for each block whether it is local; one that is not is as the snapshot says that the volume was made from
    */
   async read(
-    block: BlockIndex,
-    target: Uint8Array,
-    ask: (block: BlockIndex) => Promise<BlockAsOfCut>,
-  ): Promise<boolean> {
+    blocks: readonly number[],
+    target: Buffer,
+    ask: (blocks: readonly number[]) => Promise<BlockAsOfCut[]>,
+  ): Promise<boolean[]> {
     // First the file, then the question: a page overwritten after the read began was staged before, and is in the
     // answer. (The other way round, an overwrite between the two would be missed.)
-    this.#raw.read(target, 0, BLOCK_BYTES, block * BLOCK_BYTES);
-    let answer = await ask(block);
-    if (answer.absent) return false;
-    if (answer.unsettled) {
-      // It may have become local between the read and the answer. Local it stays: read again.
-      this.#raw.read(target, 0, BLOCK_BYTES, block * BLOCK_BYTES);
-      answer = await ask(block);
+    for (const [index, block] of blocks.entries()) this.#readRaw(block, target, index);
+    const answers = await ask(blocks);
+    // A block that a fetch may have brought in between the read and the answer: local it stays, so read it again.
+    const unsettled = [...blocks.keys()].filter((index) => answers[index].unsettled && !answers[index].absent);
+    if (unsettled.length > 0) {
+      for (const index of unsettled) this.#readRaw(blocks[index], target, index);
+      const again = await ask(unsettled.map((index) => blocks[index]));
+      for (const [order, index] of unsettled.entries()) answers[index] = again[order];
     }
-    for (const run of answer.staged) {
-      const at = (run.page * PAGE_BYTES) % BLOCK_BYTES;
-      this.#log(run.log).read(target, at, run.count * PAGE_BYTES, run.position);
+    for (const [index, answer] of answers.entries()) {
+      for (const run of answer.staged) {
+        const at = index * BLOCK_BYTES + ((run.page * PAGE_BYTES) % BLOCK_BYTES);
+        this.#log(run.log).read(target, at, run.count * PAGE_BYTES, run.position);
+      }
     }
-    return true;
+    return answers.map((answer) => !answer.absent);
   }
 
   close(): void {
     this.#raw.close();
     for (const log of this.#logs.values()) log.close();
+  }
+
+  #readRaw(block: number, target: Buffer, index: number): void {
+    this.#raw.read(target, index * BLOCK_BYTES, BLOCK_BYTES, block * BLOCK_BYTES);
   }
 
   #log(path: string): DiskFile {

@@ -8,6 +8,8 @@ export type NewVolume = { volumeId: VolumeId; sizeBytes: number; restored: boole
 /** A volume that can be read and written. A method that need not wait returns at once; else a promise. */
 export interface OpenVolume {
   readonly sizeBytes: number;
+  /** False when reads are sure to be done when they return: they may then fill a buffer that is used again at once. */
+  readonly readsMayWait: boolean;
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void>;
   zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void>;

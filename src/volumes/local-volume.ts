@@ -129,7 +129,7 @@ export class LocalVolume {
     const lock = disk.open(`${directory}/lock`, 'read-write');
     if (!lock.tryLock()) {
       lock.close();
-      throw new Error(`${directory} is open in another process: two servers must not share a data directory`);
+      throw new VolumeLockedError(directory);
     }
     const state = readVolumeState(disk, directory);
     const blocks = blockCount(state.sizeBytes);
@@ -155,6 +155,10 @@ export class LocalVolume {
   }
 
   get hydrating(): boolean {
+    return this.#hydration !== undefined;
+  }
+
+  get readsMayWait(): boolean {
     return this.#hydration !== undefined;
   }
 
@@ -589,6 +593,14 @@ export class LocalVolume {
   #save(change: Partial<VolumeState>): void {
     this.#state = { ...this.#state, ...change };
     writeVolumeState(this.#environment.disk, this.#directory, this.#state);
+  }
+}
+
+/** Another process has the volume's files open. */
+export class VolumeLockedError extends Error {
+  override name = 'VolumeLockedError';
+  constructor(directory: string) {
+    super(`${directory} is open in another process: two servers must not share a data directory`);
   }
 }
 

@@ -1,0 +1,54 @@
+import { Call, type Caller, type Services } from '../api/operation.ts';
+import { type ApiError, wireErrors } from '../wire/api-error.ts';
+import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
+import { beginImport, failImport, finishImport } from './import-snapshot.ts';
+import { restoreSet } from './restore-set.ts';
+import { sets } from './sets.ts';
+import { status } from './status.ts';
+import type { Verb } from './verb.ts';
+import { volumes } from './volumes.ts';
+
+const VERBS: Readonly<Record<string, Verb>> = {
+  'begin-import': beginImport,
+  'fail-import': failImport,
+  'finish-import': finishImport,
+  'restore-set': restoreSet,
+  sets,
+  status,
+  volumes,
+};
+
+/**
+ * What the CLI asks of the server and EC2's API has no words for: sets, live figures, imports. `POST /cleancut/VERB`,
+ * JSON in and out, signed like everything else (service name `cleancut`).
+ */
+export class AdminEndpoint {
+  readonly #services: Services;
+
+  constructor(services: Services) {
+    this.#services = services;
+  }
+
+  async answer(request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {
+    const name = /^\/cleancut\/([a-z-]+)$/.exec(request.path)?.[1] ?? '';
+    if (!Object.hasOwn(VERBS, name) || request.method !== 'POST') throw wireErrors.notFound(request.path);
+    const call = new Call(this.#services, caller, requestId, false);
+    const answer = await VERBS[name](parseBody(request.body), call);
+    call.assertPermitted();
+    return { status: 200, contentType: 'application/json', body: JSON.stringify(answer) };
+  }
+
+  error(error: ApiError, requestId: string): HttpAnswer {
+    const body = JSON.stringify({ code: error.code, message: error.message, requestId });
+    return { status: error.status, contentType: 'application/json', body };
+  }
+}
+
+function parseBody(body: Buffer): unknown {
+  if (body.length === 0) return {};
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch {
+    throw wireErrors.invalidValue('body', `${body.length} bytes`, 'It is not JSON.');
+  }
+}

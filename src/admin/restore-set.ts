@@ -1,0 +1,88 @@
+import { z } from 'zod';
+import { launch } from '../api/instances/launch.ts';
+import { checkVolumeShape, DEFAULT_VOLUME_TYPE } from '../api/volumes/volume-types.ts';
+import { EMPTY_IMAGE_ID } from '../catalog/seed-image.ts';
+import { parseId } from '../types/ids.ts';
+import { ApiError } from '../wire/api-error.ts';
+import { verb } from './verb.ts';
+
+const Input = z.strictObject({ setId: z.string(), zone: z.string().optional() });
+
+export type RestoredSet = {
+  instanceId: string;
+  setId: string;
+  /** The instance that the set was cut from. */
+  from: string | null;
+  volumes: { volumeId: string; snapshotId: string | null; device: string }[];
+};
+
+/** A new instance with a volume from each snapshot of the set, attached as the originals were. */
+export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> => {
+  const setId = parseId('set', input.setId);
+  if (setId === undefined)
+    throw new ApiError('InvalidSetID.Malformed', `Invalid id: "${input.setId}" (expecting "set-...")`);
+  call.permit();
+  const { catalog, place } = call.services;
+  const zone = input.zone ?? place.zones[0];
+  if (!place.zones.includes(zone))
+    throw new ApiError('InvalidParameterValue', `zone '${zone}' is not one of ${place.zones.join(', ')}`);
+  const snapshots = await catalog
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('set_id', '=', setId)
+    .where('account_id', '=', call.caller.accountId)
+    .orderBy('device_name')
+    .execute();
+  if (snapshots.length === 0) throw new ApiError('InvalidSet.NotFound', `The set '${setId}' does not exist.`);
+  const pending = snapshots.find((snapshot) => snapshot.state !== 'completed');
+  if (pending !== undefined) {
+    throw new ApiError(
+      'IncorrectState',
+      `The set '${setId}' is in the '${pending.state}' state; it must be completed.`,
+    );
+  }
+  const set = await catalog
+    .selectFrom('snapshot_sets')
+    .selectAll()
+    .where('set_id', '=', setId)
+    .executeTakeFirstOrThrow();
+  const root = snapshots.find((snapshot) => snapshot.is_root === 1);
+  const [instanceId] = await launch(call, {
+    count: 1,
+    imageId: EMPTY_IMAGE_ID,
+    instanceType: 'm1.small',
+    zone,
+    rootDeviceName: root?.device_name ?? '/dev/xvda',
+    devices: snapshots.map((snapshot) => ({
+      deviceName: snapshot.device_name ?? '/dev/sdf',
+      shape: checkVolumeShape({
+        type: DEFAULT_VOLUME_TYPE,
+        sizeGiB: snapshot.size_gib,
+        iops: undefined,
+        throughput: undefined,
+      }),
+      source: snapshot,
+      deleteOnTermination: snapshot.is_root === 1,
+    })),
+    instanceTags: new Map([['Name', `restored from ${setId}`]]),
+    volumeTags: new Map(),
+    clientToken: undefined,
+  });
+  const volumes = await catalog
+    .selectFrom('attachments')
+    .innerJoin('volumes', 'volumes.volume_id', 'attachments.volume_id')
+    .select(['volumes.volume_id', 'volumes.snapshot_id', 'attachments.device_name'])
+    .where('attachments.instance_id', '=', instanceId)
+    .orderBy('attachments.device_name')
+    .execute();
+  return {
+    instanceId,
+    setId,
+    from: set.instance_id,
+    volumes: volumes.map((volume) => ({
+      volumeId: volume.volume_id,
+      snapshotId: volume.snapshot_id,
+      device: volume.device_name,
+    })),
+  };
+});

@@ -1,0 +1,27 @@
+import { NOTHING, verb } from './verb.ts';
+
+/** How the server is: what there is, in which states, and what the data plane holds. */
+export const status = verb(NOTHING, async (_, call) => {
+  call.permit();
+  const { catalog, dataPlane } = call.services;
+  const activity = await dataPlane.activity();
+  const { count } = catalog.fn;
+  const states = async (table: 'instances' | 'volumes' | 'snapshots'): Promise<Record<string, number>> => {
+    const rows = await catalog
+      .selectFrom(table)
+      .select(['state', count<number>('state').as('number')])
+      .where('account_id', '=', call.caller.accountId)
+      .groupBy('state')
+      .execute();
+    return Object.fromEntries(rows.map((row) => [row.state, Number(row.number)]));
+  };
+  return {
+    objectStore: call.services.store.url,
+    region: call.services.place.region,
+    instances: await states('instances'),
+    volumes: await states('volumes'),
+    snapshots: await states('snapshots'),
+    connections: activity.reduce((sum, volume) => sum + volume.connections, 0),
+    stagedBytes: activity.reduce((sum, volume) => sum + volume.stagedBytes, 0),
+  };
+});

@@ -1,0 +1,54 @@
+import { NOTHING, verb } from './verb.ts';
+
+export type VolumeReport = {
+  volumeId: string;
+  sizeGiB: number;
+  state: string;
+  instanceId: string | null;
+  device: string | null;
+  connections: number;
+  writes: number;
+  reads: number;
+  /** Old pages kept for cuts that are not stored yet. */
+  stagedBytes: number;
+  /** How much of a restored volume is local: 0 to 1. */
+  hydratedShare: number;
+};
+
+/** The caller's volumes with what the data plane knows of them. */
+export const volumes = verb(NOTHING, async (_, call): Promise<{ volumes: VolumeReport[] }> => {
+  call.permit();
+  const { catalog, dataPlane } = call.services;
+  const activity = new Map((await dataPlane.activity()).map((volume) => [volume.volumeId, volume]));
+  const rows = await catalog
+    .selectFrom('volumes')
+    .leftJoin('attachments', 'attachments.volume_id', 'volumes.volume_id')
+    .select([
+      'volumes.volume_id',
+      'volumes.size_gib',
+      'volumes.state',
+      'volumes.hydrated',
+      'attachments.instance_id',
+      'attachments.device_name',
+    ])
+    .where('volumes.account_id', '=', call.caller.accountId)
+    .orderBy('volumes.volume_id')
+    .execute();
+  const reports = rows.map((row) => {
+    const live = activity.get(row.volume_id);
+    const share = live === undefined ? 0 : live.hydratedBlocks / live.blocks;
+    return {
+      volumeId: row.volume_id,
+      sizeGiB: row.size_gib,
+      state: row.state,
+      instanceId: row.instance_id,
+      device: row.device_name,
+      connections: live?.connections ?? 0,
+      writes: live?.writes ?? 0,
+      reads: live?.reads ?? 0,
+      stagedBytes: live?.stagedBytes ?? 0,
+      hydratedShare: row.hydrated === 1 ? 1 : share,
+    };
+  });
+  return { volumes: reports };
+});

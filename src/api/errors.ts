@@ -1,0 +1,89 @@
+import { ApiError } from '../wire/api-error.ts';
+
+/** Every error of EC2's that the operations answer: code, status and message, side by side. */
+export const errors = {
+  dryRun: () => new ApiError('DryRunOperation', 'Request would have succeeded, but DryRun flag is set.', 412),
+  unsupportedParameter: (name: string) =>
+    new ApiError('UnsupportedOperation', `The parameter ${name} is not supported here.`),
+  unsupported: (message: string) => new ApiError('UnsupportedOperation', message),
+  missing: (name: string) => new ApiError('MissingParameter', `The request must contain the parameter ${name}`),
+  invalidValue: (name: string, value: unknown, reason: string) =>
+    new ApiError('InvalidParameterValue', `Value (${String(value)}) for parameter ${name} is invalid. ${reason}`),
+  combination: (message: string) => new ApiError('InvalidParameterCombination', message),
+  dependency: (name: string, needs: string) =>
+    new ApiError('InvalidParameterDependency', `The parameter ${name} requires the parameter ${needs} to be set.`),
+  idempotencyMismatch: (token: string) =>
+    new ApiError(
+      'IdempotentParameterMismatch',
+      `The client token '${token}' was used before with other parameters than in this request.`,
+    ),
+  invalidFilter: (name: string) => new ApiError('InvalidParameterValue', `The filter '${name}' is invalid`),
+  invalidToken: (token: string) =>
+    new ApiError(
+      'InvalidParameterValue',
+      `Value (${token}) for parameter nextToken is invalid. It is not one that this operation gave.`,
+    ),
+
+  malformedInstance: (id: string) => new ApiError('InvalidInstanceID.Malformed', `Invalid id: "${id}"`),
+  noInstance: (id: string) => new ApiError('InvalidInstanceID.NotFound', `The instance ID '${id}' does not exist`),
+  instanceState: (id: string, state: string, wanted: string) =>
+    new ApiError('IncorrectInstanceState', `The instance '${id}' is in the '${state}' state; it must be ${wanted}.`),
+
+  malformedVolume: (id: string) =>
+    new ApiError('InvalidParameterValue', `Value (${id}) for parameter volumeId is invalid. Expected: 'vol-...'.`),
+  noVolume: (id: string) => new ApiError('InvalidVolume.NotFound', `The volume '${id}' does not exist.`),
+  volumeState: (id: string, state: string) =>
+    new ApiError('IncorrectState', `Volume '${id}' is in the '${state}' state.`),
+  volumeInUse: (id: string, instance: string) =>
+    new ApiError('VolumeInUse', `Volume ${id} is currently attached to ${instance}`),
+  alreadyAttached: (id: string) => new ApiError('VolumeInUse', `${id} is already attached to an instance`),
+  noAttachment: (id: string, instance: string, device: string | undefined) =>
+    new ApiError(
+      'InvalidAttachment.NotFound',
+      `The volume '${id}' is not attached to instance '${instance}'${device === undefined ? '' : ` as device '${device}'`}.`,
+    ),
+  zoneMismatch: (id: string, zone: string, instanceZone: string) =>
+    new ApiError(
+      'InvalidVolume.ZoneMismatch',
+      `The volume '${id}' is in ${zone}, the instance in ${instanceZone}: both must be in the same zone.`,
+    ),
+  rootOfRunning: (id: string) =>
+    new ApiError('OperationNotPermitted', `Unable to detach root volume '${id}' from a running instance`),
+  deviceInUse: (device: string) =>
+    new ApiError(
+      'InvalidParameterValue',
+      `Invalid value '${device}' for unixDevice. Attachment point ${device} is already in use`,
+    ),
+  invalidDevice: (device: string) =>
+    new ApiError(
+      'InvalidParameterValue',
+      `Value (${device}) for parameter device is invalid. ${device} is not a valid EBS device name.`,
+    ),
+  sizeOrSnapshot: () => new ApiError('MissingParameter', 'The request must contain the parameter size/snapshot'),
+  smallerThanSnapshot: (sizeGiB: number, snapshot: string, least: number) =>
+    new ApiError(
+      'InvalidParameterValue',
+      `Volume of size ${sizeGiB}GB is smaller than snapshot '${snapshot}', expect size >= ${least}GB`,
+    ),
+  unknownZone: (zone: string, zones: readonly string[]) =>
+    new ApiError(
+      'InvalidParameterValue',
+      `Value (${zone}) for parameter availabilityZone is invalid. Subnets can currently only be created in the following availability zones: ${zones.join(', ')}.`,
+    ),
+  noSpace: (message: string) => new ApiError('InsufficientVolumeCapacity', message, 500),
+
+  malformedSnapshot: (id: string) =>
+    new ApiError('InvalidSnapshotID.Malformed', `The snapshot ID '${id}' is not valid`),
+  noSnapshot: (id: string) => new ApiError('InvalidSnapshot.NotFound', `The snapshot '${id}' does not exist.`),
+  snapshotState: (id: string, state: string) =>
+    new ApiError('IncorrectState', `The snapshot '${id}' is in the '${state}' state; it must be completed.`),
+  snapshotInUse: (id: string, image: string) =>
+    new ApiError('InvalidSnapshot.InUse', `The snapshot ${id} is currently in use by ${image}`),
+  cutFailed: (message: string) => new ApiError('InternalError', `No snapshot was created: ${message}`, 500),
+
+  malformedImage: (id: string) => new ApiError('InvalidAMIID.Malformed', `Invalid id: "${id}" (expecting "ami-...")`),
+  noImage: (id: string) => new ApiError('InvalidAMIID.NotFound', `The image id '[${id}]' does not exist`),
+
+  unknownResource: (id: string) => new ApiError('InvalidID', `The ID '${id}' is not valid`),
+  tooManyTags: () => new ApiError('TagLimitExceeded', 'The maximum number of Tags for a resource has been reached.'),
+};

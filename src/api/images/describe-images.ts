@@ -1,0 +1,130 @@
+import type { DescribeImagesRequest, DescribeImagesResult, Image, VolumeType } from '@aws-sdk/client-ec2';
+import type { ImageDeviceRow, ImageRow } from '../../catalog/schema.ts';
+import { tagsOf } from '../../catalog/tags.ts';
+import type { ImageId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { compileFilters, type FilterTable } from '../filters.ts';
+import { readImageId } from '../identifiers.ts';
+import type { Call, Operation } from '../operation.ts';
+import { fillPage } from '../pages.ts';
+import { tagView } from '../tags/tag-view.ts';
+
+type FullImage = ImageRow & { devices: ImageDeviceRow[]; tags: ReadonlyMap<string, string> };
+
+const FILTERS: FilterTable<FullImage> = {
+  architecture: () => 'x86_64',
+  'block-device-mapping.delete-on-termination': (image) =>
+    image.devices.map((device) => String(device.delete_on_termination === 1)),
+  'block-device-mapping.device-name': (image) => image.devices.map((device) => device.device_name),
+  'block-device-mapping.snapshot-id': (image) => image.devices.map((device) => device.snapshot_id ?? undefined),
+  'block-device-mapping.volume-size': (image) => image.devices.map((device) => String(device.size_gib)),
+  'block-device-mapping.volume-type': (image) => image.devices.map((device) => device.volume_type),
+  'block-device-mapping.encrypted': (image) => image.devices.map(() => 'false'),
+  'creation-date': (image) => image.created_at,
+  description: (image) => image.description,
+  hypervisor: () => 'xen',
+  'image-id': (image) => image.image_id,
+  'image-type': () => 'machine',
+  'is-public': (image) => image.is_public === 1,
+  name: (image) => image.name,
+  'owner-id': (image) => image.account_id,
+  'root-device-name': (image) => image.root_device_name,
+  'root-device-type': () => 'ebs',
+  state: () => 'available',
+  'virtualization-type': () => 'hvm',
+};
+
+export const describeImages: Operation<DescribeImagesRequest, DescribeImagesResult> = {
+  honoured: ['ImageIds', 'Owners', 'ExecutableUsers', 'Filters', 'MaxResults', 'NextToken'],
+  // No image here is deprecated or disabled.
+  withoutEffect: ['IncludeDeprecated', 'IncludeDisabled'],
+
+  async run(input, call) {
+    const ids = (input.ImageIds ?? []).map((id) => readImageId(id));
+    if (ids.length > 0 && input.MaxResults !== undefined) {
+      throw errors.combination('The parameter imageId cannot be used with the parameter maxResults.');
+    }
+    const passes = compileFilters(input.Filters, FILTERS, (image) => image.tags);
+    call.permit();
+    const { accountId } = call.caller;
+    const owners = new Set((input.Owners ?? []).map((owner) => (owner === 'self' ? accountId : owner)));
+    const users = new Set(input.ExecutableUsers ?? []);
+    const matches = (image: FullImage): boolean =>
+      (owners.size === 0 || owners.has(image.account_id)) &&
+      (users.size === 0 ||
+        (users.has('all') && image.is_public === 1) ||
+        (users.has('self') && image.account_id === accountId)) &&
+      (ids.length === 0 || ids.includes(image.image_id)) &&
+      passes(image);
+    const page = await fillPage(
+      ids.length > 0 ? {} : input,
+      { least: 1, most: 1000 },
+      (after, most) => visibleImages(call, after as ImageId, most),
+      (row) => row.image_id,
+      (rows) => withDevices(call, rows),
+      matches,
+    );
+    const missing = ids.find((id) => !page.items.some((image) => image.image_id === id));
+    if (missing !== undefined && (input.Filters ?? []).length === 0) throw errors.noImage(missing);
+    return { Images: page.items.map(imageView), NextToken: page.nextToken };
+  },
+};
+
+function visibleImages(call: Call, after: ImageId, most: number): Promise<ImageRow[]> {
+  return call.services.catalog
+    .selectFrom('images')
+    .selectAll()
+    .where((where) => where.or([where('account_id', '=', call.caller.accountId), where('is_public', '=', 1)]))
+    .where('image_id', '>', after)
+    .orderBy('image_id')
+    .limit(most)
+    .execute();
+}
+
+async function withDevices(call: Call, images: readonly ImageRow[]): Promise<FullImage[]> {
+  const ids = images.map((image) => image.image_id);
+  if (ids.length === 0) return [];
+  const { catalog } = call.services;
+  const devices = await catalog
+    .selectFrom('image_devices')
+    .selectAll()
+    .where('image_id', 'in', ids)
+    .orderBy('device_name')
+    .execute();
+  const tags = await tagsOf(catalog, ids);
+  return images.map((image) => ({
+    ...image,
+    devices: devices.filter((device) => device.image_id === image.image_id),
+    tags: tags.get(image.image_id) ?? new Map(),
+  }));
+}
+
+function imageView(image: FullImage): Image {
+  return {
+    ImageId: image.image_id,
+    Name: image.name,
+    Description: image.description,
+    OwnerId: image.account_id,
+    State: 'available',
+    Public: image.is_public === 1,
+    CreationDate: image.created_at,
+    Architecture: 'x86_64',
+    ImageType: 'machine',
+    ImageLocation: `${image.account_id}/${image.name}`,
+    RootDeviceType: 'ebs',
+    RootDeviceName: image.root_device_name,
+    VirtualizationType: 'hvm',
+    Hypervisor: 'xen',
+    BlockDeviceMappings: image.devices.map((device) => ({
+      DeviceName: device.device_name,
+      Ebs: {
+        SnapshotId: device.snapshot_id ?? undefined,
+        VolumeSize: device.size_gib,
+        VolumeType: device.volume_type as VolumeType,
+        DeleteOnTermination: device.delete_on_termination === 1,
+        Encrypted: false,
+      },
+    })),
+    Tags: tagView(image.tags),
+  };
+}

@@ -1,0 +1,23 @@
+import type { InstanceRow } from '../../catalog/schema.ts';
+import type { InstanceId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import type { Call } from '../operation.ts';
+
+/** @throws ApiError InvalidInstanceID.NotFound when the caller has no such instance */
+export async function findInstance(call: Call, instanceId: InstanceId): Promise<InstanceRow> {
+  const [instance] = await findInstances(call, [instanceId]);
+  return instance;
+}
+
+/** @throws ApiError InvalidInstanceID.NotFound for the first that the caller has not */
+export async function findInstances(call: Call, ids: readonly InstanceId[]): Promise<InstanceRow[]> {
+  const rows = await call.services.catalog
+    .selectFrom('instances')
+    .selectAll()
+    .where('instance_id', 'in', [...ids])
+    .where('account_id', '=', call.caller.accountId)
+    .orderBy('instance_id')
+    .execute();
+  for (const id of ids) if (!rows.some((row) => row.instance_id === id)) throw errors.noInstance(id);
+  return rows;
+}

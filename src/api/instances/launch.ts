@@ -1,0 +1,111 @@
+import type { InstanceRow } from '../../catalog/schema.ts';
+import { putTags } from '../../catalog/tags.ts';
+import { type ImageId, type InstanceId, newId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import type { ClientToken } from '../idempotency.ts';
+import type { Call } from '../operation.ts';
+import type { Tags } from '../tags/tag-rules.ts';
+import { insertVolume } from '../volumes/new-volume.ts';
+import type { PlannedDevice } from './device-plan.ts';
+
+export type Launch = {
+  count: number;
+  imageId: ImageId;
+  instanceType: string;
+  zone: string;
+  rootDeviceName: string;
+  devices: readonly PlannedDevice[];
+  instanceTags: Tags;
+  volumeTags: Tags;
+  clientToken: ClientToken | undefined;
+};
+
+/**
+ * Makes instances with their volumes, all of them or none, and brings them up.
+ * @returns their ids, in launch order
+ */
+export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
+  const { catalog, lifecycle, now } = call.services;
+  const { accountId } = call.caller;
+  const launchedAt = now();
+  const reservationId = newId('r');
+  const instances: InstanceRow[] = Array.from({ length: order.count }, (_, index) => ({
+    instance_id: newId('i'),
+    account_id: accountId,
+    reservation_id: reservationId,
+    launch_index: index,
+    image_id: order.imageId,
+    instance_type: order.instanceType,
+    zone: order.zone,
+    root_device_name: order.rootDeviceName,
+    state: 'pending',
+    launched_at: launchedAt.toISOString(),
+    state_reason: '',
+    terminated_at: null,
+    client_token: order.clientToken?.token ?? null,
+    client_token_request: order.clientToken?.request ?? null,
+  }));
+  // The whole intention in one step: a crash from here on ends in running instances, never in half of one.
+  await catalog.transaction().execute(async (transaction) => {
+    for (const instance of instances) {
+      await transaction.insertInto('instances').values(instance).execute();
+      const owner = { resourceId: instance.instance_id, resourceType: 'instance', accountId } as const;
+      await putTags(transaction, owner, order.instanceTags);
+      for (const { shape, source, deviceName, deleteOnTermination } of order.devices) {
+        const volumeId = newId('vol');
+        await insertVolume(transaction, {
+          volumeId,
+          accountId,
+          shape,
+          zone: order.zone,
+          source,
+          createdAt: launchedAt,
+          clientToken: undefined,
+        });
+        await putTags(transaction, { resourceId: volumeId, resourceType: 'volume', accountId }, order.volumeTags);
+        await transaction
+          .insertInto('attachments')
+          .values({
+            volume_id: volumeId,
+            instance_id: instance.instance_id,
+            device_name: deviceName,
+            attached_at: launchedAt.toISOString(),
+            delete_on_termination: deleteOnTermination ? 1 : 0,
+          })
+          .execute();
+      }
+    }
+  });
+  const ids = instances.map((instance) => instance.instance_id);
+  try {
+    for (const instanceId of ids) await lifecycle.bringUp(instanceId);
+  } catch (error) {
+    await undo(call, ids);
+    throw errors.noSpace(`The instance could not be launched: ${(error as Error).message}`);
+  }
+  return ids;
+}
+
+/** Nothing half-done stays: the volumes go, whatever DeleteOnTermination says, for nothing was ever written to them. */
+async function undo(call: Call, ids: readonly InstanceId[]): Promise<void> {
+  const { catalog, lifecycle } = call.services;
+  await catalog
+    .updateTable('attachments')
+    .set({ delete_on_termination: 1 })
+    .where('instance_id', 'in', [...ids])
+    .execute();
+  await catalog
+    .updateTable('instances')
+    .set({ state: 'shutting-down' })
+    .where('instance_id', 'in', [...ids])
+    .execute();
+  for (const instanceId of ids) await lifecycle.takeApart(instanceId);
+  await catalog
+    .deleteFrom('tags')
+    .where('resource_id', 'in', [...ids])
+    .execute();
+  await catalog
+    .deleteFrom('instances')
+    .where('instance_id', 'in', [...ids])
+    .execute();
+}

@@ -1,0 +1,125 @@
+import type { Reservation, RunInstancesRequest } from '@aws-sdk/client-ec2';
+import type { ReservationId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { checkSameRequest, readClientToken } from '../idempotency.ts';
+import { readImageId } from '../identifiers.ts';
+import { findImage, imageDevices } from '../images/find-image.ts';
+import type { Call, Operation } from '../operation.ts';
+import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { checkMappings, planDevices } from './device-plan.ts';
+import { instanceView, withDevices } from './instance-view.ts';
+import { launch } from './launch.ts';
+
+const DEFAULT_INSTANCE_TYPE = 'm1.small';
+const MAX_COUNT = 100;
+
+/**
+ * An instance here is a named group of volumes with a root device; its computer is any machine that connects over NBD.
+ * So what concerns a computer alone (network, keys, metadata, credits) is accepted and has no effect.
+ */
+export const runInstances: Operation<RunInstancesRequest, Reservation> = {
+  honoured: [
+    'ImageId',
+    'MinCount',
+    'MaxCount',
+    'InstanceType',
+    'BlockDeviceMappings',
+    'Placement',
+    'TagSpecifications',
+    'ClientToken',
+  ],
+  withoutEffect: [
+    'KeyName',
+    'SecurityGroups',
+    'SecurityGroupIds',
+    'SubnetId',
+    'UserData',
+    'Monitoring',
+    'EbsOptimized',
+    'IamInstanceProfile',
+    'InstanceInitiatedShutdownBehavior',
+    'NetworkInterfaces',
+    'PrivateIpAddress',
+    'CreditSpecification',
+    'CpuOptions',
+    'MetadataOptions',
+    'MaintenanceOptions',
+    'PrivateDnsNameOptions',
+    'DisableApiTermination',
+    'DisableApiStop',
+    'CapacityReservationSpecification',
+    'EnclaveOptions',
+  ],
+
+  async run(input, call) {
+    const imageId = readImageId(input.ImageId);
+    const count = readCount(input.MinCount, input.MaxCount);
+    const { catalog, place, lifecycle } = call.services;
+    const zone = input.Placement?.AvailabilityZone ?? place.zones[0];
+    if (!place.zones.includes(zone)) throw errors.unknownZone(zone, place.zones);
+    const tags = readTagSpecifications(input.TagSpecifications, ['instance', 'volume']);
+    checkMappings(input.BlockDeviceMappings);
+    const clientToken = readClientToken(input.ClientToken, input);
+    call.permit();
+    return lifecycle.locks.hold([`token ${call.caller.accountId} ${input.ClientToken ?? call.requestId}`], async () => {
+      if (clientToken !== undefined) {
+        const earlier = await catalog
+          .selectFrom('instances')
+          .select(['reservation_id', 'client_token_request'])
+          .where('account_id', '=', call.caller.accountId)
+          .where('client_token', '=', clientToken.token)
+          .executeTakeFirst();
+        if (earlier !== undefined) {
+          checkSameRequest(clientToken, earlier.client_token_request);
+          return reservationView(call, earlier.reservation_id);
+        }
+      }
+      const image = await findImage(call, imageId);
+      const devices = await planDevices(call, await imageDevices(catalog, imageId), input.BlockDeviceMappings);
+      const [first] = await launch(call, {
+        count,
+        imageId,
+        instanceType: input.InstanceType ?? DEFAULT_INSTANCE_TYPE,
+        zone,
+        rootDeviceName: image.root_device_name,
+        devices,
+        instanceTags: tags.get('instance') ?? new Map(),
+        volumeTags: tags.get('volume') ?? new Map(),
+        clientToken,
+      });
+      const launched = await catalog
+        .selectFrom('instances')
+        .select('reservation_id')
+        .where('instance_id', '=', first)
+        .executeTakeFirstOrThrow();
+      return reservationView(call, launched.reservation_id);
+    });
+  },
+};
+
+/** As many as MaxCount: there is always room for one more group of volumes. */
+function readCount(least: number | undefined, most: number | undefined): number {
+  if (least === undefined) throw errors.missing('MinCount');
+  if (most === undefined) throw errors.missing('MaxCount');
+  if (least < 1) throw errors.invalidValue('MinCount', least, 'Expected at least 1.');
+  if (most < least) throw errors.invalidValue('MaxCount', most, 'It must not be less than MinCount.');
+  if (most > MAX_COUNT) throw errors.invalidValue('MaxCount', most, `At most ${MAX_COUNT} in one call.`);
+  return most;
+}
+
+async function reservationView(call: Call, reservationId: ReservationId): Promise<Reservation> {
+  const { catalog } = call.services;
+  const rows = await catalog
+    .selectFrom('instances')
+    .selectAll()
+    .where('reservation_id', '=', reservationId)
+    .orderBy('launch_index')
+    .execute();
+  const instances = await withDevices(catalog, rows);
+  return {
+    ReservationId: reservationId,
+    OwnerId: call.caller.accountId,
+    Groups: [],
+    Instances: instances.map(instanceView),
+  };
+}

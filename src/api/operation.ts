@@ -1,0 +1,72 @@
+import type { Catalog } from '../catalog/catalog.ts';
+import type { DataPlane } from '../dataplane/data-plane.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import type { AccountId } from '../types/ids.ts';
+import { errors } from './errors.ts';
+
+/** Where this endpoint says it is. */
+export type Place = { region: string; zones: readonly string[] };
+
+/** What the operations work on. */
+export type Services = {
+  catalog: Catalog;
+  dataPlane: DataPlane;
+  lifecycle: Lifecycle;
+  store: ObjectStore;
+  place: Place;
+  now: () => Date;
+  log: (level: 'info' | 'warn' | 'error', message: string) => void;
+  /** How long writes may be held for a cut. */
+  holdDeadlineMilliseconds: number;
+};
+
+/** Who asks. */
+export type Caller = { accountId: AccountId; userName: string; accessKeyId: string };
+
+/** One request to one operation. */
+export class Call {
+  readonly services: Services;
+  readonly caller: Caller;
+  readonly requestId: string;
+  readonly #dryRun: boolean;
+  #permitted = false;
+
+  constructor(services: Services, caller: Caller, requestId: string, dryRun: boolean) {
+    this.services = services;
+    this.caller = caller;
+    this.requestId = requestId;
+    this.#dryRun = dryRun;
+  }
+
+  /**
+   * Asks whether the caller may do this; to be called once the request is known to be well-formed, before anything is
+   * looked up or changed. Every caller there is today is an administrator of its account, so the answer is yes.
+   * @throws ApiError DryRunOperation where the request was only a question
+   */
+  permit(): void {
+    this.#permitted = true;
+    if (this.#dryRun) throw errors.dryRun();
+  }
+
+  /** @throws when an operation was done without having asked: a mistake of the program that must not pass unseen */
+  assertPermitted(): void {
+    if (!this.#permitted) throw new Error('the operation did not ask for permission');
+  }
+}
+
+/**
+ * An operation: from the SDK's typed input to its typed output, and what it makes of each parameter. A parameter that
+ * stands in neither list is refused: none is ignored in silence. Names are the SDK's; a name covers all below it.
+ */
+export type Operation<Input, Output> = {
+  honoured: readonly (keyof Input & string)[];
+  /** Accepted, since tools send them by habit, and without effect here. Dotted names reach into structures. */
+  withoutEffect?: readonly string[];
+  /** Members of honoured structures that are not: dotted names. */
+  refused?: readonly string[];
+  run: (input: Input, call: Call) => Promise<Output>;
+};
+
+// biome-ignore lint/suspicious/noExplicitAny: the table of all operations holds inputs of every type.
+export type AnyOperation = Operation<any, object>;

@@ -1,0 +1,43 @@
+import { describeImages } from './images/describe-images.ts';
+import { describeInstances } from './instances/describe-instances.ts';
+import { runInstances } from './instances/run-instances.ts';
+import { startInstances } from './instances/start-instances.ts';
+import { stopInstances } from './instances/stop-instances.ts';
+import { terminateInstances } from './instances/terminate-instances.ts';
+import type { AnyOperation } from './operation.ts';
+import { describeAvailabilityZones } from './regions/describe-availability-zones.ts';
+import { describeRegions } from './regions/describe-regions.ts';
+import { createSnapshots } from './snapshots/create-snapshots.ts';
+import { deleteSnapshot } from './snapshots/delete-snapshot.ts';
+import { describeSnapshots } from './snapshots/describe-snapshots.ts';
+import { createTags } from './tags/create-tags.ts';
+import { deleteTags } from './tags/delete-tags.ts';
+import { describeTags } from './tags/describe-tags.ts';
+import { attachVolume } from './volumes/attach-volume.ts';
+import { createVolume } from './volumes/create-volume.ts';
+import { deleteVolume } from './volumes/delete-volume.ts';
+import { describeVolumes } from './volumes/describe-volumes.ts';
+import { detachVolume } from './volumes/detach-volume.ts';
+
+/** Every operation of EC2's that is built, by the name under which it is called. */
+export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
+  AttachVolume: attachVolume,
+  CreateSnapshots: createSnapshots,
+  CreateTags: createTags,
+  CreateVolume: createVolume,
+  DeleteSnapshot: deleteSnapshot,
+  DeleteTags: deleteTags,
+  DeleteVolume: deleteVolume,
+  DescribeAvailabilityZones: describeAvailabilityZones,
+  DescribeImages: describeImages,
+  DescribeInstances: describeInstances,
+  DescribeRegions: describeRegions,
+  DescribeSnapshots: describeSnapshots,
+  DescribeTags: describeTags,
+  DescribeVolumes: describeVolumes,
+  DetachVolume: detachVolume,
+  RunInstances: runInstances,
+  StartInstances: startInstances,
+  StopInstances: stopInstances,
+  TerminateInstances: terminateInstances,
+};

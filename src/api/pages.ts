@@ -1,0 +1,61 @@
+import { errors } from './errors.ts';
+
+export type PageRequest = { MaxResults?: number | undefined; NextToken?: string | undefined };
+export type PageLimits = { least: number; most: number };
+
+const CHUNK_ROWS = 1000;
+const TOKEN_PREFIX = 'after:';
+
+/**
+ * Fills a page from rows in the order of their ids. The token names the last id given, so a page is right whatever came
+ * and went since the one before: no row twice, and none left out that was there all the time.
+ * @param fetch rows with an id greater than `after`, at most `most`, ascending
+ * @param prepare what the rows need before they can be matched (their tags, say)
+ */
+export async function fillPage<Row, Item>(
+  request: PageRequest,
+  limits: PageLimits,
+  fetch: (after: string, most: number) => Promise<Row[]>,
+  idOf: (row: Row) => string,
+  prepare: (rows: Row[]) => Promise<Item[]>,
+  matches: (item: Item) => boolean,
+): Promise<{ items: Item[]; nextToken: string | undefined }> {
+  const wanted = pageSize(request.MaxResults, limits);
+  let cursor = request.NextToken === undefined ? '' : readToken(request.NextToken);
+  const found: { item: Item; id: string }[] = [];
+  for (;;) {
+    const rows = await fetch(cursor, CHUNK_ROWS);
+    for (const [index, item] of (await prepare(rows)).entries()) {
+      if (matches(item)) found.push({ item, id: idOf(rows[index]) });
+      // One more than the page holds says that there is a next page.
+      if (found.length > wanted) break;
+    }
+    const last = rows.at(-1);
+    if (found.length > wanted) {
+      const page = found.slice(0, wanted);
+      return { items: page.map(({ item }) => item), nextToken: writeToken(page[wanted - 1].id) };
+    }
+    if (last === undefined || rows.length < CHUNK_ROWS) {
+      return { items: found.map(({ item }) => item), nextToken: undefined };
+    }
+    cursor = idOf(last);
+  }
+}
+
+function pageSize(asked: number | undefined, limits: PageLimits): number {
+  if (asked === undefined) return limits.most;
+  if (asked < limits.least) {
+    throw errors.invalidValue('maxResults', asked, `Expecting a value greater than ${limits.least}.`);
+  }
+  return Math.min(asked, limits.most);
+}
+
+function writeToken(after: string): string {
+  return Buffer.from(`${TOKEN_PREFIX}${after}`).toString('base64url');
+}
+
+function readToken(token: string): string {
+  const text = Buffer.from(token, 'base64url').toString('utf8');
+  if (!text.startsWith(TOKEN_PREFIX)) throw errors.invalidToken(token);
+  return text.slice(TOKEN_PREFIX.length);
+}

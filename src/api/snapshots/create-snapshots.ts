@@ -1,0 +1,206 @@
+import type { CreateSnapshotsRequest, CreateSnapshotsResult, SnapshotInfo } from '@aws-sdk/client-ec2';
+import type { InstanceRow } from '../../catalog/schema.ts';
+import { putTags, tagsOf } from '../../catalog/tags.ts';
+import { newId, type VolumeId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { readInstanceId, readVolumeId } from '../identifiers.ts';
+import { findInstance } from '../instances/find-instance.ts';
+import type { Call, Operation } from '../operation.ts';
+import { checkTagCount, readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
+import { tagView } from '../tags/tag-view.ts';
+import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
+import { checkDescription, refusePlacement } from './snapshot-rules.ts';
+
+const MAX_EXCLUDED_VOLUMES = 40;
+const MAX_SET_VOLUMES = 128;
+
+/**
+ * Crash-consistent snapshots of all the volumes attached to an instance, cut at one instant.
+ * @see AWS, EC2 API Reference, CreateSnapshots
+ */
+export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsResult> = {
+  honoured: [
+    'InstanceSpecification',
+    'Description',
+    'TagSpecifications',
+    'CopyTagsFromSource',
+    'OutpostArn',
+    'Location',
+  ],
+
+  async run(input, call) {
+    const description = checkDescription(input.Description);
+    refusePlacement(input.OutpostArn, input.Location);
+    const copyTags = readCopyTags(input.CopyTagsFromSource);
+    const ownTags = readTagSpecifications(input.TagSpecifications, ['snapshot']).get('snapshot') ?? new Map();
+    const specification = input.InstanceSpecification;
+    const instanceId = readInstanceId(specification?.InstanceId, 'InstanceSpecification.InstanceId');
+    const excluded = readExcluded(specification?.ExcludeDataVolumeIds);
+    call.permit();
+    // Attaching and detaching wait: the set is of the volumes that the instance has now.
+    return call.services.lifecycle.locks.hold([instanceId], async () => {
+      const instance = await findInstance(call, instanceId);
+      if (instance.state === 'terminated' || instance.state === 'shutting-down') {
+        throw errors.instanceState(instanceId, instance.state, 'running or stopped');
+      }
+      const attached = await attachedVolumes(call.services.catalog, instanceId);
+      const chosen = chooseVolumes(instance, attached, specification?.ExcludeBootVolume ?? false, excluded);
+      const tags = await tagsForEach(call, chosen, copyTags, ownTags);
+      return { Snapshots: await cutAndRecord(call, instance, chosen, description, tags) };
+    });
+  },
+};
+
+function readCopyTags(source: string | undefined): boolean {
+  if (source === undefined) return false;
+  if (source !== 'volume') throw errors.invalidValue('CopyTagsFromSource', source, "Expected 'volume'.");
+  return true;
+}
+
+function readExcluded(ids: readonly string[] | undefined): Set<VolumeId> {
+  const excluded = new Set<VolumeId>();
+  const name = 'InstanceSpecification.ExcludeDataVolumeId';
+  for (const id of ids ?? []) excluded.add(readVolumeId(id, name));
+  if (excluded.size > MAX_EXCLUDED_VOLUMES) {
+    throw errors.invalidValue(name, excluded.size, `At most ${MAX_EXCLUDED_VOLUMES} volumes can be excluded.`);
+  }
+  return excluded;
+}
+
+function chooseVolumes(
+  instance: InstanceRow,
+  attached: readonly AttachedVolume[],
+  excludeRoot: boolean,
+  excluded: ReadonlySet<VolumeId>,
+): AttachedVolume[] {
+  const name = 'InstanceSpecification.ExcludeDataVolumeId';
+  for (const id of excluded) {
+    const volume = attached.find((candidate) => candidate.volume_id === id);
+    if (volume === undefined) {
+      throw errors.invalidValue(name, id, `The volume is not attached to instance '${instance.instance_id}'.`);
+    }
+    if (volume.device_name === instance.root_device_name) {
+      throw errors.invalidValue(name, id, 'It is the root volume; exclude that with ExcludeBootVolume.');
+    }
+  }
+  const chosen = attached.filter(
+    (volume) => !excluded.has(volume.volume_id) && !(excludeRoot && volume.device_name === instance.root_device_name),
+  );
+  if (chosen.length === 0) {
+    throw errors.combination(
+      attached.length === 0
+        ? `The instance '${instance.instance_id}' has no attached volumes.`
+        : `Nothing is left to snapshot: every volume of instance '${instance.instance_id}' is excluded.`,
+    );
+  }
+  if (chosen.length > MAX_SET_VOLUMES) {
+    throw errors.invalidValue(
+      'InstanceSpecification.InstanceId',
+      instance.instance_id,
+      `The instance has ${chosen.length} volumes to snapshot; a set holds at most ${MAX_SET_VOLUMES}.`,
+    );
+  }
+  return chosen;
+}
+
+/** A tag of the request wins over one copied from the volume. */
+async function tagsForEach(
+  call: Call,
+  volumes: readonly AttachedVolume[],
+  copyTags: boolean,
+  ownTags: Tags,
+): Promise<Map<VolumeId, Tags>> {
+  const ids = volumes.map((volume) => volume.volume_id);
+  const sources = copyTags ? await tagsOf(call.services.catalog, ids) : new Map<string, Tags>();
+  const result = new Map<VolumeId, Tags>();
+  for (const id of ids) {
+    const copied = [...(sources.get(id) ?? [])].filter(([key]) => !key.startsWith('aws:'));
+    const tags: Tags = new Map([...copied, ...ownTags]);
+    checkTagCount(tags);
+    result.set(id, tags);
+  }
+  return result;
+}
+
+async function cutAndRecord(
+  call: Call,
+  instance: InstanceRow,
+  volumes: readonly AttachedVolume[],
+  description: string,
+  tags: ReadonlyMap<VolumeId, Tags>,
+): Promise<SnapshotInfo[]> {
+  const { catalog, dataPlane, lifecycle, now, holdDeadlineMilliseconds } = call.services;
+  const { accountId } = call.caller;
+  const ids = volumes.map((volume) => volume.volume_id);
+  const { cuts, holdMilliseconds } = await dataPlane.cut(ids, holdDeadlineMilliseconds).catch((error: Error) => {
+    throw errors.cutFailed(error.message);
+  });
+  const setId = newId('set');
+  const startedAt = now();
+  const snapshots = volumes.map((volume) => ({ volume, snapshotId: newId('snap') }));
+  try {
+    // In one transaction, and durable before the answer: all snapshots of the set exist, or none.
+    await catalog.transaction().execute(async (transaction) => {
+      await transaction
+        .insertInto('snapshot_sets')
+        .values({
+          set_id: setId,
+          account_id: accountId,
+          instance_id: instance.instance_id,
+          description,
+          started_at: startedAt.toISOString(),
+          hold_milliseconds: holdMilliseconds,
+          state: 'pending',
+        })
+        .execute();
+      for (const { volume, snapshotId } of snapshots) {
+        const cut = cuts.find((candidate) => candidate.volumeId === volume.volume_id);
+        if (cut === undefined) throw new Error(`${volume.volume_id} was not cut`);
+        await transaction
+          .insertInto('snapshots')
+          .values({
+            snapshot_id: snapshotId,
+            account_id: accountId,
+            set_id: setId,
+            volume_id: volume.volume_id,
+            device_name: volume.device_name,
+            is_root: volume.device_name === instance.root_device_name ? 1 : 0,
+            volume_type: volume.volume_type,
+            size_gib: volume.size_gib,
+            description,
+            started_at: startedAt.toISOString(),
+            completed_at: null,
+            state: 'pending',
+            state_message: '',
+            boundary: cut.boundary,
+            root: null,
+            data_blocks: 0,
+            stored_bytes: 0,
+          })
+          .execute();
+        await putTags(
+          transaction,
+          { resourceId: snapshotId, resourceType: 'snapshot', accountId },
+          tags.get(volume.volume_id) ?? new Map(),
+        );
+      }
+    });
+  } catch (error) {
+    // No snapshot came to be: the volumes need keep nothing.
+    await Promise.allSettled(cuts.map((cut) => dataPlane.finishCut(cut, false)));
+    throw error;
+  }
+  for (const id of ids) lifecycle.snapshots.kick(id);
+  return snapshots.map(({ volume, snapshotId }) => ({
+    SnapshotId: snapshotId,
+    VolumeId: volume.volume_id,
+    Description: description,
+    Tags: tagView(tags.get(volume.volume_id)),
+    Encrypted: false,
+    State: 'pending',
+    VolumeSize: volume.size_gib,
+    StartTime: startedAt,
+    Progress: '0%',
+    OwnerId: accountId,
+  }));
+}

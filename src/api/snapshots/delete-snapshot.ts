@@ -1,0 +1,37 @@
+import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
+import { removeTags } from '../../catalog/tags.ts';
+import { removeSnapshotRecord } from '../../snapshots/snapshot-record.ts';
+import { errors } from '../errors.ts';
+import { readSnapshotId } from '../identifiers.ts';
+import type { Operation } from '../operation.ts';
+import { findSnapshots } from './describe-snapshots.ts';
+
+export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
+  honoured: ['SnapshotId'],
+
+  async run(input, call) {
+    const snapshotId = readSnapshotId(input.SnapshotId);
+    call.permit();
+    const { catalog, lifecycle, store, log } = call.services;
+    await lifecycle.locks.hold([snapshotId], async () => {
+      const [snapshot] = await findSnapshots(call, [snapshotId]);
+      const image = await catalog
+        .selectFrom('image_devices')
+        .select('image_id')
+        .where('snapshot_id', '=', snapshotId)
+        .executeTakeFirst();
+      if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
+      await catalog.transaction().execute(async (transaction) => {
+        await removeTags(transaction, snapshotId);
+        await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
+      });
+      // After the catalog: a record that is left behind by a crash names a snapshot that no one has any more; the
+      // other way round, a snapshot that is still there could not be brought back from the bucket.
+      await removeSnapshotRecord(store, snapshotId).catch((error: Error) => {
+        log('warn', `${snapshotId} is deleted, but its record is still in the object store: ${error.message}`);
+      });
+      if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
+    });
+    return {};
+  },
+};

@@ -1,0 +1,46 @@
+import type { Snapshot } from '@aws-sdk/client-ec2';
+import type { SnapshotRow } from '../../catalog/schema.ts';
+import type { SnapshotRunner } from '../../lifecycle/snapshot-runner.ts';
+import { BLOCK_BYTES } from '../../types/units.ts';
+import { tagView } from '../tags/tag-view.ts';
+
+export type TaggedSnapshot = SnapshotRow & { tags: ReadonlyMap<string, string>; progress: string };
+
+/** How far a snapshot has come, as `45%`. */
+export function progressOf(snapshot: SnapshotRow, runner: SnapshotRunner): string {
+  switch (snapshot.state) {
+    case 'completed':
+      return '100%';
+    case 'error':
+      return '';
+    case 'pending': {
+      // All stored, and waiting for the rest of its set.
+      if (snapshot.root !== null) return '100%';
+      const progress = runner.progressOf(snapshot.snapshot_id);
+      if (progress === undefined) return '0%';
+      const share = progress.totalBlocks === 0 ? 1 : progress.doneBlocks / progress.totalBlocks;
+      return `${Math.min(99, Math.floor(share * 100))}%`;
+    }
+    default:
+      return snapshot.state satisfies never;
+  }
+}
+
+export function snapshotView(snapshot: TaggedSnapshot): Snapshot {
+  return {
+    SnapshotId: snapshot.snapshot_id,
+    VolumeId: snapshot.volume_id,
+    OwnerId: snapshot.account_id,
+    Description: snapshot.description,
+    Encrypted: false,
+    State: snapshot.state,
+    StateMessage: snapshot.state_message === '' ? undefined : snapshot.state_message,
+    Progress: snapshot.progress,
+    StartTime: new Date(snapshot.started_at),
+    CompletionTime: snapshot.completed_at === null ? undefined : new Date(snapshot.completed_at),
+    VolumeSize: snapshot.size_gib,
+    StorageTier: 'standard',
+    FullSnapshotSizeInBytes: snapshot.root === null ? undefined : snapshot.data_blocks * BLOCK_BYTES,
+    Tags: tagView(snapshot.tags),
+  };
+}

@@ -1,0 +1,92 @@
+import type { CreateVolumeRequest, Volume } from '@aws-sdk/client-ec2';
+import { putTags } from '../../catalog/tags.ts';
+import { newId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { checkSameRequest, readClientToken } from '../idempotency.ts';
+import { readSnapshotId } from '../identifiers.ts';
+import type { Call, Operation } from '../operation.ts';
+import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { findVolume } from './find-volume.ts';
+import { findRestorable, insertVolume, volumeSize } from './new-volume.ts';
+import { checkVolumeShape } from './volume-types.ts';
+import { volumeView, withAttachments } from './volume-view.ts';
+
+export const createVolume: Operation<CreateVolumeRequest, Volume> = {
+  honoured: [
+    'AvailabilityZone',
+    'Size',
+    'SnapshotId',
+    'VolumeType',
+    'Iops',
+    'Throughput',
+    'Encrypted',
+    'MultiAttachEnabled',
+    'TagSpecifications',
+    'ClientToken',
+  ],
+
+  async run(input, call) {
+    const { place, now, catalog, lifecycle } = call.services;
+    const zone = input.AvailabilityZone;
+    if (zone === undefined) throw errors.missing('AvailabilityZone');
+    if (!place.zones.includes(zone)) throw errors.unknownZone(zone, place.zones);
+    refuseUnbuilt(input.Encrypted, input.MultiAttachEnabled);
+    const sourceId =
+      input.SnapshotId === undefined || input.SnapshotId === '' ? undefined : readSnapshotId(input.SnapshotId);
+    if (sourceId === undefined && input.Size === undefined) throw errors.sizeOrSnapshot();
+    const tags = readTagSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? new Map();
+    const clientToken = readClientToken(input.ClientToken, input);
+    call.permit();
+    const locks = [
+      `token ${call.caller.accountId} ${input.ClientToken ?? newId('vol')}`,
+      ...(sourceId ? [sourceId] : []),
+    ];
+    return lifecycle.locks.hold(locks, async () => {
+      if (clientToken !== undefined) {
+        const earlier = await catalog
+          .selectFrom('volumes')
+          .select(['volume_id', 'client_token_request'])
+          .where('account_id', '=', call.caller.accountId)
+          .where('client_token', '=', clientToken.token)
+          .executeTakeFirst();
+        if (earlier !== undefined) {
+          checkSameRequest(clientToken, earlier.client_token_request);
+          return viewOf(call, earlier.volume_id);
+        }
+      }
+      const source = sourceId === undefined ? undefined : await findRestorable(call, sourceId);
+      const shape = checkVolumeShape({
+        type: input.VolumeType,
+        sizeGiB: volumeSize(input.Size, source),
+        iops: input.Iops,
+        throughput: input.Throughput,
+      });
+      const volumeId = newId('vol');
+      const { accountId } = call.caller;
+      await catalog.transaction().execute(async (transaction) => {
+        await insertVolume(transaction, { volumeId, accountId, shape, zone, source, createdAt: now(), clientToken });
+        await putTags(transaction, { resourceId: volumeId, resourceType: 'volume', accountId }, tags);
+      });
+      try {
+        await lifecycle.createVolume(volumeId);
+      } catch (error) {
+        await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
+        await lifecycle.reap(volumeId);
+        throw errors.noSpace(`The volume could not be created: ${(error as Error).message}`);
+      }
+      return viewOf(call, volumeId);
+    });
+  },
+};
+
+/** What is not there yet is refused, never accepted and left undone. */
+export function refuseUnbuilt(encrypted: boolean | undefined, multiAttach: boolean | undefined): void {
+  if (encrypted === true) throw errors.unsupported('Encrypted=true: encrypted volumes are not supported here yet.');
+  if (multiAttach === true)
+    throw errors.unsupported('MultiAttachEnabled=true: multi-attach is not supported here yet.');
+}
+
+async function viewOf(call: Call, volumeId: Parameters<typeof findVolume>[1]): Promise<Volume> {
+  const [volume] = await withAttachments(call.services.catalog, [await findVolume(call, volumeId)]);
+  return volumeView(volume);
+}

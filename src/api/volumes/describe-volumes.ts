@@ -1,0 +1,64 @@
+import type { DescribeVolumesRequest, DescribeVolumesResult } from '@aws-sdk/client-ec2';
+import type { VolumeId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { compileFilters, type FilterTable } from '../filters.ts';
+import { readVolumeId } from '../identifiers.ts';
+import type { Operation } from '../operation.ts';
+import { fillPage } from '../pages.ts';
+import { findVolumes } from './find-volume.ts';
+import { type TaggedVolume, volumeView, withAttachments } from './volume-view.ts';
+
+const FILTERS: FilterTable<TaggedVolume> = {
+  'attachment.attach-time': (volume) => volume.attachment?.attached_at,
+  'attachment.delete-on-termination': (volume) =>
+    volume.attachment === undefined ? undefined : volume.attachment.delete_on_termination === 1,
+  'attachment.device': (volume) => volume.attachment?.device_name,
+  'attachment.instance-id': (volume) => volume.attachment?.instance_id,
+  'attachment.status': (volume) => (volume.attachment === undefined ? undefined : 'attached'),
+  'availability-zone': (volume) => volume.zone,
+  'create-time': (volume) => volume.created_at,
+  encrypted: () => false,
+  'fast-restored': () => false,
+  'multi-attach-enabled': () => false,
+  'operator.managed': () => false,
+  size: (volume) => volume.size_gib,
+  'snapshot-id': (volume) => volume.snapshot_id ?? undefined,
+  status: (volume) => volume.state,
+  'volume-id': (volume) => volume.volume_id,
+  'volume-type': (volume) => volume.volume_type,
+};
+
+export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesResult> = {
+  honoured: ['VolumeIds', 'Filters', 'MaxResults', 'NextToken'],
+
+  async run(input, call) {
+    const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));
+    if (ids.length > 0 && input.MaxResults !== undefined) {
+      throw errors.combination('The parameter volumeId cannot be used with the parameter maxResults.');
+    }
+    const matches = compileFilters(input.Filters, FILTERS, (volume) => volume.tags);
+    call.permit();
+    const { catalog } = call.services;
+    if (ids.length > 0) {
+      const found = await withAttachments(catalog, await findVolumes(call, ids));
+      return { Volumes: found.filter(matches).map(volumeView) };
+    }
+    const page = await fillPage(
+      input,
+      { least: 1, most: 500 },
+      (after, most) =>
+        catalog
+          .selectFrom('volumes')
+          .selectAll()
+          .where('account_id', '=', call.caller.accountId)
+          .where('volume_id', '>', after as VolumeId)
+          .orderBy('volume_id')
+          .limit(most)
+          .execute(),
+      (row) => row.volume_id,
+      (rows) => withAttachments(catalog, rows),
+      matches,
+    );
+    return { Volumes: page.items.map(volumeView), NextToken: page.nextToken };
+  },
+};

@@ -1,0 +1,23 @@
+import type { VolumeRow } from '../../catalog/schema.ts';
+import type { VolumeId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import type { Call } from '../operation.ts';
+
+/** @throws ApiError InvalidVolume.NotFound when the caller has no such volume */
+export async function findVolume(call: Call, volumeId: VolumeId): Promise<VolumeRow> {
+  const [volume] = await findVolumes(call, [volumeId]);
+  return volume;
+}
+
+/** @throws ApiError InvalidVolume.NotFound for the first that the caller has not */
+export async function findVolumes(call: Call, ids: readonly VolumeId[]): Promise<VolumeRow[]> {
+  const rows = await call.services.catalog
+    .selectFrom('volumes')
+    .selectAll()
+    .where('volume_id', 'in', [...ids])
+    .where('account_id', '=', call.caller.accountId)
+    .orderBy('volume_id')
+    .execute();
+  for (const id of ids) if (!rows.some((row) => row.volume_id === id)) throw errors.noVolume(id);
+  return rows;
+}

@@ -1,0 +1,64 @@
+import type { CatalogTransaction } from '../../catalog/catalog.ts';
+import type { SnapshotRow, VolumeRow } from '../../catalog/schema.ts';
+import type { AccountId, SnapshotId, VolumeId } from '../../types/ids.ts';
+import { asEpoch } from '../../types/units.ts';
+import { errors } from '../errors.ts';
+import type { ClientToken } from '../idempotency.ts';
+import type { Call } from '../operation.ts';
+import { findSnapshots } from '../snapshots/describe-snapshots.ts';
+import type { VolumeShape } from './volume-types.ts';
+
+export type NewVolume = {
+  volumeId: VolumeId;
+  accountId: AccountId;
+  shape: VolumeShape;
+  zone: string;
+  source: SnapshotRow | undefined;
+  createdAt: Date;
+  clientToken: ClientToken | undefined;
+};
+
+/** Records a volume that is to be made; Lifecycle.createVolume then makes it. */
+export async function insertVolume(transaction: CatalogTransaction, volume: NewVolume): Promise<VolumeRow> {
+  const { shape, source } = volume;
+  const row: VolumeRow = {
+    volume_id: volume.volumeId,
+    account_id: volume.accountId,
+    size_gib: shape.sizeGiB,
+    volume_type: shape.type,
+    iops: shape.iops,
+    throughput: shape.throughput,
+    zone: volume.zone,
+    state: 'creating',
+    created_at: volume.createdAt.toISOString(),
+    snapshot_id: source?.snapshot_id ?? null,
+    client_token: volume.clientToken?.token ?? null,
+    client_token_request: volume.clientToken?.request ?? null,
+    origin_root: source?.root ?? null,
+    hydrated: source === undefined ? 1 : 0,
+    // The volume begins as the snapshot is: its first own snapshot stores only what is written to it.
+    base_boundary: asEpoch(1),
+    base_root: source?.root ?? null,
+  };
+  await transaction.insertInto('volumes').values(row).execute();
+  return row;
+}
+
+/** @throws ApiError InvalidSnapshot.NotFound, IncorrectState when it is not completed */
+export async function findRestorable(call: Call, snapshotId: SnapshotId): Promise<SnapshotRow> {
+  const [snapshot] = await findSnapshots(call, [snapshotId]);
+  if (snapshot.state !== 'completed') throw errors.snapshotState(snapshotId, snapshot.state);
+  return snapshot;
+}
+
+/** A volume's size: as asked, or its snapshot's. @throws ApiError MissingParameter, InvalidParameterValue */
+export function volumeSize(asked: number | undefined, source: SnapshotRow | undefined): number {
+  if (source === undefined) {
+    if (asked === undefined) throw errors.sizeOrSnapshot();
+    return asked;
+  }
+  if (asked !== undefined && asked < source.size_gib) {
+    throw errors.smallerThanSnapshot(asked, source.snapshot_id, source.size_gib);
+  }
+  return asked ?? source.size_gib;
+}

@@ -1,0 +1,144 @@
+import type { AccountId, ImageId, InstanceId, ReservationId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
+import type { EpochNumber, Sha256 } from '../types/units.ts';
+
+/** Times are ISO 8601 in UTC, as text; booleans are 0 or 1: both databases know these. */
+export type Flag = 0 | 1;
+
+export type AccessKeyRow = {
+  access_key_id: string;
+  secret_access_key: string;
+  account_id: AccountId;
+  user_name: string;
+};
+
+export type ImageRow = {
+  image_id: ImageId;
+  account_id: AccountId;
+  name: string;
+  description: string;
+  root_device_name: string;
+  is_public: Flag;
+  created_at: string;
+};
+
+/** One device of an image; without a snapshot the volume begins empty. */
+export type ImageDeviceRow = {
+  image_id: ImageId;
+  device_name: string;
+  snapshot_id: SnapshotId | null;
+  size_gib: number;
+  volume_type: string;
+  delete_on_termination: Flag;
+};
+
+export type InstanceState = 'pending' | 'running' | 'stopping' | 'stopped' | 'shutting-down' | 'terminated';
+
+export type InstanceRow = {
+  instance_id: InstanceId;
+  account_id: AccountId;
+  reservation_id: ReservationId;
+  launch_index: number;
+  image_id: ImageId;
+  instance_type: string;
+  zone: string;
+  root_device_name: string;
+  state: InstanceState;
+  launched_at: string;
+  /** When and why the state last changed at someone's wish; empty at first, as EC2 shows it. */
+  state_reason: string;
+  terminated_at: string | null;
+  client_token: string | null;
+  /** SHA-256 of the request that the token came with. */
+  client_token_request: string | null;
+};
+
+export type VolumeState = 'creating' | 'available' | 'in-use' | 'deleting' | 'error';
+
+export type VolumeRow = {
+  volume_id: VolumeId;
+  account_id: AccountId;
+  size_gib: number;
+  volume_type: string;
+  iops: number | null;
+  throughput: number | null;
+  zone: string;
+  state: VolumeState;
+  created_at: string;
+  snapshot_id: SnapshotId | null;
+  client_token: string | null;
+  client_token_request: string | null;
+  /** The manifest that the volume was made from, and whether all of it is local by now. */
+  origin_root: Sha256 | null;
+  hydrated: Flag;
+  /** The latest cut that is stored: the next snapshot is incremental against it. Kept alive whatever users delete. */
+  base_boundary: EpochNumber;
+  base_root: Sha256 | null;
+};
+
+export type AttachmentRow = {
+  volume_id: VolumeId;
+  instance_id: InstanceId;
+  device_name: string;
+  attached_at: string;
+  delete_on_termination: Flag;
+};
+
+export type SetState = 'pending' | 'completed' | 'error';
+
+/** Snapshots cut at one instant: those of a CreateSnapshots call, or one alone. */
+export type SetRow = {
+  set_id: SetId;
+  account_id: AccountId;
+  instance_id: InstanceId | null;
+  description: string;
+  started_at: string;
+  hold_milliseconds: number;
+  state: SetState;
+};
+
+export type SnapshotState = 'pending' | 'completed' | 'error';
+
+export type SnapshotRow = {
+  snapshot_id: SnapshotId;
+  account_id: AccountId;
+  set_id: SetId;
+  volume_id: VolumeId;
+  /** How the volume was attached at the cut, so that a set can be restored as it was. */
+  device_name: string | null;
+  is_root: Flag;
+  volume_type: string;
+  size_gib: number;
+  description: string;
+  started_at: string;
+  completed_at: string | null;
+  state: SnapshotState;
+  state_message: string;
+  /** The cut, while the volume still owes its bytes. */
+  boundary: EpochNumber | null;
+  /** The manifest; there from the moment when all its bytes are stored, before the set is complete. */
+  root: Sha256 | null;
+  data_blocks: number;
+  stored_bytes: number;
+};
+
+export type ResourceType = 'image' | 'instance' | 'snapshot' | 'volume';
+
+export type TagRow = {
+  resource_id: string;
+  resource_type: ResourceType;
+  account_id: AccountId;
+  tag_key: string;
+  tag_value: string;
+};
+
+export type CatalogSchema = {
+  access_keys: AccessKeyRow;
+  images: ImageRow;
+  image_devices: ImageDeviceRow;
+  instances: InstanceRow;
+  volumes: VolumeRow;
+  attachments: AttachmentRow;
+  snapshot_sets: SetRow;
+  snapshots: SnapshotRow;
+  tags: TagRow;
+};

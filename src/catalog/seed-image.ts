@@ -1,0 +1,40 @@
+import { type AccountId, type ImageId, knownId } from '../types/ids.ts';
+import type { Catalog } from './catalog.ts';
+
+/** The same on every server, so that scripts can name it. */
+export const EMPTY_IMAGE_ID: ImageId = knownId('ami', 'ami-00000000000000001');
+
+/** A public image whose root volume begins empty: enough to launch a first instance. */
+export async function seedImage(catalog: Catalog, accountId: AccountId, now: Date): Promise<void> {
+  const found = await catalog
+    .selectFrom('images')
+    .select('image_id')
+    .where('image_id', '=', EMPTY_IMAGE_ID)
+    .executeTakeFirst();
+  if (found !== undefined) return;
+  await catalog.transaction().execute(async (transaction) => {
+    await transaction
+      .insertInto('images')
+      .values({
+        image_id: EMPTY_IMAGE_ID,
+        account_id: accountId,
+        name: 'cleancut-empty',
+        description: 'An empty root volume of 8 GiB',
+        root_device_name: '/dev/xvda',
+        is_public: 1,
+        created_at: now.toISOString(),
+      })
+      .execute();
+    await transaction
+      .insertInto('image_devices')
+      .values({
+        image_id: EMPTY_IMAGE_ID,
+        device_name: '/dev/xvda',
+        snapshot_id: null,
+        size_gib: 8,
+        volume_type: 'gp3',
+        delete_on_termination: 1,
+      })
+      .execute();
+  });
+}

@@ -1,0 +1,26 @@
+import { readFileSync } from 'node:fs';
+import { readConfig } from '../server/config.ts';
+import { startServer } from '../server/server.ts';
+
+/** Runs the server until it is told to stop. */
+export async function serve(flags: Record<string, unknown>): Promise<void> {
+  const config = readConfig(flags, process.env, readConfigFile(flags.config));
+  const server = await startServer(config);
+  process.stdout.write(
+    `cleancut ready api=${server.apiUrl} nbd=${server.nbdUris.join(',')} credentials=${server.credentialsFile}\n`,
+  );
+  await new Promise<void>((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    process.once('SIGINT', () => resolve());
+  });
+  await server.stop();
+}
+
+function readConfigFile(path: unknown): Record<string, unknown> {
+  if (typeof path !== 'string') return {};
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+  } catch (error) {
+    throw new Error(`--config ${path}: ${(error as Error).message}`);
+  }
+}

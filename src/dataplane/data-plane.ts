@@ -1,0 +1,262 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import type { Socket } from 'node:net';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
+import type { SnapshotId, VolumeId } from '../types/ids.ts';
+import type { CutVolume } from '../volumes/engine.ts';
+import type {
+  CaptureOrder,
+  ServeOrder,
+  ServerMethods,
+  VolumeActivity,
+  VolumeOpening,
+  WorkerMethods,
+  WorkerSettings,
+} from './messages.ts';
+import { type RpcMessage, RpcPeer } from './rpc.ts';
+
+export type DataPlaneOptions = {
+  settings: WorkerSettings;
+  workers: number;
+  /** What the catalog knows of a volume, for a worker that opens it. */
+  openingOf: (volumeId: VolumeId) => Promise<VolumeOpening>;
+  onProgress: (snapshotId: SnapshotId, progress: CaptureProgress) => void;
+  log: ServerMethods['log'];
+};
+
+export type Cut = { cuts: CutVolume[]; holdMilliseconds: number };
+
+/** A set could not be cut: nothing was, and all volumes go on. */
+export class CutFailedError extends Error {
+  override name = 'CutFailedError';
+}
+
+/** The worker died under a call; it is being started again, and the call may be made again. */
+export class WorkerDiedError extends Error {
+  override name = 'WorkerDiedError';
+}
+
+type WorkerSlot = { process: ChildProcess; peer: RpcPeer<WorkerMethods>; ready: Promise<void> };
+
+const RESTART_PAUSE_MILLISECONDS = 200;
+
+/**
+ * The processes that hold the volumes, seen from the server: the one port through which everything else reaches live
+ * data. Each volume belongs to one worker; a worker that dies is started again, and its exports come back.
+ */
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  readonly #workers: WorkerSlot[] = [];
+  readonly #owners = new Map<VolumeId, number>();
+  readonly #exports = new Map<VolumeId, { sizeBytes: number }>();
+  /** Cuts one after another: two sets may share a volume. A hold lasts milliseconds. */
+  readonly #oneCut = new ConcurrencyLimit(1);
+  #nextSnapshotWorker = 0;
+  #nextToken = 1;
+  #stopping = false;
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+    for (let number = 0; number < options.workers; number += 1) this.#workers.push(this.#startWorker(number));
+  }
+
+  /** Resolves when all workers answer. */
+  async ready(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.ready));
+  }
+
+  async create(volume: { volumeId: VolumeId; sizeBytes: number; restored: boolean }): Promise<void> {
+    await this.#of(volume.volumeId).call('createVolume', volume);
+  }
+
+  async remove(volumeId: VolumeId): Promise<void> {
+    this.#exports.delete(volumeId);
+    await this.#of(volumeId).call('removeVolume', { volumeId });
+    this.#owners.delete(volumeId);
+  }
+
+  /** From here on NBD clients may connect to the volume. */
+  async exportVolume(volumeId: VolumeId): Promise<void> {
+    const opening = await this.#options.openingOf(volumeId);
+    await this.#of(volumeId).call('exportVolume', opening);
+    this.#exports.set(volumeId, { sizeBytes: opening.sizeBytes });
+  }
+
+  /** When it resolves no client is connected, nothing is under way, and all that was written is durable. */
+  async endExport(volumeId: VolumeId): Promise<void> {
+    if (!this.#exports.delete(volumeId)) return;
+    await this.#of(volumeId).call('endExport', { volumeId });
+  }
+
+  exported(volumeId: VolumeId): { sizeBytes: number } | undefined {
+    return this.#exports.get(volumeId);
+  }
+
+  exports(): VolumeId[] {
+    return [...this.#exports.keys()];
+  }
+
+  async hydrate(volumeId: VolumeId): Promise<boolean> {
+    return this.#of(volumeId).call('hydrate', await this.#options.openingOf(volumeId));
+  }
+
+  /** Hands a connection whose handshake is over to the worker that owns its export. */
+  serve(order: ServeOrder, socket: Socket): void {
+    const { target } = order;
+    const worker =
+      target.kind === 'volume'
+        ? this.#of(target.volumeId)
+        : this.#workers[this.#nextSnapshotWorker++ % this.#workers.length].peer;
+    worker.tell('serve', order, socket);
+  }
+
+  /**
+   * Cuts all the volumes at one instant, or none: hold all, cut all, release. New writes to them wait meanwhile.
+   *
+   * Every gate is closed before the first cut is made, and a worker opens its gates only after its own cut: so a write
+   * that is in the cut of one volume has no cause that is missing from another's.
+   * @throws CutFailedError
+   */
+  cut(volumeIds: readonly VolumeId[], deadlineMilliseconds: number): Promise<Cut> {
+    return this.#oneCut.run(() => this.#cutNow(volumeIds, deadlineMilliseconds));
+  }
+
+  /** Ends a cut whose snapshot is stored (`completed`), or will never be. */
+  async finishCut(cut: CutVolume, completed: boolean): Promise<void> {
+    await this.#of(cut.volumeId).call('finishCut', { cut, completed });
+  }
+
+  /** After a start: takes up the volume's pending cuts. @returns those that cannot be had, and why */
+  async resumeCuts(volumeId: VolumeId): Promise<{ boundary: number; reason: string }[]> {
+    return this.#of(volumeId).call('resumeCuts', await this.#options.openingOf(volumeId));
+  }
+
+  /** Brings a cut into the object store. @throws WorkerDiedError; then it may be asked again */
+  capture(order: CaptureOrder): Promise<Captured> {
+    return this.#of(order.cut.volumeId).call('capture', order);
+  }
+
+  async activity(): Promise<VolumeActivity[]> {
+    return (await Promise.all(this.#workers.map((worker) => worker.peer.call('activity', {})))).flat();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await Promise.all(
+      this.#workers.map(async ({ process, peer }) => {
+        const exited = new Promise((resolve) => process.once('exit', resolve));
+        await peer.call('stop', {}).catch(() => process.kill());
+        await exited;
+      }),
+    );
+  }
+
+  get stopping(): boolean {
+    return this.#stopping;
+  }
+
+  async #cutNow(volumeIds: readonly VolumeId[], deadlineMilliseconds: number): Promise<Cut> {
+    const openings = await Promise.all(volumeIds.map((volumeId) => this.#options.openingOf(volumeId)));
+    const byWorker = new Map<RpcPeer<WorkerMethods>, VolumeOpening[]>();
+    for (const opening of openings) {
+      const worker = this.#of(opening.volumeId);
+      byWorker.set(worker, [...(byWorker.get(worker) ?? []), opening]);
+    }
+    const groups = [...byWorker].map(([worker, volumes]) => ({
+      worker,
+      volumes,
+      volumeIds: volumes.map((volume) => volume.volumeId),
+    }));
+    const token = `cut-${this.#nextToken++}`;
+    const preparations = await Promise.allSettled(
+      groups.map(({ worker, volumes }) => worker.call('prepareCut', { volumes })),
+    );
+    const prepared = groups.filter((_, index) => preparations[index].status === 'fulfilled');
+    try {
+      for (const preparation of preparations) if (preparation.status === 'rejected') throw preparation.reason;
+      const begun = performance.now();
+      await withDeadline(
+        deadlineMilliseconds,
+        Promise.all(
+          groups.map(({ worker, volumeIds }) => worker.call('hold', { token, volumeIds, deadlineMilliseconds })),
+        ),
+      );
+      const results = await Promise.allSettled(groups.map(({ worker }) => worker.call('cut', { token })));
+      const holdMilliseconds = performance.now() - begun;
+      const cuts = results.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
+      const failure = results.find((result) => result.status === 'rejected');
+      if (failure !== undefined) {
+        await Promise.allSettled(cuts.map((cut) => this.finishCut(cut, false)));
+        throw failure.reason;
+      }
+      return { cuts, holdMilliseconds };
+    } catch (error) {
+      for (const { worker } of groups) worker.tell('release', { token });
+      throw new CutFailedError(`the volumes could not be cut at one instant: ${(error as Error).message}`);
+    } finally {
+      for (const { worker, volumeIds } of prepared) worker.tell('endPreparation', { volumeIds });
+    }
+  }
+
+  #of(volumeId: VolumeId): RpcPeer<WorkerMethods> {
+    let owner = this.#owners.get(volumeId);
+    if (owner === undefined) {
+      const load = this.#workers.map(() => 0);
+      for (const number of this.#owners.values()) load[number] += 1;
+      owner = load.indexOf(Math.min(...load));
+      this.#owners.set(volumeId, owner);
+    }
+    return this.#workers[owner].peer;
+  }
+
+  #startWorker(number: number): WorkerSlot {
+    const child = fork(new URL('./worker.ts', import.meta.url), {
+      serialization: 'advanced',
+      env: { ...process.env, CLEANCUT_WORKER: JSON.stringify(this.#options.settings), UV_THREADPOOL_SIZE: '8' },
+    });
+    const peer = new RpcPeer<WorkerMethods>(
+      {
+        post: (message, socket) => {
+          child.send(message, socket, () => undefined);
+        },
+        onMessage: (receive) => child.on('message', (message) => receive(message as RpcMessage)),
+      },
+      this.#serverMethods(),
+    );
+    // The first answer says that the worker is up: messages sent before wait in its pipe.
+    const ready = peer.call('activity', {}).then(() => undefined);
+    ready.catch(() => undefined);
+    child.on('error', () => undefined);
+    child.once('exit', (code, signal) => {
+      peer.end(new WorkerDiedError(`data-plane worker ${number} ended (${signal ?? `exit code ${code}`})`));
+      if (!this.#stopping) void this.#restart(number, signal ?? String(code));
+    });
+    return { process: child, peer, ready };
+  }
+
+  async #restart(number: number, cause: string): Promise<void> {
+    this.#options.log({ level: 'error', message: `data-plane worker ${number} ended (${cause}); starting it again` });
+    await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MILLISECONDS));
+    if (this.#stopping) return;
+    this.#workers[number] = this.#startWorker(number);
+    for (const volumeId of this.#exports.keys()) {
+      if (this.#owners.get(volumeId) !== number) continue;
+      await this.exportVolume(volumeId).catch((error: Error) => {
+        this.#options.log({ level: 'error', message: `${volumeId} could not be exported again: ${error.message}` });
+      });
+    }
+  }
+
+  #serverMethods(): ServerMethods {
+    return {
+      progress: ({ snapshotId, progress }) => this.#options.onProgress(snapshotId, progress),
+      log: (line) => this.#options.log(line),
+    };
+  }
+}
+
+function withDeadline<Answer>(milliseconds: number, work: Promise<Answer>): Promise<Answer> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`the hold took longer than ${milliseconds} ms`)), milliseconds);
+  return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
+}

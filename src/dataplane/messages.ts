@@ -1,0 +1,107 @@
+import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
+import type { SnapshotId, VolumeId } from '../types/ids.ts';
+import type { EpochNumber, Sha256 } from '../types/units.ts';
+import type { CutVolume } from '../volumes/engine.ts';
+import type { BlockAsOfCut } from '../volumes/local-volume.ts';
+
+/** What a worker must know to open a volume right. */
+export type VolumeOpening = {
+  volumeId: VolumeId;
+  sizeBytes: number;
+  /** The manifest from which absent blocks come, as long as the volume is not all local. */
+  origin: Sha256 | undefined;
+  /** The latest cut that is stored: the history before it is no longer needed. */
+  base: EpochNumber;
+  /** Cuts whose snapshots are not finished: their bytes must be kept from the first write on. */
+  pendingCuts: EpochNumber[];
+};
+
+/** A cut and how to store it. */
+export type CaptureOrder = {
+  cut: CutVolume;
+  snapshotId: SnapshotId;
+  sizeBytes: number;
+  base: { boundary: EpochNumber; root: Sha256 | undefined };
+};
+
+/** A connection whose handshake is over. */
+export type ServeOrder = {
+  target: { kind: 'volume'; volumeId: VolumeId } | { kind: 'snapshot'; root: Sha256; sizeBytes: number };
+  structuredReplies: boolean;
+  baseAllocation: boolean;
+  /** The handshake's last answer, and what came after the client's last option. */
+  reply: Uint8Array;
+  rest: Uint8Array;
+};
+
+export type VolumeActivity = {
+  volumeId: VolumeId;
+  connections: number;
+  reads: number;
+  writes: number;
+  readBytes: number;
+  writtenBytes: number;
+  flushes: number;
+  /** Old pages kept for cuts that are not stored yet. */
+  stagedBytes: number;
+  hydratedBlocks: number;
+  blocks: number;
+};
+
+/** What the server asks of a data-plane worker. */
+export type WorkerMethods = {
+  createVolume: (volume: { volumeId: VolumeId; sizeBytes: number; restored: boolean }) => void;
+  removeVolume: (volume: { volumeId: VolumeId }) => Promise<void>;
+  exportVolume: (opening: VolumeOpening) => Promise<void>;
+  /** Resolves when every connection is closed, nothing is under way, and all that was written is durable. */
+  endExport: (volume: { volumeId: VolumeId }) => Promise<void>;
+  /** Resolves when the volume is all local (true), or was stopped before (false). */
+  hydrate: (opening: VolumeOpening) => Promise<boolean>;
+  prepareCut: (order: { volumes: VolumeOpening[] }) => Promise<void>;
+  hold: (order: { token: string; volumeIds: VolumeId[]; deadlineMilliseconds: number }) => Promise<void>;
+  cut: (order: { token: string }) => CutVolume[];
+  release: (order: { token: string }) => void;
+  /** The cut is made, or not to be: volumes that were opened for it may be closed. */
+  endPreparation: (order: { volumeIds: VolumeId[] }) => Promise<void>;
+  /** Takes up cuts that were pending; answers why one cannot be had. */
+  resumeCuts: (opening: VolumeOpening) => Promise<{ boundary: EpochNumber; reason: string }[]>;
+  capture: (order: CaptureOrder) => Promise<Captured>;
+  finishCut: (order: { cut: CutVolume; completed: boolean }) => Promise<void>;
+  activity: (order: Record<string, never>) => VolumeActivity[];
+  serve: (order: ServeOrder) => void;
+  /** Closes all volumes cleanly; the worker then ends. */
+  stop: (order: Record<string, never>) => Promise<void>;
+};
+
+/** What a worker tells the server. */
+export type ServerMethods = {
+  progress: (report: { snapshotId: SnapshotId; progress: CaptureProgress }) => void;
+  log: (line: { level: 'info' | 'warn' | 'error'; message: string }) => void;
+};
+
+/** What the upload thread asks of the thread that owns the volumes. */
+export type OwnerMethods = {
+  changedBlocks: (question: { cut: CutVolume; since: EpochNumber; from: number; most: number }) => {
+    blocks: number[];
+    compareAll: boolean;
+  };
+  blocksAsOfCut: (question: { cut: CutVolume; blocks: readonly number[] }) => BlockAsOfCut[];
+  captured: (news: { cut: CutVolume; blocks: readonly number[] }) => void;
+  progress: ServerMethods['progress'];
+  log: ServerMethods['log'];
+};
+
+/** What that thread does for it. */
+export type UploadMethods = {
+  capture: (order: CaptureOrder & { directory: string }) => Promise<Captured>;
+  cancel: (order: { cut: CutVolume }) => Promise<void>;
+};
+
+/** How a worker process is set up; in its environment, as JSON. */
+export type WorkerSettings = {
+  volumesDirectory: string;
+  objectStore: string;
+  bootId: string;
+  stagingLimitBytes: number;
+  uploadPatienceMilliseconds: number;
+};

@@ -1,0 +1,118 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { IoCounters, Transmission } from '../nbd/transmission.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import type { Patience } from '../objects/patience.ts';
+import { SnapshotSource } from '../snapshots/snapshot-source.ts';
+import type { VolumeId } from '../types/ids.ts';
+import type { EpochNumber } from '../types/units.ts';
+import type { Disk } from '../volumes/disk.ts';
+import type { LocalEngine } from '../volumes/local-engine.ts';
+import { type LocalVolume, VolumeLockedError } from '../volumes/local-volume.ts';
+import { removeStaleJournals } from './journal-path.ts';
+import type { VolumeOpening } from './messages.ts';
+
+/** How long a volume's files may still be held by a worker of a server that was killed a moment ago. */
+const LOCK_PATIENCE_MILLISECONDS = 10_000;
+
+/** Why a volume is open: it is closed when no reason is left. */
+export type VolumeUse = {
+  volume: LocalVolume;
+  exported: boolean;
+  connections: Set<Transmission>;
+  pendingCuts: Set<EpochNumber>;
+  hydrating: boolean;
+  /** Being opened for a cut: not to be closed between. */
+  preparing: number;
+  counters: IoCounters;
+};
+
+/** The volumes that this worker owns, and what each is in use for. */
+export class WorkerVolumes {
+  readonly #engine: LocalEngine;
+  readonly #disk: Disk;
+  readonly #store: ObjectStore;
+  readonly #patience: Patience;
+  readonly #uses = new Map<VolumeId, VolumeUse>();
+  readonly #opening = new Map<VolumeId, Promise<VolumeUse>>();
+  readonly #closing = new Map<VolumeId, Promise<void>>();
+
+  constructor(engine: LocalEngine, disk: Disk, store: ObjectStore, patience: Patience) {
+    this.#engine = engine;
+    this.#disk = disk;
+    this.#store = store;
+    this.#patience = patience;
+  }
+
+  /** Opens the volume where it is not open, its pending cuts first: from the first write on their bytes are kept. */
+  async open(opening: VolumeOpening): Promise<VolumeUse> {
+    const { volumeId } = opening;
+    await this.#closing.get(volumeId);
+    const open = this.#uses.get(volumeId);
+    if (open !== undefined) return open;
+    let making = this.#opening.get(volumeId);
+    if (making === undefined) {
+      making = this.#open(opening).finally(() => this.#opening.delete(volumeId));
+      this.#opening.set(volumeId, making);
+    }
+    return making;
+  }
+
+  get(volumeId: VolumeId): VolumeUse | undefined {
+    return this.#uses.get(volumeId);
+  }
+
+  all(): IterableIterator<[VolumeId, VolumeUse]> {
+    return this.#uses.entries();
+  }
+
+  /** Closes the volume if nothing uses it. */
+  async closeIfIdle(volumeId: VolumeId): Promise<void> {
+    const use = this.#uses.get(volumeId);
+    if (use === undefined || use.exported || use.hydrating || use.preparing > 0) return;
+    if (use.connections.size > 0 || use.pendingCuts.size > 0) return;
+    await this.close(volumeId);
+  }
+
+  async close(volumeId: VolumeId): Promise<void> {
+    if (this.#uses.delete(volumeId)) {
+      const closing = this.#engine.close(volumeId).finally(() => this.#closing.delete(volumeId));
+      this.#closing.set(volumeId, closing);
+    }
+    await this.#closing.get(volumeId);
+  }
+
+  async #open(opening: VolumeOpening): Promise<VolumeUse> {
+    const { volumeId, origin, base, pendingCuts } = opening;
+    const source = origin === undefined ? undefined : new SnapshotSource(this.#store, origin, this.#patience);
+    const volume = await this.#openUnlocked(volumeId, source);
+    volume.forgetBefore(base);
+    removeStaleJournals(this.#disk, this.#engine.directoryOf(volumeId), pendingCuts);
+    const use: VolumeUse = {
+      volume,
+      exported: false,
+      connections: new Set(),
+      pendingCuts: new Set(),
+      hydrating: false,
+      preparing: 0,
+      counters: { reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0 },
+    };
+    for (const boundary of pendingCuts) {
+      // One that cannot be had is reported when its capture is asked for.
+      if (volume.resumeCut(boundary) === undefined) use.pendingCuts.add(boundary);
+    }
+    this.#uses.set(volumeId, use);
+    return use;
+  }
+
+  async #openUnlocked(volumeId: VolumeId, source: SnapshotSource | undefined): Promise<LocalVolume> {
+    const until = performance.now() + LOCK_PATIENCE_MILLISECONDS;
+    for (;;) {
+      try {
+        return this.#engine.open(volumeId, source);
+      } catch (error) {
+        if (!(error instanceof VolumeLockedError) || performance.now() > until) throw error;
+        await sleep(20);
+      }
+    }
+  }
+}

@@ -1,0 +1,258 @@
+/** A data-plane process: owns some of the volumes, serves their NBD connections, and uploads their cuts. */
+import type { Socket } from 'node:net';
+import { Worker } from 'node:worker_threads';
+import { Transmission } from '../nbd/transmission.ts';
+import { openObjectStore } from '../objects/open-store.ts';
+import { realPatience } from '../objects/patience.ts';
+import { SnapshotSource } from '../snapshots/snapshot-source.ts';
+import type { Sha256 } from '../types/units.ts';
+import { blockCount } from '../types/units.ts';
+import type { OpenVolume } from '../volumes/engine.ts';
+import { LocalEngine } from '../volumes/local-engine.ts';
+import { NodeDisk } from '../volumes/node-disk.ts';
+import { journalPath } from './journal-path.ts';
+import type {
+  OwnerMethods,
+  ServeOrder,
+  ServerMethods,
+  UploadMethods,
+  WorkerMethods,
+  WorkerSettings,
+} from './messages.ts';
+import { type RpcMessage, RpcPeer } from './rpc.ts';
+import { SnapshotExport } from './snapshot-export.ts';
+import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
+
+/** A guest's read waits this long for an object store that fails; then it gets an I/O error. */
+const READ_PATIENCE_MILLISECONDS = 30_000;
+
+const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings;
+const disk = new NodeDisk();
+const store = await openObjectStore(settings.objectStore);
+const patience = realPatience(READ_PATIENCE_MILLISECONDS);
+const engine = new LocalEngine({
+  disk,
+  directory: settings.volumesDirectory,
+  bootId: settings.bootId,
+  stagingLimitBytes: settings.stagingLimitBytes,
+  onCutLost: (cut, reason) =>
+    server.tell('log', { level: 'error', message: `a cut of ${cut.volumeId} is lost: ${reason}` }),
+  startTimer: (milliseconds, expire) => {
+    const timer = setTimeout(expire, milliseconds);
+    return () => clearTimeout(timer);
+  },
+});
+const volumes = new WorkerVolumes(engine, disk, store, patience);
+const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number }>();
+
+const methods: WorkerMethods = {
+  createVolume(volume) {
+    engine.create(volume);
+  },
+
+  async removeVolume({ volumeId }) {
+    await endConnections(volumes.get(volumeId));
+    await volumes.close(volumeId);
+    await engine.remove(volumeId);
+  },
+
+  async exportVolume(opening) {
+    const use = await volumes.open(opening);
+    use.exported = true;
+  },
+
+  async endExport({ volumeId }) {
+    const use = volumes.get(volumeId);
+    if (use === undefined) return;
+    use.exported = false;
+    await endConnections(use);
+    await use.volume.flush();
+    await volumes.closeIfIdle(volumeId);
+  },
+
+  async hydrate(opening) {
+    const use = await volumes.open(opening);
+    use.hydrating = true;
+    try {
+      await engine.hydrate(opening.volumeId);
+    } finally {
+      use.hydrating = false;
+    }
+    const whole = !use.volume.hydrating;
+    await volumes.closeIfIdle(opening.volumeId);
+    return whole;
+  },
+
+  async prepareCut(order) {
+    const opened: VolumeUse[] = [];
+    try {
+      for (const opening of order.volumes) {
+        const use = await volumes.open(opening);
+        use.preparing += 1;
+        opened.push(use);
+      }
+      engine.prepareCut(order.volumes.map((opening) => opening.volumeId));
+    } catch (error) {
+      for (const use of opened) use.preparing -= 1;
+      throw error;
+    }
+  },
+
+  hold: (order) => engine.hold(order.token, order.volumeIds, order.deadlineMilliseconds),
+
+  cut(order) {
+    const cuts = engine.cut(order.token);
+    for (const { volumeId, boundary } of cuts) volumes.get(volumeId)?.pendingCuts.add(boundary);
+    return cuts;
+  },
+
+  release(order) {
+    engine.release(order.token);
+  },
+
+  async endPreparation(order) {
+    for (const volumeId of order.volumeIds) {
+      const use = volumes.get(volumeId);
+      if (use !== undefined) use.preparing -= 1;
+      await volumes.closeIfIdle(volumeId);
+    }
+  },
+
+  async resumeCuts(opening) {
+    const use = await volumes.open(opening);
+    const lost = [];
+    for (const boundary of opening.pendingCuts) {
+      const reason = use.volume.resumeCut(boundary);
+      if (reason !== undefined) lost.push({ boundary, reason });
+    }
+    await volumes.closeIfIdle(opening.volumeId);
+    return lost;
+  },
+
+  capture: (order) => uploads.call('capture', { ...order, directory: engine.directoryOf(order.cut.volumeId) }),
+
+  async finishCut({ cut, completed }) {
+    await uploads.call('cancel', { cut });
+    engine.finishCut(cut, completed);
+    disk.remove(journalPath(engine.directoryOf(cut.volumeId), cut.boundary));
+    volumes.get(cut.volumeId)?.pendingCuts.delete(cut.boundary);
+    await volumes.closeIfIdle(cut.volumeId);
+  },
+
+  activity: () =>
+    [...volumes.all()].map(([volumeId, use]) => ({
+      volumeId,
+      connections: use.connections.size,
+      ...use.counters,
+      stagedBytes: use.volume.stagedBytes,
+      hydratedBlocks: use.volume.hydratedBlocks,
+      blocks: blockCount(use.volume.sizeBytes),
+    })),
+
+  serve(order, socket?: Socket) {
+    if (socket !== undefined) serve(order, socket);
+  },
+
+  async stop() {
+    await Promise.all([...volumes.all()].map(([, use]) => endConnections(use)));
+    const cuts = [...volumes.all()].flatMap(([volumeId, use]) =>
+      [...use.pendingCuts].map((boundary) => ({ volumeId, boundary })),
+    );
+    // Uploads go on from their journals after the next start.
+    await Promise.all(cuts.map((cut) => uploads.call('cancel', { cut })));
+    await Promise.all([...volumes.all()].map(([volumeId]) => volumes.close(volumeId)));
+    // The answer first; then the process ends.
+    setImmediate(() => process.exit(0));
+  },
+};
+
+const server = new RpcPeer<ServerMethods>(
+  {
+    post: (message, socket) => {
+      process.send?.(message, socket);
+    },
+    onMessage: (receive) =>
+      process.on('message', (message, socket) => receive(message as RpcMessage, socket as Socket | undefined)),
+  },
+  methods,
+);
+// The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
+process.on('disconnect', () => process.exit(0));
+
+const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), { workerData: settings });
+// Without its uploads the worker is half dead: it ends whole, and is started again.
+thread.on('error', (error) => {
+  throw error;
+});
+const ownerMethods: OwnerMethods = {
+  changedBlocks: ({ cut, since, from, most }) => engine.changedBlocks(cut, since, from, most),
+  blocksAsOfCut: ({ cut, blocks }) => blocks.map((block) => engine.blockAsOfCut(cut, block)),
+  captured: ({ cut, blocks }) => engine.captured(cut, blocks),
+  progress: (report) => server.tell('progress', report),
+  log: (line) => server.tell('log', line),
+};
+const uploads = new RpcPeer<UploadMethods>(
+  {
+    post: (message) => thread.postMessage(message),
+    onMessage: (receive) => thread.on('message', receive),
+  },
+  ownerMethods,
+);
+
+function serve(order: ServeOrder, socket: Socket): void {
+  const { target } = order;
+  switch (target.kind) {
+    case 'volume': {
+      const use = volumes.get(target.volumeId);
+      // Detached while the handshake was on its way.
+      if (use === undefined || !use.exported) {
+        socket.destroy();
+        return;
+      }
+      const connection = transmit(order, socket, use.volume, use.counters);
+      use.connections.add(connection);
+      void connection.settled().then(() => {
+        use.connections.delete(connection);
+        return volumes.closeIfIdle(target.volumeId);
+      });
+      return;
+    }
+    case 'snapshot': {
+      const open = snapshotExports.get(target.root) ?? {
+        target: new SnapshotExport(new SnapshotSource(store, target.root, patience), target.sizeBytes),
+        connections: 0,
+      };
+      snapshotExports.set(target.root, open);
+      open.connections += 1;
+      const counters = { reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0 };
+      void transmit(order, socket, open.target, counters)
+        .settled()
+        .then(() => {
+          open.connections -= 1;
+          if (open.connections === 0) snapshotExports.delete(target.root);
+        });
+      return;
+    }
+    default:
+      target satisfies never;
+  }
+}
+
+function transmit(
+  order: ServeOrder,
+  socket: Socket,
+  target: OpenVolume,
+  counters: VolumeUse['counters'],
+): Transmission {
+  const { structuredReplies, baseAllocation } = order;
+  const readOnly = order.target.kind === 'snapshot';
+  const connection = new Transmission(socket, target, { structuredReplies, baseAllocation, readOnly }, counters);
+  connection.start(Buffer.from(order.reply), Buffer.from(order.rest));
+  return connection;
+}
+
+async function endConnections(use: VolumeUse | undefined): Promise<void> {
+  const connections = [...(use?.connections ?? [])];
+  for (const connection of connections) connection.end();
+  await Promise.all(connections.map((connection) => connection.settled()));
+}

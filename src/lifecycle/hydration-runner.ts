@@ -1,0 +1,60 @@
+import type { Catalog } from '../catalog/catalog.ts';
+import type { DataPlane } from '../dataplane/data-plane.ts';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import type { VolumeId } from '../types/ids.ts';
+import type { LifecycleOptions } from './lifecycle.ts';
+
+const VOLUMES_AT_ONCE = 2;
+const RETRY_MILLISECONDS = 5_000;
+
+/** Fetches, in the background, what restored volumes still have only in the object store. */
+export class HydrationRunner {
+  readonly #catalog: Catalog;
+  readonly #dataPlane: DataPlane;
+  readonly #log: LifecycleOptions['log'];
+  readonly #limit = new ConcurrencyLimit(VOLUMES_AT_ONCE);
+  readonly #running = new Set<VolumeId>();
+
+  constructor(options: LifecycleOptions) {
+    this.#catalog = options.catalog;
+    this.#dataPlane = options.dataPlane;
+    this.#log = options.log;
+  }
+
+  kick(volumeId: VolumeId): void {
+    if (this.#running.has(volumeId)) return;
+    this.#running.add(volumeId);
+    void this.#limit.run(() => this.#hydrate(volumeId)).finally(() => this.#running.delete(volumeId));
+  }
+
+  async recover(): Promise<void> {
+    const volumes = await this.#catalog
+      .selectFrom('volumes')
+      .select('volume_id')
+      .where('hydrated', '=', 0)
+      .where('state', 'in', ['available', 'in-use'])
+      .execute();
+    for (const { volume_id } of volumes) this.kick(volume_id);
+  }
+
+  async #hydrate(volumeId: VolumeId): Promise<void> {
+    while (!this.#dataPlane.stopping) {
+      const volume = await this.#catalog
+        .selectFrom('volumes')
+        .select(['state', 'hydrated'])
+        .where('volume_id', '=', volumeId)
+        .executeTakeFirst();
+      if (volume === undefined || volume.hydrated === 1 || volume.state === 'deleting') return;
+      try {
+        if (await this.#dataPlane.hydrate(volumeId)) {
+          // After the worker has it all on disk: until then the snapshot's manifest is still needed.
+          await this.#catalog.updateTable('volumes').set({ hydrated: 1 }).where('volume_id', '=', volumeId).execute();
+        }
+      } catch (error) {
+        if (this.#dataPlane.stopping) return;
+        this.#log('warn', `${volumeId} could not be hydrated, trying again: ${(error as Error).message}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS).unref());
+    }
+  }
+}

@@ -1,0 +1,216 @@
+import type { Catalog } from '../catalog/catalog.ts';
+import { removeTags } from '../catalog/tags.ts';
+import type { DataPlane } from '../dataplane/data-plane.ts';
+import type { VolumeOpening } from '../dataplane/messages.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import type { InstanceId, VolumeId } from '../types/ids.ts';
+import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
+import { HydrationRunner } from './hydration-runner.ts';
+import { ResourceLocks } from './resource-locks.ts';
+import { SnapshotRunner } from './snapshot-runner.ts';
+
+export type LifecycleOptions = {
+  catalog: Catalog;
+  dataPlane: DataPlane;
+  store: ObjectStore;
+  now: () => Date;
+  log: (level: 'info' | 'warn' | 'error', message: string) => void;
+};
+
+/** Terminated instances stay visible for about an hour. */
+const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
+
+/**
+ * What moves things along from state to state. Every step is taken after the catalog has said what is to come, and can
+ * be taken again: after a crash `recover` finishes what was begun.
+ */
+export class Lifecycle {
+  readonly locks = new ResourceLocks();
+  readonly snapshots: SnapshotRunner;
+  readonly hydrations: HydrationRunner;
+  readonly #options: LifecycleOptions;
+
+  constructor(options: LifecycleOptions) {
+    this.#options = options;
+    this.snapshots = new SnapshotRunner({ ...options, onSnapshotEnded: (volumeId) => this.reap(volumeId) });
+    this.hydrations = new HydrationRunner(options);
+  }
+
+  /** Makes the files of a volume that the catalog has as `creating`. */
+  async createVolume(volumeId: VolumeId): Promise<void> {
+    const { catalog, dataPlane } = this.#options;
+    const volume = await catalog
+      .selectFrom('volumes')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .executeTakeFirstOrThrow();
+    const restored = volume.origin_root !== null;
+    await dataPlane.create({ volumeId, sizeBytes: volume.size_gib * GIB, restored });
+    const attached = await catalog
+      .selectFrom('attachments')
+      .select('volume_id')
+      .where('volume_id', '=', volumeId)
+      .executeTakeFirst();
+    await catalog
+      .updateTable('volumes')
+      .set({ state: attached === undefined ? 'available' : 'in-use' })
+      .where('volume_id', '=', volumeId)
+      .execute();
+    if (restored) this.hydrations.kick(volumeId);
+  }
+
+  /** Removes a volume that the catalog has as `deleting`, once no pending snapshot needs its bytes. */
+  async reap(volumeId: VolumeId): Promise<void> {
+    const { catalog, dataPlane } = this.#options;
+    const volume = await catalog
+      .selectFrom('volumes')
+      .select('state')
+      .where('volume_id', '=', volumeId)
+      .executeTakeFirst();
+    if (volume?.state !== 'deleting' || (await pendingCuts(catalog, volumeId)).length > 0) return;
+    await dataPlane.remove(volumeId);
+    await removeTags(catalog, volumeId);
+    await catalog.deleteFrom('volumes').where('volume_id', '=', volumeId).execute();
+  }
+
+  /** Brings an instance that the catalog has as `pending` up: its volumes made and exported. */
+  async bringUp(instanceId: InstanceId): Promise<void> {
+    const { catalog, dataPlane } = this.#options;
+    const volumes = await catalog
+      .selectFrom('attachments')
+      .innerJoin('volumes', 'volumes.volume_id', 'attachments.volume_id')
+      .select(['volumes.volume_id', 'volumes.state'])
+      .where('attachments.instance_id', '=', instanceId)
+      .execute();
+    for (const volume of volumes) if (volume.state === 'creating') await this.createVolume(volume.volume_id);
+    await Promise.all(volumes.map((volume) => dataPlane.exportVolume(volume.volume_id)));
+    await this.#setState(instanceId, 'running');
+  }
+
+  /** Stops an instance that the catalog has as `stopping`: its exports end, all that was written is durable. */
+  async bringDown(instanceId: InstanceId): Promise<void> {
+    await this.#endExports(instanceId);
+    await this.#setState(instanceId, 'stopped');
+  }
+
+  /** Takes an instance that the catalog has as `shutting-down` apart; volumes marked so go with it. */
+  async takeApart(instanceId: InstanceId): Promise<void> {
+    const { catalog, now } = this.#options;
+    await this.#endExports(instanceId);
+    const attached = await catalog
+      .selectFrom('attachments')
+      .selectAll()
+      .where('instance_id', '=', instanceId)
+      .execute();
+    await catalog.transaction().execute(async (transaction) => {
+      for (const { volume_id, delete_on_termination } of attached) {
+        const state = delete_on_termination === 1 ? 'deleting' : 'available';
+        await transaction.updateTable('volumes').set({ state }).where('volume_id', '=', volume_id).execute();
+      }
+      await transaction.deleteFrom('attachments').where('instance_id', '=', instanceId).execute();
+      await transaction
+        .updateTable('instances')
+        .set({ state: 'terminated', terminated_at: now().toISOString() })
+        .where('instance_id', '=', instanceId)
+        .execute();
+    });
+    for (const { volume_id } of attached) await this.reap(volume_id);
+  }
+
+  /** Forgets the instances that were terminated an hour ago. */
+  async forgetTerminated(): Promise<void> {
+    const { catalog, now } = this.#options;
+    const before = new Date(now().getTime() - TERMINATED_MILLISECONDS).toISOString();
+    const gone = await catalog
+      .selectFrom('instances')
+      .select('instance_id')
+      .where('state', '=', 'terminated')
+      .where('terminated_at', '<', before)
+      .execute();
+    for (const { instance_id } of gone) {
+      await removeTags(catalog, instance_id);
+      await catalog.deleteFrom('instances').where('instance_id', '=', instance_id).execute();
+    }
+  }
+
+  /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */
+  async recover(): Promise<void> {
+    const { catalog, log } = this.#options;
+    // Before any export: from the first write on, the bytes of pending cuts must be kept.
+    await this.snapshots.recover();
+    const volumes = await catalog
+      .selectFrom('volumes')
+      .leftJoin('attachments', 'attachments.volume_id', 'volumes.volume_id')
+      .select(['volumes.volume_id', 'volumes.state', 'attachments.instance_id'])
+      .where('volumes.state', 'in', ['creating', 'deleting'])
+      .execute();
+    for (const volume of volumes) {
+      if (volume.state === 'deleting') await this.reap(volume.volume_id);
+      else if (volume.instance_id === null) await this.createVolume(volume.volume_id);
+    }
+    const instances = await catalog.selectFrom('instances').select(['instance_id', 'state']).execute();
+    for (const { instance_id, state } of instances) {
+      try {
+        await this.#recoverInstance(instance_id, state);
+      } catch (error) {
+        // One broken volume must not keep all the others away from their owners.
+        log('error', `${instance_id} could not be brought up: ${(error as Error).message}`);
+      }
+    }
+    await this.hydrations.recover();
+  }
+
+  async #recoverInstance(instanceId: InstanceId, state: string): Promise<void> {
+    if (state === 'pending') await this.bringUp(instanceId);
+    else if (state === 'stopping') await this.bringDown(instanceId);
+    else if (state === 'shutting-down') await this.takeApart(instanceId);
+    else if (state === 'running') {
+      for (const volumeId of await this.#attached(instanceId)) await this.#options.dataPlane.exportVolume(volumeId);
+    }
+  }
+
+  async #endExports(instanceId: InstanceId): Promise<void> {
+    const volumes = await this.#attached(instanceId);
+    await Promise.all(volumes.map((volumeId) => this.#options.dataPlane.endExport(volumeId)));
+  }
+
+  async #attached(instanceId: InstanceId): Promise<VolumeId[]> {
+    const rows = await this.#options.catalog
+      .selectFrom('attachments')
+      .select('volume_id')
+      .where('instance_id', '=', instanceId)
+      .execute();
+    return rows.map((row) => row.volume_id);
+  }
+
+  async #setState(instanceId: InstanceId, state: 'running' | 'stopped'): Promise<void> {
+    await this.#options.catalog.updateTable('instances').set({ state }).where('instance_id', '=', instanceId).execute();
+  }
+}
+
+/** What a worker must know to open a volume: see VolumeOpening. */
+export async function volumeOpening(catalog: Catalog, volumeId: VolumeId): Promise<VolumeOpening> {
+  const volume = await catalog
+    .selectFrom('volumes')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .executeTakeFirstOrThrow(() => new Error(`the catalog has no volume ${volumeId}`));
+  return {
+    volumeId,
+    sizeBytes: volume.size_gib * GIB,
+    origin: volume.hydrated === 1 ? undefined : (volume.origin_root ?? undefined),
+    base: asEpoch(volume.base_boundary),
+    pendingCuts: await pendingCuts(catalog, volumeId),
+  };
+}
+
+async function pendingCuts(catalog: Catalog, volumeId: VolumeId): Promise<EpochNumber[]> {
+  const rows = await catalog
+    .selectFrom('snapshots')
+    .select('boundary')
+    .where('volume_id', '=', volumeId)
+    .where('boundary', 'is not', null)
+    .orderBy('boundary')
+    .execute();
+  return rows.flatMap((row) => (row.boundary === null ? [] : [row.boundary]));
+}

@@ -1,0 +1,335 @@
+import type { Catalog } from '../catalog/catalog.ts';
+import type { SnapshotRow } from '../catalog/schema.ts';
+import { tagsOf } from '../catalog/tags.ts';
+import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
+import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
+import { asEpoch, GIB } from '../types/units.ts';
+import type { LifecycleOptions } from './lifecycle.ts';
+
+type Options = LifecycleOptions & { onSnapshotEnded: (volumeId: VolumeId) => Promise<void> };
+
+const RECORD_RETRY_MILLISECONDS = 1_000;
+
+/**
+ * Brings pending snapshots to their end: `completed`, or `error` for the whole set.
+ *
+ * The cuts of one volume are stored one after another, oldest first, each incremental against the one before. A set is
+ * completed in one step when the last of its snapshots is stored, so no one ever sees a part of a set as complete.
+ */
+export class SnapshotRunner {
+  readonly #options: Options;
+  readonly #catalog: Catalog;
+  readonly #running = new Set<VolumeId>();
+  readonly #progress = new Map<SnapshotId, CaptureProgress>();
+
+  constructor(options: Options) {
+    this.#options = options;
+    this.#catalog = options.catalog;
+  }
+
+  /** There is (or may be) a pending snapshot of the volume. */
+  kick(volumeId: VolumeId): void {
+    if (this.#running.has(volumeId)) return;
+    this.#running.add(volumeId);
+    void this.#run(volumeId)
+      .catch((error: Error) => {
+        if (!this.#options.dataPlane.stopping) this.#options.log('error', `${volumeId}: ${error.message}`);
+      })
+      .finally(() => this.#running.delete(volumeId));
+  }
+
+  reportProgress(snapshotId: SnapshotId, progress: CaptureProgress): void {
+    this.#progress.set(snapshotId, progress);
+  }
+
+  /** How far a pending snapshot has come; undefined where it has not begun. */
+  progressOf(snapshotId: SnapshotId): CaptureProgress | undefined {
+    return this.#progress.get(snapshotId);
+  }
+
+  /** After a start: cuts that cannot be had end their sets; the others go on. */
+  async recover(): Promise<void> {
+    const pending = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('boundary', 'is not', null)
+      .orderBy('boundary')
+      .execute();
+    const volumes = new Set(pending.map((snapshot) => snapshot.volume_id));
+    for (const volumeId of volumes) {
+      for (const { boundary, reason } of await this.#options.dataPlane.resumeCuts(volumeId)) {
+        const lost = pending.find((snapshot) => snapshot.volume_id === volumeId && snapshot.boundary === boundary);
+        if (lost !== undefined) await this.#fail(lost, reason);
+      }
+    }
+    for (const volumeId of volumes) this.kick(volumeId);
+    const imports = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('state', '=', 'pending')
+      .where('boundary', 'is', null)
+      .where('root', 'is', null)
+      .execute();
+    for (const snapshot of imports) await this.#fail(snapshot, 'The import was cut off by a restart of the server.');
+    const sets = await this.#catalog
+      .selectFrom('snapshot_sets')
+      .select('set_id')
+      .where('state', '=', 'pending')
+      .execute();
+    for (const { set_id } of sets) await this.#completeSet(set_id);
+  }
+
+  /** All bytes of an import are stored: its set can be completed. */
+  async completeStored(snapshotId: SnapshotId): Promise<void> {
+    const row = await this.#catalog
+      .selectFrom('snapshots')
+      .select('set_id')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (row !== undefined) await this.#completeSet(row.set_id);
+  }
+
+  /** Ends a pending import in `error`; any other snapshot is left alone. */
+  async failImport(snapshotId: SnapshotId, accountId: AccountId, reason: string): Promise<void> {
+    const row = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('snapshot_id', '=', snapshotId)
+      .where('account_id', '=', accountId)
+      .where('state', '=', 'pending')
+      .where('boundary', 'is', null)
+      .where('root', 'is', null)
+      .executeTakeFirst();
+    if (row !== undefined) await this.#fail(row, reason);
+  }
+
+  /** Gives a pending snapshot up: deleted by its owner. What it owed passes to the volume's next. */
+  async abandon(snapshot: SnapshotRow): Promise<void> {
+    if (snapshot.boundary !== null) {
+      await this.#options.dataPlane.finishCut({ volumeId: snapshot.volume_id, boundary: snapshot.boundary }, false);
+    }
+    this.#progress.delete(snapshot.snapshot_id);
+    await this.#completeSet(snapshot.set_id);
+    await this.#options.onSnapshotEnded(snapshot.volume_id);
+    this.kick(snapshot.volume_id);
+  }
+
+  async #run(volumeId: VolumeId): Promise<void> {
+    const { dataPlane } = this.#options;
+    while (!dataPlane.stopping) {
+      const snapshot = await this.#next(volumeId);
+      if (snapshot === undefined || snapshot.boundary === null) return;
+      const volume = await this.#catalog
+        .selectFrom('volumes')
+        .select(['base_boundary', 'base_root'])
+        .where('volume_id', '=', volumeId)
+        .executeTakeFirstOrThrow();
+      try {
+        const captured = await dataPlane.capture({
+          cut: { volumeId, boundary: snapshot.boundary },
+          snapshotId: snapshot.snapshot_id,
+          sizeBytes: snapshot.size_gib * GIB,
+          base: { boundary: asEpoch(volume.base_boundary), root: volume.base_root ?? undefined },
+        });
+        await this.#stored(snapshot, captured);
+      } catch (error) {
+        if (dataPlane.stopping) return;
+        if ((error as Error).name === 'WorkerDiedError') {
+          // The worker comes back, and its journal with it.
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          continue;
+        }
+        // Deleted, or failed with its set, while it was being stored: then this is only the echo.
+        if (await this.#isOwed(snapshot.snapshot_id)) await this.#fail(snapshot, (error as Error).message);
+      }
+      await this.#options.onSnapshotEnded(volumeId);
+    }
+  }
+
+  async #isOwed(snapshotId: SnapshotId): Promise<boolean> {
+    const row = await this.#catalog
+      .selectFrom('snapshots')
+      .select('boundary')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    return row !== undefined && row.boundary !== null;
+  }
+
+  /** Writes a completed snapshot's record anew, after a change of its tags. */
+  async refreshRecord(snapshotId: SnapshotId): Promise<void> {
+    const snapshot = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (snapshot?.state !== 'completed' || snapshot.completed_at === null) return;
+    const set = await this.#catalog
+      .selectFrom('snapshot_sets')
+      .selectAll()
+      .where('set_id', '=', snapshot.set_id)
+      .executeTakeFirstOrThrow();
+    const snapshots = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('set_id', '=', set.set_id)
+      .execute();
+    const tags = await tagsOf(this.#catalog, [snapshotId]);
+    await putSnapshotRecord(
+      this.#options.store,
+      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), snapshot.completed_at),
+    );
+  }
+
+  async #next(volumeId: VolumeId): Promise<SnapshotRow | undefined> {
+    return this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .where('boundary', 'is not', null)
+      .orderBy('boundary')
+      .limit(1)
+      .executeTakeFirst();
+  }
+
+  /** All of a snapshot's bytes are in the store. */
+  async #stored(snapshot: SnapshotRow, captured: Captured): Promise<void> {
+    const { volume_id, boundary, snapshot_id } = snapshot;
+    if (boundary === null) return;
+    const still = await this.#catalog.transaction().execute(async (transaction) => {
+      const updated = await transaction
+        .updateTable('snapshots')
+        .set({
+          root: captured.root,
+          data_blocks: captured.dataBlocks,
+          stored_bytes: captured.storedBytes,
+          boundary: null,
+        })
+        .where('snapshot_id', '=', snapshot_id)
+        .executeTakeFirst();
+      // The base moves on even when the snapshot was deleted meanwhile: its bytes are stored, and nothing is owed twice.
+      await transaction
+        .updateTable('volumes')
+        .set({ base_boundary: boundary, base_root: captured.root })
+        .where('volume_id', '=', volume_id)
+        .execute();
+      return updated.numUpdatedRows > 0n;
+    });
+    this.#progress.delete(snapshot_id);
+    // After the commit: once the volume drops the history before this cut, the catalog must already have the new base.
+    await this.#options.dataPlane.finishCut({ volumeId: volume_id, boundary }, true);
+    if (still) await this.#completeSet(snapshot.set_id);
+  }
+
+  /** Completes the set if all its snapshots are stored: the records in the bucket first, then the catalog in one step. */
+  async #completeSet(setId: SetId): Promise<void> {
+    const set = await this.#catalog
+      .selectFrom('snapshot_sets')
+      .selectAll()
+      .where('set_id', '=', setId)
+      .executeTakeFirst();
+    if (set?.state !== 'pending') return;
+    const snapshots = await this.#catalog.selectFrom('snapshots').selectAll().where('set_id', '=', setId).execute();
+    if (snapshots.some((snapshot) => snapshot.root === null)) return;
+    const completedAt = this.#options.now().toISOString();
+    const tags = await tagsOf(
+      this.#catalog,
+      snapshots.map((snapshot) => snapshot.snapshot_id),
+    );
+    const records = snapshots.map((snapshot) =>
+      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshot.snapshot_id), completedAt),
+    );
+    try {
+      for (const record of records) await putSnapshotRecord(this.#options.store, record);
+    } catch (error) {
+      // The bytes are safe; only the records are missing. They are small, and are tried until they are there.
+      this.#options.log('warn', `${setId}: its records could not be stored, trying again: ${(error as Error).message}`);
+      setTimeout(() => {
+        if (!this.#options.dataPlane.stopping) void this.#completeSet(setId);
+      }, RECORD_RETRY_MILLISECONDS).unref();
+      return;
+    }
+    await this.#catalog.transaction().execute(async (transaction) => {
+      await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', setId).execute();
+      await transaction
+        .updateTable('snapshots')
+        .set({ state: 'completed', completed_at: completedAt })
+        .where('set_id', '=', setId)
+        .execute();
+    });
+    // Those that were deleted between the two steps must not come back from the bucket.
+    const left = await this.#catalog
+      .selectFrom('snapshots')
+      .select('snapshot_id')
+      .where('set_id', '=', setId)
+      .execute();
+    const kept = new Set<string>(left.map((snapshot) => snapshot.snapshot_id));
+    for (const { snapshotId } of records) {
+      if (!kept.has(snapshotId)) await removeSnapshotRecord(this.#options.store, snapshotId);
+    }
+  }
+
+  /** One snapshot of a set has failed: the whole set ends in `error`. */
+  async #fail(snapshot: SnapshotRow, reason: string): Promise<void> {
+    this.#options.log('error', `${snapshot.snapshot_id} of ${snapshot.volume_id} failed: ${reason}`);
+    const owing = await this.#catalog.transaction().execute(async (transaction) => {
+      const all = await transaction
+        .selectFrom('snapshots')
+        .selectAll()
+        .where('set_id', '=', snapshot.set_id)
+        .where('state', '=', 'pending')
+        .execute();
+      for (const { snapshot_id } of all) {
+        const own = snapshot_id === snapshot.snapshot_id;
+        const message = own ? reason : `Another snapshot of the set failed (${snapshot.snapshot_id}): ${reason}`;
+        await transaction
+          .updateTable('snapshots')
+          .set({ state: 'error', state_message: message, boundary: null })
+          .where('snapshot_id', '=', snapshot_id)
+          .execute();
+      }
+      await transaction
+        .updateTable('snapshot_sets')
+        .set({ state: 'error' })
+        .where('set_id', '=', snapshot.set_id)
+        .execute();
+      return all;
+    });
+    for (const { volume_id, boundary, snapshot_id } of owing) {
+      this.#progress.delete(snapshot_id);
+      if (boundary === null) continue;
+      await this.#options.dataPlane.finishCut({ volumeId: volume_id, boundary }, false).catch((error: Error) => {
+        if (!this.#options.dataPlane.stopping) this.#options.log('warn', `${volume_id}: ${error.message}`);
+      });
+      if (volume_id !== snapshot.volume_id) await this.#options.onSnapshotEnded(volume_id);
+    }
+  }
+}
+
+function recordOf(
+  snapshot: SnapshotRow,
+  set: { set_id: string; instance_id: string | null; snapshots: readonly SnapshotRow[] },
+  tags: ReadonlyMap<string, string> | undefined,
+  completionTime: string,
+): SnapshotRecord {
+  if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
+  return {
+    format: 1,
+    snapshotId: snapshot.snapshot_id,
+    setId: set.set_id,
+    setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
+    ownerId: snapshot.account_id,
+    instanceId: set.instance_id,
+    volumeId: snapshot.volume_id,
+    volumeSizeGiB: snapshot.size_gib,
+    volumeType: snapshot.volume_type,
+    deviceName: snapshot.device_name,
+    isRoot: snapshot.is_root === 1,
+    description: snapshot.description,
+    tags: [...(tags ?? [])].map(([key, value]) => ({ key, value })),
+    startTime: snapshot.started_at,
+    completionTime,
+    root: snapshot.root,
+    dataBlocks: snapshot.data_blocks,
+  };
+}

@@ -1,0 +1,120 @@
+import { chmodSync, rmSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import type { ExportDirectory } from './export.ts';
+import { Handshake, type HandshakeStep } from './handshake.ts';
+
+export type Accepted = Extract<HandshakeStep, { kind: 'transmit' }>;
+
+const HANDSHAKE_MILLISECONDS = 30_000;
+const MAX_HANDSHAKES = 256;
+
+/**
+ * Accepts NBD clients and haggles with them; a client that has named its export is handed on, socket and all.
+ * Nothing a client sends can end more than its own connection.
+ */
+export class NbdListener {
+  readonly #exports: ExportDirectory;
+  readonly #handOver: (socket: Socket, accepted: Accepted) => void;
+  readonly #servers: Server[] = [];
+  readonly #handshakes = new Set<Socket>();
+
+  constructor(exports: ExportDirectory, handOver: (socket: Socket, accepted: Accepted) => void) {
+    this.#exports = exports;
+    this.#handOver = handOver;
+  }
+
+  /** @throws when another server answers at the path; a socket file that no one answers at is replaced */
+  async listenUnix(path: string): Promise<void> {
+    if (await answers(path)) throw new Error(`another server is listening on ${path}`);
+    rmSync(path, { force: true });
+    await this.#listen((server, done) => server.listen(path, done));
+    // Whoever may open the socket may read and write every volume: the server's user alone.
+    chmodSync(path, 0o600);
+  }
+
+  /** @param port 0 for any free one @returns the port */
+  async listenTcp(host: string, port: number): Promise<number> {
+    const server = await this.#listen((server, done) => server.listen(port, host, done));
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('a TCP server has a port');
+    return address.port;
+  }
+
+  close(): void {
+    for (const server of this.#servers) server.close();
+    for (const socket of this.#handshakes) socket.destroy();
+  }
+
+  async #listen(start: (server: Server, done: () => void) => void): Promise<Server> {
+    const server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      start(server, () => {
+        server.off('error', reject);
+        // Too many open files and the like: that client is turned away, the others go on.
+        server.on('error', () => undefined);
+        resolve();
+      });
+    });
+    this.#servers.push(server);
+    return server;
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#handshakes.size >= MAX_HANDSHAKES) {
+      socket.destroy();
+      return;
+    }
+    this.#handshakes.add(socket);
+    const timer = setTimeout(() => socket.destroy(), HANDSHAKE_MILLISECONDS);
+    const done = (): void => {
+      clearTimeout(timer);
+      this.#handshakes.delete(socket);
+    };
+    socket.on('error', () => socket.destroy());
+    socket.once('close', done);
+    const handshake = new Handshake(this.#exports, (bytes) => socket.write(bytes));
+    const receive = (bytes: Buffer): void => {
+      // Paused while an answer is made: one message at a time, and none read that should go to the next process.
+      socket.pause();
+      handshake.feed(bytes).then(
+        (step) => {
+          switch (step.kind) {
+            case 'more':
+              socket.resume();
+              break;
+            case 'end':
+              socket.end();
+              socket.destroySoon();
+              break;
+            case 'transmit': {
+              done();
+              socket.off('data', receive);
+              socket.off('close', done);
+              const late: Buffer | null = socket.read();
+              const rest = late === null ? step.rest : Buffer.concat([step.rest, late]);
+              this.#handOver(socket, { ...step, rest });
+              break;
+            }
+            default:
+              step satisfies never;
+          }
+        },
+        () => socket.destroy(),
+      );
+    };
+    socket.on('data', receive);
+    handshake.greet();
+  }
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => resolve(false));
+  });
+}

@@ -1,0 +1,80 @@
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { z } from 'zod';
+import { type AccountId, parseAccountId } from '../types/ids.ts';
+
+const port = z.coerce.number().int().min(0).max(65_535);
+
+/** Every setting; a config file holds them in this form, as JSON. */
+const Settings = z.strictObject({
+  dataDir: z.string().min(1).default('./cleancut-data'),
+  host: z.string().default('127.0.0.1'),
+  port: port.default(8773),
+  nbdPort: z.union([z.literal('off'), port]).default('off'),
+  objectStore: z.string().optional(),
+  region: z
+    .string()
+    .regex(/^[a-z]{2}(-[a-z]+)+-\d$/)
+    .default('us-east-1'),
+  zones: z.array(z.string()).min(1).optional(),
+  accountId: z.string().default('000000000001'),
+  workers: z.coerce.number().int().min(1).max(256).optional(),
+  /** How long writes may be held for a cut. */
+  holdDeadlineMs: z.coerce.number().int().min(10).max(60_000).default(1_000),
+  /** Old pages of one volume kept for snapshots that are not stored yet; past this the snapshots end in `error`. */
+  stagingLimitGib: z.coerce.number().positive().default(64),
+  /** How long an upload goes on trying while the object store fails. */
+  uploadPatienceHours: z.coerce.number().positive().default(24),
+  logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+});
+
+export type SettingName = keyof z.input<typeof Settings>;
+
+export type Config = Omit<z.output<typeof Settings>, 'accountId' | 'objectStore' | 'zones' | 'workers'> & {
+  accountId: AccountId;
+  objectStore: string;
+  zones: string[];
+  workers: number;
+};
+
+/**
+ * Puts the settings together: flags win over the environment (`CLEANCUT_DATA_DIR` …), that over the config file, that
+ * over the defaults.
+ * @throws with a message that names the setting and what is wrong with it
+ */
+export function readConfig(
+  flags: Record<string, unknown>,
+  environment: NodeJS.ProcessEnv,
+  file: Record<string, unknown>,
+): Config {
+  const given: Record<string, unknown> = { ...file };
+  for (const name of Object.keys(Settings.shape)) {
+    const value = environment[`CLEANCUT_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`];
+    if (value !== undefined) given[name] = name === 'zones' ? value.split(',') : value;
+    if (flags[name] !== undefined) given[name] = flags[name];
+  }
+  const parsed = Settings.safeParse(given);
+  if (!parsed.success) throw new Error(`the settings cannot be used:\n${z.prettifyError(parsed.error)}`);
+  const settings = parsed.data;
+  const accountId = parseAccountId(settings.accountId);
+  if (accountId === undefined) throw new Error(`accountId: '${settings.accountId}' must be twelve digits`);
+  if (!isLoopback(settings.host)) {
+    throw new Error(
+      `host: '${settings.host}' is not a loopback address. The API has no TLS yet: listen on 127.0.0.1 and put a proxy or a tunnel in front.`,
+    );
+  }
+  const dataDir = path.resolve(settings.dataDir);
+  return {
+    ...settings,
+    accountId,
+    dataDir,
+    objectStore: settings.objectStore ?? pathToFileURL(path.join(dataDir, 'objects')).href,
+    zones: settings.zones ?? ['a', 'b', 'c'].map((letter) => `${settings.region}${letter}`),
+    workers: settings.workers ?? Math.max(2, availableParallelism()),
+  };
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+}

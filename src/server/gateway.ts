@@ -1,0 +1,97 @@
+import { randomUUID } from 'node:crypto';
+import type { AdminEndpoint } from '../admin/admin-endpoint.ts';
+import type { Caller, Services } from '../api/operation.ts';
+import { findAccessKey } from '../auth/access-keys.ts';
+import { ApiError, wireErrors } from '../wire/api-error.ts';
+import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
+import { readScope, verifySignature } from '../wire/signature.ts';
+import { type Ec2Endpoint, queryParameters } from './ec2-endpoint.ts';
+import { stsEndpoint } from './sts-endpoint.ts';
+
+export type Health = { status: 'live' | 'ready'; version: string };
+
+/** The one door: tells the services apart, checks who asks, and turns every failure into an answer. */
+export class Gateway {
+  readonly #services: Services;
+  readonly #ec2: Ec2Endpoint;
+  readonly #admin: AdminEndpoint;
+  readonly #health: () => Health;
+
+  constructor(services: Services, ec2: Ec2Endpoint, admin: AdminEndpoint, health: () => Health) {
+    this.#services = services;
+    this.#ec2 = ec2;
+    this.#admin = admin;
+    this.#health = health;
+  }
+
+  async handle(request: HttpRequest): Promise<HttpAnswer> {
+    if (request.path === '/health' && request.method === 'GET') {
+      return { status: 200, contentType: 'application/json', body: `${JSON.stringify(this.#health())}\n` };
+    }
+    const requestId = randomUUID();
+    const service = claimedService(request.headers);
+    let answer: HttpAnswer;
+    try {
+      const caller = await this.#authenticate(request);
+      answer = await this.#dispatch(service, request, caller, requestId);
+    } catch (failure) {
+      const error = failure instanceof ApiError ? failure : this.#unforeseen(failure, requestId);
+      answer = this.#errorOf(service, error, requestId);
+    }
+    return { ...answer, headers: { ...answer.headers, 'x-amzn-RequestId': requestId } };
+  }
+
+  /** For a request that was refused before it was read whole. */
+  refuse(error: ApiError): HttpAnswer {
+    return this.#errorOf('ec2', error, randomUUID());
+  }
+
+  async #authenticate(request: HttpRequest): Promise<Caller> {
+    const claimed = readScope(request.headers);
+    const key = await findAccessKey(this.#services.catalog, claimed.accessKeyId);
+    await verifySignature(request, key?.secret_access_key, this.#services.now());
+    if (key === undefined) throw wireErrors.authFailure();
+    // A request signed for another region was not meant for here.
+    if (claimed.region !== this.#services.place.region) throw wireErrors.authFailure();
+    return { accountId: key.account_id, userName: key.user_name, accessKeyId: key.access_key_id };
+  }
+
+  async #dispatch(service: string, request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {
+    switch (service) {
+      case 'ec2':
+        if (request.path !== '/') throw wireErrors.notFound(request.path);
+        return this.#ec2.answer(queryParameters(request), caller, requestId);
+      case 'sts':
+        return stsEndpoint.answer(queryParameters(request), caller, requestId);
+      case 'cleancut':
+        return this.#admin.answer(request, caller, requestId);
+      default:
+        throw new ApiError('UnsupportedOperation', `The service '${service}' is not offered here.`);
+    }
+  }
+
+  #errorOf(service: string, error: ApiError, requestId: string): HttpAnswer {
+    switch (service) {
+      case 'sts':
+        return stsEndpoint.error(error, requestId);
+      case 'cleancut':
+        return this.#admin.error(error, requestId);
+      default:
+        return this.#ec2.error(error, requestId);
+    }
+  }
+
+  #unforeseen(failure: unknown, requestId: string): ApiError {
+    this.#services.log('error', `request ${requestId}: ${(failure as Error).stack ?? String(failure)}`);
+    return wireErrors.internal();
+  }
+}
+
+/** What the request says it is for; unproven, and used only to choose the form of the answer until it is. */
+function claimedService(headers: Record<string, string>): string {
+  try {
+    return readScope(headers).service;
+  } catch {
+    return 'ec2';
+  }
+}

@@ -1,0 +1,124 @@
+import { rmSync, writeFileSync } from 'node:fs';
+import { pino } from 'pino';
+import { AdminEndpoint } from '../admin/admin-endpoint.ts';
+import type { Services } from '../api/operation.ts';
+import { ensureAdministrator } from '../auth/access-keys.ts';
+import { openCatalog } from '../catalog/catalog.ts';
+import { seedImage } from '../catalog/seed-image.ts';
+import { DataPlane } from '../dataplane/data-plane.ts';
+import { Lifecycle, volumeOpening } from '../lifecycle/lifecycle.ts';
+import { NbdListener } from '../nbd/listener.ts';
+import { openObjectStore } from '../objects/open-store.ts';
+import { HttpServer } from '../wire/http-server.ts';
+import type { Config } from './config.ts';
+import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
+import { Ec2Endpoint } from './ec2-endpoint.ts';
+import { CatalogExports } from './export-directory.ts';
+import { Gateway, type Health } from './gateway.ts';
+import { readVersion } from './version.ts';
+
+const GIB = 1024 ** 3;
+const HOUR_MILLISECONDS = 3_600_000;
+const TIDY_MILLISECONDS = 60_000;
+
+export type RunningServer = {
+  apiUrl: string;
+  /** Of the unix socket, and of TCP where it is on. */
+  nbdUris: string[];
+  credentialsFile: string;
+  stop: () => Promise<void>;
+};
+
+/** What the CLI finds in the data directory while a server runs. */
+export type RunningFile = { pid: number; apiUrl: string; region: string; objectStore: string };
+
+/**
+ * Puts a server together and starts it: the catalog, the data plane, what was going on before; then the doors open.
+ * @throws with what to do next when something stands in the way
+ */
+export async function startServer(config: Config): Promise<RunningServer> {
+  const paths = dataPaths(config.dataDir);
+  const lock = takeDataDirectory(config.dataDir);
+  // Logs go to stderr; stdout has the one line that says the server is ready.
+  const logger = pino({ level: config.logLevel }, pino.destination(2));
+  const log: Services['log'] = (level, message) => logger[level](message);
+  const store = await openObjectStore(config.objectStore);
+  const catalog = await openCatalog(paths.catalog);
+  const now = (): Date => new Date();
+  await ensureAdministrator(catalog, config.accountId, paths.credentials, config.region);
+  await seedImage(catalog, config.accountId, now());
+
+  const dataPlane = new DataPlane({
+    settings: {
+      volumesDirectory: paths.volumes,
+      objectStore: config.objectStore,
+      bootId: bootId(),
+      stagingLimitBytes: config.stagingLimitGib * GIB,
+      uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
+    },
+    workers: config.workers,
+    openingOf: (volumeId) => volumeOpening(catalog, volumeId),
+    onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
+    log: ({ level, message }) => log(level, message),
+  });
+  const lifecycle = new Lifecycle({ catalog, dataPlane, store, now, log });
+  const services: Services = {
+    catalog,
+    dataPlane,
+    lifecycle,
+    store,
+    place: { region: config.region, zones: config.zones },
+    now,
+    log,
+    holdDeadlineMilliseconds: config.holdDeadlineMs,
+  };
+  const health: Health = { status: 'live', version: readVersion() };
+  const gateway = new Gateway(services, new Ec2Endpoint(services), new AdminEndpoint(services), () => health);
+  const http = new HttpServer(
+    (request) => gateway.handle(request),
+    (error) => gateway.refuse(error),
+  );
+  const exports = new CatalogExports(catalog, dataPlane);
+  const nbd = new NbdListener(exports, (socket, accepted) => {
+    void exports.find(accepted.exportName).then((target) => {
+      if (target === undefined) socket.destroy();
+      else dataPlane.serve({ ...accepted, target }, socket);
+    });
+  });
+
+  await dataPlane.ready();
+  await lifecycle.recover();
+  await nbd.listenUnix(paths.nbdSocket);
+  const nbdUris = [`nbd+unix:///?socket=${paths.nbdSocket}`];
+  if (config.nbdPort !== 'off') {
+    nbdUris.push(`nbd://${config.host}:${await nbd.listenTcp(config.host, config.nbdPort)}`);
+  }
+  const apiUrl = `http://${config.host}:${await http.listen(config.host, config.port)}`;
+  health.status = 'ready';
+  const running: RunningFile = {
+    pid: process.pid,
+    apiUrl,
+    region: config.region,
+    objectStore: config.objectStore,
+  };
+  writeFileSync(paths.running, `${JSON.stringify(running)}\n`, { mode: 0o600 });
+  const tidying = setInterval(() => void lifecycle.forgetTerminated(), TIDY_MILLISECONDS);
+
+  return {
+    apiUrl,
+    nbdUris,
+    credentialsFile: paths.credentials,
+    async stop() {
+      clearInterval(tidying);
+      health.status = 'live';
+      nbd.close();
+      // First the calls under way are answered, then the volumes are closed, then the catalog.
+      await http.close();
+      await dataPlane.stop();
+      await catalog.destroy();
+      rmSync(paths.nbdSocket, { force: true });
+      rmSync(paths.running, { force: true });
+      lock.close();
+    },
+  };
+}

@@ -1,0 +1,336 @@
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import { type Patience, patiently } from '../objects/patience.ts';
+import { asBlock, BLOCK_BYTES, type Sha256 } from '../types/units.ts';
+import { PagedBitmap } from '../volumes/paged-bitmap.ts';
+import { type Encoding, encodeBlock, isZero, sha256 } from './block-encoding.ts';
+import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
+import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
+import { type BlockLocation, PackBuilder, packKey } from './pack.ts';
+import type { UploadJournal } from './upload-journal.ts';
+
+/** A cut as the pipeline sees it. */
+export interface CutReader {
+  /**
+   * Blocks that may differ from the base, ascending from `from`; an empty answer is the end.
+   * `compareAll`: they are all that hold data, and what the base has beyond them must be looked at too.
+   */
+  changed(from: number): Promise<{ blocks: number[]; compareAll: boolean }>;
+  /** Reads blocks into `target`, 512 KiB each. @returns for each whether it was read; one that was not is as in the base */
+  read(blocks: readonly number[], target: Buffer): Promise<boolean[]>;
+  /** These blocks are safe; the volume need not keep them. */
+  captured(blocks: readonly number[]): void;
+}
+
+export type Capture = {
+  cut: CutReader;
+  /** How many blocks the volume has. */
+  blocks: number;
+  store: ObjectStore;
+  base: Manifest;
+  journal: UploadJournal;
+  patience: Patience;
+  onProgress: (progress: CaptureProgress) => void;
+  signal: AbortSignal;
+};
+
+export type CaptureProgress = { doneBlocks: number; totalBlocks: number; storedBytes: number };
+
+export type Captured = {
+  root: Sha256;
+  /** Blocks of the whole snapshot that hold data. */
+  dataBlocks: number;
+  /** Blocks whose bytes this snapshot added to the store, and the bytes they took. */
+  storedBlocks: number;
+  storedBytes: number;
+};
+
+const BATCH_BLOCKS = 8;
+const PACKS_IN_FLIGHT = 3;
+const NODES_IN_FLIGHT = 8;
+/** Decisions that store nothing are written down at least this often. */
+const UNJOURNALLED_BLOCKS = 4096;
+
+/** What is to become of one block. */
+type Decision =
+  | { kind: 'same'; block: number }
+  | { kind: 'zero'; block: number }
+  | { kind: 'data'; block: number; sha256: Sha256; encoded: Promise<{ encoding: Encoding; stored: Buffer }> };
+
+/** Decisions that wait for one pack to be stored. */
+type Group = {
+  pack: PackBuilder;
+  stored: { block: number; location: BlockLocation }[];
+  zero: number[];
+  same: number[];
+  done: PromiseWithResolvers<void>;
+};
+
+/**
+ * Brings a cut into the object store: the blocks that changed are read, compared with the base, encoded, gathered into
+ * packs; then the manifest's nodes, from the leaves up. Nothing is named before it is stored.
+ *
+ * Memory is bounded by a few packs and one bit for each block, whatever the volume's size.
+ * @returns the manifest's root @throws when the cut's bytes are lost, or the store fails for longer than the patience
+ */
+export function capture(options: Capture): Promise<Captured> {
+  return new CaptureRun(options).run();
+}
+
+class CaptureRun {
+  readonly #options: Capture;
+  readonly #wanted: PagedBitmap;
+  /** By leaf: what differs from the base in leaves that are not stored yet. */
+  readonly #changes = new Map<number, Map<number, BlockLocation | undefined>>();
+  readonly #leaves: ChangedLeaves = new Map();
+  readonly #packPuts = new Set<Promise<void>>();
+  readonly #leafPuts = new Set<Promise<void>>();
+  readonly #packLimit = new ConcurrencyLimit(PACKS_IN_FLIGHT);
+  readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
+  #group = newGroup();
+  #doneBlocks = 0;
+  #totalBlocks = 0;
+  #storedBlocks = 0;
+  #storedBytes = 0;
+  #failure: { error: unknown } | undefined;
+
+  constructor(options: Capture) {
+    this.#options = options;
+    this.#wanted = new PagedBitmap(options.blocks);
+  }
+
+  async run(): Promise<Captured> {
+    await this.#findWanted();
+    this.#totalBlocks = this.#wanted.count();
+    this.#replay();
+    this.#report();
+    try {
+      await this.#captureAll();
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+    // Whatever went wrong, nothing of this run goes on behind its back.
+    this.#group.done.reject(new Error('the capture ended'));
+    await Promise.allSettled([...this.#packPuts, ...this.#leafPuts]);
+    this.#check();
+    const { root, blocks } = await storeManifest(this.#options.base, this.#leaves, (node) => this.#putNode(node));
+    return { root, dataBlocks: blocks, storedBlocks: this.#storedBlocks, storedBytes: this.#storedBytes };
+  }
+
+  async #findWanted(): Promise<void> {
+    const { cut, base } = this.#options;
+    let compareAll = false;
+    for (let from = 0; ; ) {
+      const changed = await cut.changed(from);
+      compareAll ||= changed.compareAll;
+      for (const block of changed.blocks) this.#wanted.set(block);
+      const last = changed.blocks.at(-1);
+      if (last === undefined) break;
+      from = last + 1;
+    }
+    if (!compareAll) return;
+    for await (const { number, leaf } of base.leaves()) {
+      for (const slot of leaf.keys()) this.#wanted.set(number * LEAF_BLOCKS + slot);
+    }
+  }
+
+  /** Takes up what an earlier run wrote down. */
+  #replay(): void {
+    for (const record of this.#options.journal.read()) {
+      if (record.kind === 'leaf') {
+        this.#changes.delete(record.number);
+        this.#leaves.set(record.number, record.leaf);
+        continue;
+      }
+      for (const { block, location } of record.stored) {
+        this.#note(block, location);
+        this.#storedBlocks += 1;
+        this.#storedBytes += location.length;
+      }
+      for (const block of record.zero) this.#note(block, undefined);
+      const blocks = [...record.stored.map(({ block }) => block), ...record.zero, ...record.same];
+      for (const block of blocks) this.#wanted.clear(block);
+      this.#doneBlocks += blocks.length;
+      this.#options.cut.captured(blocks);
+    }
+  }
+
+  async #captureAll(): Promise<void> {
+    const begunEarlier = new Set(this.#changes.keys());
+    // While one batch is encoded on the thread pool, the next is read and hashed here.
+    let previous: { decisions: Decision[]; finishes: number | undefined } | undefined;
+    for (let block = this.#wanted.nextSet(0); block !== -1; ) {
+      const leaf = leafOf(block);
+      const batch = [block];
+      block = this.#wanted.nextSet(block + 1);
+      while (batch.length < BATCH_BLOCKS && block !== -1 && leafOf(block) === leaf) {
+        batch.push(block);
+        block = this.#wanted.nextSet(block + 1);
+      }
+      const decisions = await this.#decide(batch);
+      if (previous !== undefined) await this.#gather(previous.decisions, previous.finishes);
+      previous = { decisions, finishes: block === -1 || leafOf(block) !== leaf ? leaf : undefined };
+      begunEarlier.delete(leaf);
+      this.#check();
+    }
+    if (previous !== undefined) await this.#gather(previous.decisions, previous.finishes);
+    for (const leaf of begunEarlier) this.#finishLeaf(leaf);
+    this.#closeGroup();
+    await Promise.all([...this.#packPuts, ...this.#leafPuts]);
+  }
+
+  /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
+  async #decide(batch: readonly number[]): Promise<Decision[]> {
+    const target = Buffer.allocUnsafeSlow(batch.length * BLOCK_BYTES);
+    const local = await this.#options.cut.read(batch, target);
+    const decisions: Decision[] = [];
+    for (const [index, block] of batch.entries()) {
+      const bytes = target.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
+      decisions.push(local[index] ? await this.#compare(block, bytes) : { kind: 'same', block });
+    }
+    return decisions;
+  }
+
+  async #compare(block: number, bytes: Buffer): Promise<Decision> {
+    const { base, patience } = this.#options;
+    const before = await patiently(patience, () => base.locate(asBlock(block)));
+    if (isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
+    const digest = sha256(bytes);
+    if (before?.sha256 === digest) return { kind: 'same', block };
+    const encoded = encodeBlock(bytes);
+    // Awaited when its batch is gathered; until then a failure must not count as one that no one handles.
+    encoded.catch(() => undefined);
+    return { kind: 'data', block, sha256: digest, encoded };
+  }
+
+  async #gather(decisions: readonly Decision[], finishes: number | undefined): Promise<void> {
+    for (const decision of decisions) {
+      switch (decision.kind) {
+        case 'same':
+          this.#group.same.push(decision.block);
+          break;
+        case 'zero':
+          this.#group.zero.push(decision.block);
+          this.#note(decision.block, undefined);
+          break;
+        case 'data': {
+          const { encoding, stored } = await decision.encoded;
+          const location = this.#group.pack.add(stored, encoding, decision.sha256);
+          this.#group.stored.push({ block: decision.block, location });
+          this.#note(decision.block, location);
+          this.#storedBlocks += 1;
+          this.#storedBytes += stored.length;
+          break;
+        }
+        default:
+          decision satisfies never;
+      }
+    }
+    if (finishes !== undefined) this.#finishLeaf(finishes);
+    const group = this.#group;
+    if (!group.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
+    this.#closeGroup();
+    // Bounded memory: no more than so many packs between here and the store.
+    while (this.#packPuts.size > PACKS_IN_FLIGHT) await Promise.race(this.#packPuts);
+  }
+
+  #closeGroup(): void {
+    const group = this.#group;
+    this.#group = newGroup();
+    const { store, journal, cut, patience } = this.#options;
+    const blocks = [...group.stored.map(({ block }) => block), ...group.zero, ...group.same];
+    const task = this.#packLimit.run(async () => {
+      if (!group.pack.isEmpty) {
+        const pieces = group.pack.finish();
+        await patiently(patience, () => store.put(packKey(group.pack.id), pieces));
+      }
+      if (blocks.length > 0) {
+        const record = { kind: 'blocks', stored: group.stored, zero: group.zero, same: group.same } as const;
+        // The journal before the volume: a block that the volume no longer keeps must be found again after a kill.
+        await patiently(patience, async () => journal.append(record));
+        cut.captured(blocks);
+      }
+      this.#doneBlocks += blocks.length;
+      this.#report();
+    });
+    this.#track(this.#packPuts, task);
+    task.then(group.done.resolve, group.done.reject);
+  }
+
+  /** All blocks of the leaf are decided: it can be stored once the packs that it names are. */
+  #finishLeaf(number: number): void {
+    const changes = this.#changes.get(number);
+    if (changes === undefined) return;
+    this.#changes.delete(number);
+    const packs = [this.#group.done.promise, ...this.#packPuts];
+    const { base, journal, patience } = this.#options;
+    const task = Promise.all(packs).then(() =>
+      this.#nodeLimit.run(async () => {
+        const leaf = new Map(await patiently(patience, () => base.leaf(number)));
+        for (const [slot, location] of changes) {
+          if (location === undefined) leaf.delete(slot);
+          else leaf.set(slot, location);
+        }
+        let child: { node: Sha256; blocks: number } | undefined;
+        if (leaf.size > 0) {
+          const encoded = encodeLeaf(leaf);
+          await this.#putNode(encoded);
+          child = { node: encoded.node, blocks: leaf.size };
+        }
+        await patiently(patience, async () => journal.append({ kind: 'leaf', number, leaf: child }));
+        this.#leaves.set(number, child);
+      }),
+    );
+    this.#track(this.#leafPuts, task);
+  }
+
+  #track(tasks: Set<Promise<void>>, task: Promise<void>): void {
+    tasks.add(task);
+    task.then(
+      () => tasks.delete(task),
+      (error) => {
+        this.#failure ??= { error };
+        tasks.delete(task);
+      },
+    );
+  }
+
+  #note(block: number, location: BlockLocation | undefined): void {
+    const number = leafOf(block);
+    let changes = this.#changes.get(number);
+    if (changes === undefined) {
+      changes = new Map();
+      this.#changes.set(number, changes);
+    }
+    changes.set(block % LEAF_BLOCKS, location);
+  }
+
+  async #putNode(encoded: EncodedNode): Promise<void> {
+    const { store, patience } = this.#options;
+    await patiently(patience, () => store.put(nodeKey(encoded.node), [encoded.bytes]));
+  }
+
+  #check(): void {
+    this.#options.signal.throwIfAborted();
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #report(): void {
+    this.#options.onProgress({
+      doneBlocks: this.#doneBlocks,
+      totalBlocks: this.#totalBlocks,
+      storedBytes: this.#storedBytes,
+    });
+  }
+}
+
+function newGroup(): Group {
+  const done = Promise.withResolvers<void>();
+  // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
+  done.promise.catch(() => undefined);
+  return { pack: new PackBuilder(), stored: [], zero: [], same: [], done };
+}
+
+function leafOf(block: number): number {
+  return Math.floor(block / LEAF_BLOCKS);
+}

@@ -1,0 +1,97 @@
+import { randomBytes } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import type { Branded } from '../types/ids.ts';
+import type { Sha256 } from '../types/units.ts';
+import type { Encoding } from './block-encoding.ts';
+
+/** 32 hex digits. */
+export type PackId = Branded<string, 'PackId'>;
+
+/** Where a block's stored bytes are, and what they must hash to once decoded. */
+export type BlockLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
+
+/** A pack is closed when it holds this much: one PUT for dozens of blocks. */
+export const PACK_TARGET_BYTES = 16 * 1024 * 1024;
+
+const HEADER_MAGIC = 'CCPACK\0\x01';
+const FOOTER_MAGIC = 'CCPEND\0\x01';
+const HEADER_BYTES = 32;
+const ENTRY_BYTES = 48;
+const FOOTER_BYTES = 16;
+
+export function packKey(id: PackId): string {
+  return `packs/${id.slice(0, 2)}/${id}`;
+}
+
+/** Gathers encoded blocks into one object: header, blocks, index, footer (docs/format.md). */
+export class PackBuilder {
+  readonly id: PackId = randomBytes(16).toString('hex') as PackId;
+  readonly #pieces: Buffer[];
+  readonly #entries: BlockLocation[] = [];
+  #end = HEADER_BYTES;
+
+  constructor() {
+    const header = Buffer.alloc(HEADER_BYTES);
+    header.write(HEADER_MAGIC, 0, 'latin1');
+    header.write(this.id, 8, 'hex');
+    this.#pieces = [header];
+  }
+
+  get isFull(): boolean {
+    return this.#end >= PACK_TARGET_BYTES;
+  }
+
+  get isEmpty(): boolean {
+    return this.#entries.length === 0;
+  }
+
+  /** Takes the bytes without a copy: they must not change until the pack is stored. */
+  add(stored: Buffer, encoding: Encoding, sha256: Sha256): BlockLocation {
+    const location = { pack: this.id, offset: this.#end, length: stored.length, encoding, sha256 };
+    this.#pieces.push(stored);
+    this.#entries.push(location);
+    this.#end += stored.length;
+    return location;
+  }
+
+  /** The object's bytes, in pieces. */
+  finish(): Buffer[] {
+    const index = Buffer.alloc(this.#entries.length * ENTRY_BYTES);
+    for (const [number, entry] of this.#entries.entries()) {
+      const at = number * ENTRY_BYTES;
+      index.write(entry.sha256, at, 'hex');
+      index.writeUInt32LE(entry.offset, at + 32);
+      index.writeUInt32LE(entry.length, at + 36);
+      index.writeUInt8(entry.encoding, at + 40);
+    }
+    const footer = Buffer.alloc(FOOTER_BYTES);
+    footer.writeUInt32LE(this.#entries.length, 0);
+    footer.writeUInt32LE(crc32(index), 4);
+    footer.write(FOOTER_MAGIC, 8, 'latin1');
+    return [...this.#pieces, index, footer];
+  }
+}
+
+/** Reads a pack's own index. @throws when the object is not a whole pack */
+export function readPackIndex(pack: Buffer): BlockLocation[] {
+  const whole = pack.length >= HEADER_BYTES + FOOTER_BYTES;
+  if (!whole || pack.toString('latin1', 0, 8) !== HEADER_MAGIC) throw new Error('not a version 1 pack of cleancut');
+  const footer = pack.length - FOOTER_BYTES;
+  const count = pack.readUInt32LE(footer);
+  const index = pack.subarray(footer - count * ENTRY_BYTES, footer);
+  if (pack.toString('latin1', footer + 8) !== FOOTER_MAGIC || index.length !== count * ENTRY_BYTES) {
+    throw new Error('the pack is cut short');
+  }
+  if (crc32(index) !== pack.readUInt32LE(footer + 4)) throw new Error("the pack's index is damaged");
+  const id = pack.toString('hex', 8, 24) as PackId;
+  return Array.from({ length: count }, (_, number) => {
+    const at = number * ENTRY_BYTES;
+    return {
+      pack: id,
+      offset: index.readUInt32LE(at + 32),
+      length: index.readUInt32LE(at + 36),
+      encoding: index.readUInt8(at + 40) as Encoding,
+      sha256: index.toString('hex', at, at + 32) as Sha256,
+    };
+  });
+}

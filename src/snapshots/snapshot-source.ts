@@ -1,0 +1,114 @@
+import type { ObjectStore } from '../objects/object-store.ts';
+import { type Patience, patiently } from '../objects/patience.ts';
+import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
+import type { BlockSource } from '../volumes/block-source.ts';
+import { decodeBlock } from './block-encoding.ts';
+import { Manifest } from './manifest.ts';
+import { LEAF_BLOCKS } from './manifest-node.ts';
+import { type BlockLocation, packKey } from './pack.ts';
+
+const CACHED_BLOCKS = 32;
+/** Blocks that lie together in a pack are fetched with one request, up to this many bytes. */
+const RUN_BYTES = 4 * 1024 * 1024;
+const RUNS_AHEAD = 4;
+
+type Found = { block: BlockIndex; location: BlockLocation };
+
+/** A completed snapshot's blocks, read from the object store. Every block is checked against its SHA-256. */
+export class SnapshotSource implements BlockSource {
+  readonly manifest: Manifest;
+  readonly #store: ObjectStore;
+  readonly #patience: Patience;
+  readonly #cache = new Map<BlockIndex, Promise<Buffer | undefined>>();
+
+  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience) {
+    this.#store = store;
+    this.#patience = patience;
+    this.manifest = new Manifest(store, root);
+  }
+
+  read(block: BlockIndex): Promise<Buffer | undefined> {
+    const cached = this.#cache.get(block);
+    if (cached !== undefined) return cached;
+    const reading = patiently(this.#patience, async () => {
+      const location = await this.manifest.locate(block);
+      return location === undefined ? undefined : this.#fetchBlock({ block, location });
+    });
+    this.#cache.set(block, reading);
+    reading.catch(() => this.#cache.delete(block));
+    for (const oldest of this.#cache.keys()) {
+      if (this.#cache.size <= CACHED_BLOCKS) break;
+      this.#cache.delete(oldest);
+    }
+    return reading;
+  }
+
+  async *blocks(from: BlockIndex): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
+    const ahead: Promise<{ block: BlockIndex; bytes: Buffer }[]>[] = [];
+    for await (const run of this.#runs(from)) {
+      const fetching = patiently(this.#patience, () => this.#fetchRun(run));
+      fetching.catch(() => undefined);
+      ahead.push(fetching);
+      if (ahead.length > RUNS_AHEAD) yield* (await ahead.shift()) ?? [];
+    }
+    for (const fetching of ahead) yield* await fetching;
+  }
+
+  /** The first block at or after `from` that holds data; undefined when there is none. */
+  async nextData(from: BlockIndex): Promise<BlockIndex | undefined> {
+    for await (const { number, leaf } of this.manifest.leaves(Math.floor(from / LEAF_BLOCKS))) {
+      let nearest = Number.POSITIVE_INFINITY;
+      for (const slot of leaf.keys()) {
+        const block = number * LEAF_BLOCKS + slot;
+        if (block >= from && block < nearest) nearest = block;
+      }
+      if (nearest !== Number.POSITIVE_INFINITY) return asBlock(nearest);
+    }
+    return undefined;
+  }
+
+  async *#runs(from: BlockIndex): AsyncGenerator<Found[]> {
+    let run: Found[] = [];
+    for await (const { number, leaf } of this.manifest.leaves(Math.floor(from / LEAF_BLOCKS))) {
+      for (const [slot, location] of leaf) {
+        const block = asBlock(number * LEAF_BLOCKS + slot);
+        if (block < from) continue;
+        if (run.length > 0 && !follows(run, location)) {
+          yield run;
+          run = [];
+        }
+        run.push({ block, location });
+      }
+    }
+    if (run.length > 0) yield run;
+  }
+
+  async #fetchRun(run: readonly Found[]): Promise<{ block: BlockIndex; bytes: Buffer }[]> {
+    const { pack, offset } = run[0].location;
+    const last = run[run.length - 1].location;
+    const bytes = await this.#store.getRange(packKey(pack), offset, last.offset + last.length - offset);
+    return Promise.all(
+      run.map(async ({ block, location }) => {
+        const start = location.offset - offset;
+        return { block, bytes: await decode(bytes.subarray(start, start + location.length), block, location) };
+      }),
+    );
+  }
+
+  async #fetchBlock({ block, location }: Found): Promise<Buffer> {
+    const stored = await this.#store.getRange(packKey(location.pack), location.offset, location.length);
+    return decode(stored, block, location);
+  }
+}
+
+function decode(stored: Buffer, block: BlockIndex, location: BlockLocation): Promise<Buffer> {
+  const where = `block ${block} (object ${packKey(location.pack)}, ${location.length} bytes at ${location.offset})`;
+  return decodeBlock(stored, location.encoding, location.sha256, where);
+}
+
+function follows(run: readonly Found[], next: BlockLocation): boolean {
+  const first = run[0].location;
+  const last = run[run.length - 1].location;
+  if (last.pack !== next.pack || last.offset + last.length !== next.offset) return false;
+  return next.offset + next.length - first.offset <= Math.max(RUN_BYTES, BLOCK_BYTES);
+}

@@ -1,0 +1,99 @@
+import type { Sha256 } from '../types/units.ts';
+import type { DiskFile } from '../volumes/disk.ts';
+import type { Encoding } from './block-encoding.ts';
+import type { BlockLocation, PackId } from './pack.ts';
+
+/** What was decided about some blocks of a cut, and is safe in the store. */
+export type JournalRecord =
+  | {
+      kind: 'blocks';
+      stored: { block: number; location: BlockLocation }[];
+      /** All zeroes. */
+      zero: number[];
+      /** What the base has. */
+      same: number[];
+    }
+  | { kind: 'leaf'; number: number; leaf: { node: Sha256; blocks: number } | undefined };
+
+/** Where an upload writes down how far it has come, so that one cut short goes on from there. */
+export interface UploadJournal {
+  read(): JournalRecord[];
+  /** Returns when the record outlives the process. (A power loss ends the cut too, so nothing need be synced.) */
+  append(record: JournalRecord): void;
+}
+
+type Line =
+  | { pack: string; stored: [number, number, number, number, string][]; zero: number[]; same: number[] }
+  | { leaf: number; node?: string; blocks?: number };
+
+/** A journal in a file: one line of JSON for each record, appended with one write. */
+export class FileJournal implements UploadJournal {
+  readonly #file: DiskFile;
+  #end = 0;
+
+  constructor(file: DiskFile) {
+    this.#file = file;
+  }
+
+  read(): JournalRecord[] {
+    const bytes = Buffer.alloc(this.#file.size());
+    this.#file.read(bytes, 0, bytes.length, 0);
+    // A line without its end was cut short by a full disk: nothing was told of it, so it never was.
+    this.#end = bytes.lastIndexOf('\n') + 1;
+    this.#file.resize(this.#end);
+    const lines = bytes.toString('utf8', 0, this.#end).split('\n').slice(0, -1);
+    return lines.map((line) => fromLine(JSON.parse(line) as Line));
+  }
+
+  append(record: JournalRecord): void {
+    const bytes = Buffer.from(`${JSON.stringify(toLine(record))}\n`);
+    this.#file.write(bytes, 0, bytes.length, this.#end);
+    this.#end += bytes.length;
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+}
+
+/** For what is not taken up again: a journal that remembers nothing. */
+export const NO_JOURNAL: UploadJournal = { read: () => [], append: () => undefined };
+
+function toLine(record: JournalRecord): Line {
+  if (record.kind === 'leaf') return { leaf: record.number, ...record.leaf };
+  return {
+    pack: record.stored[0]?.location.pack ?? '',
+    stored: record.stored.map(({ block, location }) => [
+      block,
+      location.offset,
+      location.length,
+      location.encoding,
+      location.sha256,
+    ]),
+    zero: record.zero,
+    same: record.same,
+  };
+}
+
+function fromLine(line: Line): JournalRecord {
+  if ('leaf' in line) {
+    const { node, blocks } = line;
+    const leaf = node === undefined || blocks === undefined ? undefined : { node: node as Sha256, blocks };
+    return { kind: 'leaf', number: line.leaf, leaf };
+  }
+  return {
+    kind: 'blocks',
+    zero: line.zero,
+    same: line.same,
+    stored: line.stored.map(([block, offset, length, encoding, sha256]) => ({
+      block,
+      location: {
+        pack: line.pack as PackId,
+        offset,
+        length,
+        encoding: encoding as Encoding,
+        sha256: sha256 as Sha256,
+      },
+    })),
+  };
+}
