@@ -122,28 +122,30 @@ export class Hydration {
     offset: number,
   ): Promise<void> {
     const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
-    const fetched = new Map<number, Promise<Uint8Array | undefined>>();
+    const absent: BlockIndex[] = [];
     for (let block = Math.floor(offset / BLOCK_BYTES); block <= last; block += 1) {
-      if (!this.has(block)) {
-        fetched.set(
-          block,
-          this.fetch(raw, asBlock(block)).catch((error: NodeJS.ErrnoException) => {
-            if (error.code === 'ENOSPC') return this.#source.read(asBlock(block));
-            throw error;
-          }),
-        );
-      }
+      if (!this.has(block)) absent.push(asBlock(block));
     }
-    const arrived = new Map<number, Uint8Array | undefined>();
-    for (const [block, bytes] of fetched) arrived.set(block, await bytes);
+    const arrived = await Promise.all(
+      absent.map(async (block) => ({ block, bytes: await this.#fetchOrRead(raw, block) })),
+    );
     raw.read(target, targetStart, length, offset);
-    for (const [block, bytes] of arrived) {
+    for (const { block, bytes } of arrived) {
       if (this.has(block)) continue;
       const start = Math.max(offset, block * BLOCK_BYTES);
       const end = Math.min(offset + length, (block + 1) * BLOCK_BYTES);
       const at = targetStart + start - offset;
       if (bytes === undefined) target.fill(0, at, at + end - start);
       else target.set(bytes.subarray(start - block * BLOCK_BYTES, end - block * BLOCK_BYTES), at);
+    }
+  }
+
+  async #fetchOrRead(raw: RawFile, block: BlockIndex): Promise<Uint8Array | undefined> {
+    try {
+      return await this.fetch(raw, block);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return this.#source.read(block);
+      throw error;
     }
   }
 

@@ -15,7 +15,8 @@ export type Scope = { accessKeyId: string; region: string; service: string };
 /** How far a request's clock may be off. */
 const SKEW_MILLISECONDS = 5 * 60 * 1000;
 
-class Sha256 {
+/** Node’s SHA-256 and HMAC in the form that the signer takes. */
+export class Sha256 {
   #hash;
   constructor(secret?: string | ArrayBuffer | ArrayBufferView) {
     this.#hash = secret === undefined ? createHash('sha256') : createHmac('sha256', toBuffer(secret));

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readdirSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { ObjectNotFoundError, type ObjectStore } from '../../src/objects/object-store.ts';
+import { openObjectStore } from '../../src/objects/open-store.ts';
+import { startS3Server } from '../support/s3-server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const IMPLEMENTATIONS: Record<string, (t: TestContext) => Promise<ObjectStore>> = {
+  directory: (t) => openObjectStore(pathToFileURL(temporaryDirectory(t)).href),
+  s3: async (t) => {
+    const s3 = await startS3Server(t);
+    Object.assign(process.env, s3.environment);
+    return openObjectStore(s3.url);
+  },
+};
+
+for (const [name, open] of Object.entries(IMPLEMENTATIONS)) {
+  test(`${name}: what was put is what is got, whole and in part`, async (t) => {
+    const store = await open(t);
+    const pieces = [randomBytes(10), randomBytes(3_000_000), randomBytes(1)];
+    const whole = Buffer.concat(pieces);
+    await store.put('packs/ab/abc', pieces);
+    assert.ok((await store.get('packs/ab/abc')).equals(whole));
+    assert.ok((await store.getRange('packs/ab/abc', 5, 100_000)).equals(whole.subarray(5, 100_005)));
+    assert.ok((await store.getRange('packs/ab/abc', whole.length - 1, 1)).equals(whole.subarray(-1)));
+  });
+
+  test(`${name}: a put replaces the whole object`, async (t) => {
+    const store = await open(t);
+    await store.put('a/b', [Buffer.from('a long first version')]);
+    await store.put('a/b', [Buffer.from('second')]);
+    assert.equal((await store.get('a/b')).toString(), 'second');
+  });
+
+  test(`${name}: an object that is not there is ObjectNotFoundError, whole or in part`, async (t) => {
+    const store = await open(t);
+    await assert.rejects(store.get('no/such'), ObjectNotFoundError);
+    await assert.rejects(store.getRange('no/such', 0, 10), ObjectNotFoundError);
+  });
+
+  test(`${name}: a range past the end is an error, never a short answer`, async (t) => {
+    const store = await open(t);
+    await store.put('short', [Buffer.from('0123456789')]);
+    await assert.rejects(store.getRange('short', 5, 10));
+  });
+
+  test(`${name}: list gives every key below a prefix, with its size`, async (t) => {
+    const store = await open(t);
+    for (const key of ['x/1', 'x/2', 'x/deep/3', 'y/1']) await store.put(key, [Buffer.from(key)]);
+    const found = [];
+    for await (const object of store.list('x/')) found.push(`${object.key} ${object.bytes}`);
+    assert.deepEqual(found.sort(), ['x/1 3', 'x/2 3', 'x/deep/3 8']);
+  });
+
+  test(`${name}: removing is for good, and may be done again`, async (t) => {
+    const store = await open(t);
+    await store.put('gone', [Buffer.from('x')]);
+    await store.remove('gone');
+    await store.remove('gone');
+    await assert.rejects(store.get('gone'), ObjectNotFoundError);
+  });
+}
+
+test('directory: a put that fails leaves nothing behind', async (t) => {
+  const directory = temporaryDirectory(t);
+  const store = await openObjectStore(pathToFileURL(directory).href);
+  await assert.rejects(store.put('k', [Buffer.from('x'), 7 as never]));
+  assert.deepEqual(readdirSync(directory), []);
+});
+
+test('directory: a key cannot reach outside', async (t) => {
+  const store = await openObjectStore(pathToFileURL(temporaryDirectory(t)).href);
+  await assert.rejects(store.put('../outside', [Buffer.from('x')]), /is not a key below/);
+  await assert.rejects(store.get('a/../../outside'), /is not a key below/);
+});
+
+test('a URL that names no store says what one looks like', async () => {
+  await assert.rejects(openObjectStore('ftp://x'), /give file:\/\/\/PATH or s3:\/\/BUCKET/);
+  await assert.rejects(openObjectStore('s3://b/p?pathstyle=true'), /unknown setting 'pathstyle'/);
+});

@@ -1,0 +1,135 @@
+import type { Disk, DiskFile, OpenMode } from '../../src/volumes/disk.ts';
+import { NodeDisk } from '../../src/volumes/node-disk.ts';
+
+export class KilledError extends Error {
+  override name = 'KilledError';
+}
+
+/**
+ * The real disk under a process that can be killed at any of its changes: the change at which it is killed does not
+ * happen, nothing after it does, and what went before stands (the page cache outlives a process).
+ */
+export class CrashDisk implements Disk {
+  readonly #disk = new NodeDisk();
+  readonly #open = new Set<DiskFile>();
+  #changesLeft = Number.POSITIVE_INFINITY;
+  #killed = false;
+  /** When it returns an error, the change fails with it and the process lives on. */
+  failChange: () => Error | undefined = () => undefined;
+
+  killAfter(changes: number): void {
+    this.#changesLeft = changes;
+  }
+
+  get killed(): boolean {
+    return this.#killed;
+  }
+
+  /** Ends the process: its files are closed, its locks are gone. */
+  kill(): void {
+    this.#killed = true;
+    for (const file of this.#open) file.close();
+    this.#open.clear();
+  }
+
+  open(path: string, mode: OpenMode): DiskFile {
+    if (mode === 'create') this.#change();
+    const file = this.#disk.open(path, mode);
+    this.#open.add(file);
+    const change = (): void => this.#change();
+    const alive = (): void => this.#alive();
+    return {
+      read: (...given) => {
+        alive();
+        file.read(...given);
+      },
+      write: (...given) => {
+        change();
+        file.write(...given);
+      },
+      writeAll: (...given) => {
+        change();
+        file.writeAll(...given);
+      },
+      sync: async () => {
+        alive();
+        await file.sync();
+      },
+      syncNow: () => {
+        alive();
+        file.syncNow();
+      },
+      resize: (bytes) => {
+        change();
+        file.resize(bytes);
+      },
+      size: () => file.size(),
+      punchHole: (...given) => {
+        change();
+        file.punchHole(...given);
+      },
+      zeroAllocated: (...given) => {
+        change();
+        file.zeroAllocated(...given);
+      },
+      nextData: (position) => file.nextData(position),
+      nextHole: (position) => file.nextHole(position),
+      tryLock: () => file.tryLock(),
+      close: () => {
+        if (this.#open.delete(file)) file.close();
+      },
+    };
+  }
+
+  exists(path: string): boolean {
+    return this.#disk.exists(path);
+  }
+
+  list(directory: string): string[] {
+    return this.#disk.list(directory);
+  }
+
+  makeDirectory(path: string): void {
+    this.#change();
+    this.#disk.makeDirectory(path);
+  }
+
+  remove(path: string): void {
+    this.#change();
+    this.#disk.remove(path);
+  }
+
+  removeTree(path: string): void {
+    this.#change();
+    this.#disk.removeTree(path);
+  }
+
+  readText(path: string): string {
+    return this.#disk.readText(path);
+  }
+
+  replaceText(path: string, text: string): void {
+    this.#change();
+    this.#disk.replaceText(path, text);
+  }
+
+  syncDirectory(path: string): void {
+    this.#alive();
+    this.#disk.syncDirectory(path);
+  }
+
+  #alive(): void {
+    if (this.#killed) throw new KilledError('the process was killed');
+  }
+
+  #change(): void {
+    this.#alive();
+    const failure = this.failChange();
+    if (failure !== undefined) throw failure;
+    if (this.#changesLeft <= 0) {
+      this.kill();
+      throw new KilledError('the process was killed');
+    }
+    this.#changesLeft -= 1;
+  }
+}

@@ -1,0 +1,36 @@
+import { ObjectNotFoundError, type ObjectStore } from '../../src/objects/object-store.ts';
+
+/** An object store in memory that a test can look into, and make fail. */
+export class MemoryStore implements ObjectStore {
+  readonly url = 'memory://';
+  readonly objects = new Map<string, Buffer>();
+  /** Called before each request; what it throws is the request's failure. */
+  beforeRequest: (request: 'put' | 'get' | 'remove', key: string) => void | Promise<void> = () => undefined;
+
+  async put(key: string, pieces: readonly Uint8Array[]): Promise<void> {
+    await this.beforeRequest('put', key);
+    this.objects.set(key, Buffer.concat(pieces));
+  }
+
+  async get(key: string): Promise<Buffer> {
+    await this.beforeRequest('get', key);
+    const found = this.objects.get(key);
+    if (found === undefined) throw new ObjectNotFoundError(this.url, key);
+    return Buffer.from(found);
+  }
+
+  async getRange(key: string, offset: number, length: number): Promise<Buffer> {
+    const whole = await this.get(key);
+    if (offset + length > whole.length) throw new Error(`'${key}' is too short`);
+    return whole.subarray(offset, offset + length);
+  }
+
+  async *list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
+    for (const [key, bytes] of this.objects) if (key.startsWith(prefix)) yield { key, bytes: bytes.length };
+  }
+
+  async remove(key: string): Promise<void> {
+    await this.beforeRequest('remove', key);
+    this.objects.delete(key);
+  }
+}
