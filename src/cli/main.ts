@@ -1,5 +1,9 @@
 import { Command, Option } from 'commander';
 import { readVersion } from '../server/version.ts';
+import { demo } from './demo.ts';
+import { exportSnapshot, importFile } from './images.ts';
+import { inspect } from './inspect.ts';
+import { restore, sets, status, volumes } from './reports.ts';
 import { serve } from './serve.ts';
 
 const program = new Command('cleancut')
@@ -26,6 +30,66 @@ program
   .option('--config <file>', 'settings as JSON: { "dataDir": "/srv/cleancut", … }')
   .addHelpText('after', '\nEach setting is also read from the environment: CLEANCUT_DATA_DIR, CLEANCUT_PORT, …')
   .action(serve);
+
+const DATA_DIR = ['--data-dir <dir>', 'of the server to ask (default: ./cleancut-data)'] as const;
+const JSON_FLAG = ['--json', 'print JSON instead of a table'] as const;
+const STORE = ['--object-store <url>', "where the snapshots are (default: the running server's store)"] as const;
+
+program
+  .command('status')
+  .description('how the server is')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(status);
+program
+  .command('volumes')
+  .description('the volumes, who uses them, and what is kept for pending snapshots')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(volumes);
+program
+  .command('sets')
+  .description('the snapshots, by the sets in which they were cut')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(sets);
+program
+  .command('restore')
+  .description('make a new instance with the whole set attached, usable at once')
+  .argument('<set>', "the set's id, as 'cleancut sets' shows it")
+  .option('--zone <name>', 'where the instance is to be (default: the first zone)')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(restore);
+program
+  .command('export')
+  .description('write a snapshot into a sparse raw file; needs the object store, and no server')
+  .argument('<snapshot>')
+  .argument('<file>', 'must not be there yet')
+  .option(...STORE)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(exportSnapshot);
+program
+  .command('import')
+  .description('make a snapshot of a raw file')
+  .argument('<file>')
+  .option('--description <text>')
+  .option(...STORE)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(importFile);
+program
+  .command('inspect')
+  .description(
+    'say in words what stands in a manifest, a pack, a snapshot record, a bitmap, old pages, an upload journal',
+  )
+  .argument('<target>', 'a snapshot id, the hex digits of a manifest node or pack, or a file below DIR/volumes')
+  .option(...STORE)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(inspect);
+program.command('demo').description('see the main job done, and proven, in under a minute').action(demo);
 
 try {
   await program.parseAsync();

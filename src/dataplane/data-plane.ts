@@ -36,7 +36,13 @@ export class WorkerDiedError extends Error {
   override name = 'WorkerDiedError';
 }
 
-type WorkerSlot = { process: ChildProcess; peer: RpcPeer<WorkerMethods>; ready: Promise<void> };
+type WorkerSlot = {
+  process: ChildProcess;
+  peer: RpcPeer<WorkerMethods>;
+  ready: Promise<void>;
+  /** Connections on their way to the worker: should it die, their clients must not wait for ever. */
+  handingOver: Map<number, Socket>;
+};
 
 const RESTART_PAUSE_MILLISECONDS = 200;
 
@@ -53,6 +59,7 @@ export class DataPlane {
   readonly #oneCut = new ConcurrencyLimit(1);
   #nextSnapshotWorker = 0;
   #nextToken = 1;
+  #nextConnection = 1;
   #stopping = false;
 
   constructor(options: DataPlaneOptions) {
@@ -101,13 +108,20 @@ export class DataPlane {
   }
 
   /** Hands a connection whose handshake is over to the worker that owns its export. */
-  serve(order: ServeOrder, socket: Socket): void {
-    const { target } = order;
+  serve(target: ServeOrder['target'], accepted: Omit<ServeOrder, 'target' | 'connection'>, socket: Socket): void {
     const worker =
       target.kind === 'volume'
-        ? this.#of(target.volumeId)
-        : this.#workers[this.#nextSnapshotWorker++ % this.#workers.length].peer;
-    worker.tell('serve', order, socket);
+        ? this.#workers[this.#ownerOf(target.volumeId)]
+        : this.#workers[this.#nextSnapshotWorker++ % this.#workers.length];
+    if (!worker.process.connected) {
+      socket.destroy();
+      return;
+    }
+    const connection = this.#nextConnection++;
+    worker.handingOver.set(connection, socket);
+    // The worker says nothing yet, and so neither does the client: until this process has closed its copy of the
+    // socket it may still read from it, and what it reads would be lost.
+    worker.peer.tell('serve', { ...accepted, target, connection }, socket);
   }
 
   /**
@@ -132,8 +146,9 @@ export class DataPlane {
   }
 
   /** Brings a cut into the object store. @throws WorkerDiedError; then it may be asked again */
-  capture(order: CaptureOrder): Promise<Captured> {
-    return this.#of(order.cut.volumeId).call('capture', order);
+  async capture(order: CaptureOrder): Promise<Captured> {
+    const { volumeId } = order.cut;
+    return this.#of(volumeId).call('capture', { ...order, opening: await this.#options.openingOf(volumeId) });
   }
 
   async activity(): Promise<VolumeActivity[]> {
@@ -199,6 +214,10 @@ export class DataPlane {
   }
 
   #of(volumeId: VolumeId): RpcPeer<WorkerMethods> {
+    return this.#workers[this.#ownerOf(volumeId)].peer;
+  }
+
+  #ownerOf(volumeId: VolumeId): number {
     let owner = this.#owners.get(volumeId);
     if (owner === undefined) {
       const load = this.#workers.map(() => 0);
@@ -206,7 +225,7 @@ export class DataPlane {
       owner = load.indexOf(Math.min(...load));
       this.#owners.set(volumeId, owner);
     }
-    return this.#workers[owner].peer;
+    return owner;
   }
 
   #startWorker(number: number): WorkerSlot {
@@ -214,24 +233,33 @@ export class DataPlane {
       serialization: 'advanced',
       env: { ...process.env, CLEANCUT_WORKER: JSON.stringify(this.#options.settings), UV_THREADPOOL_SIZE: '8' },
     });
+    const handingOver = new Map<number, Socket>();
     const peer = new RpcPeer<WorkerMethods>(
       {
         post: (message, socket) => {
-          child.send(message, socket, () => undefined);
+          child.send(message, socket, { keepOpen: true }, () => undefined);
         },
         onMessage: (receive) => child.on('message', (message) => receive(message as RpcMessage)),
       },
-      this.#serverMethods(),
+      {
+        ...this.#serverMethods(),
+        taken: ({ connection }: { connection: number }) => {
+          handingOver.get(connection)?.destroy();
+          handingOver.delete(connection);
+          peer.tell('begin', { connection });
+        },
+      },
     );
     // The first answer says that the worker is up: messages sent before wait in its pipe.
     const ready = peer.call('activity', {}).then(() => undefined);
     ready.catch(() => undefined);
     child.on('error', () => undefined);
     child.once('exit', (code, signal) => {
+      for (const socket of handingOver.values()) socket.destroy();
       peer.end(new WorkerDiedError(`data-plane worker ${number} ended (${signal ?? `exit code ${code}`})`));
       if (!this.#stopping) void this.#restart(number, signal ?? String(code));
     });
-    return { process: child, peer, ready };
+    return { process: child, peer, ready, handingOver };
   }
 
   async #restart(number: number, cause: string): Promise<void> {
@@ -247,7 +275,7 @@ export class DataPlane {
     }
   }
 
-  #serverMethods(): ServerMethods {
+  #serverMethods(): Omit<ServerMethods, 'taken'> {
     return {
       progress: ({ snapshotId, progress }) => this.#options.onProgress(snapshotId, progress),
       log: (line) => this.#options.log(line),

@@ -26,6 +26,8 @@ export type CaptureOrder = {
 
 /** A connection whose handshake is over. */
 export type ServeOrder = {
+  /** By which `begin` names it. */
+  connection: number;
   target: { kind: 'volume'; volumeId: VolumeId } | { kind: 'snapshot'; root: Sha256; sizeBytes: number };
   structuredReplies: boolean;
   baseAllocation: boolean;
@@ -65,16 +67,21 @@ export type WorkerMethods = {
   endPreparation: (order: { volumeIds: VolumeId[] }) => Promise<void>;
   /** Takes up cuts that were pending; answers why one cannot be had. */
   resumeCuts: (opening: VolumeOpening) => Promise<{ boundary: EpochNumber; reason: string }[]>;
-  capture: (order: CaptureOrder) => Promise<Captured>;
+  capture: (order: CaptureOrder & { opening: VolumeOpening }) => Promise<Captured>;
   finishCut: (order: { cut: CutVolume; completed: boolean }) => Promise<void>;
   activity: (order: Record<string, never>) => VolumeActivity[];
+  /** Takes a connection over, silently. */
   serve: (order: ServeOrder) => void;
+  /** The server has let go of the connection's socket: now it may speak. */
+  begin: (order: { connection: number }) => void;
   /** Closes all volumes cleanly; the worker then ends. */
   stop: (order: Record<string, never>) => Promise<void>;
 };
 
 /** What a worker tells the server. */
 export type ServerMethods = {
+  /** The worker has the connection's socket; the server is to let go of its own, and say `begin`. */
+  taken: (news: { connection: number }) => void;
   progress: (report: { snapshotId: SnapshotId; progress: CaptureProgress }) => void;
   log: (line: { level: 'info' | 'warn' | 'error'; message: string }) => void;
 };

@@ -43,6 +43,8 @@ const engine = new LocalEngine({
   },
 });
 const volumes = new WorkerVolumes(engine, disk, store, patience);
+/** Connections that were handed over and may not speak yet. */
+const waiting = new Map<number, { order: ServeOrder; socket: Socket }>();
 const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number }>();
 
 const methods: WorkerMethods = {
@@ -129,7 +131,15 @@ const methods: WorkerMethods = {
     return lost;
   },
 
-  capture: (order) => uploads.call('capture', { ...order, directory: engine.directoryOf(order.cut.volumeId) }),
+  async capture({ opening, ...order }) {
+    const { volumeId, boundary } = order.cut;
+    // After a worker's death the volume may not be open yet.
+    const use = await volumes.open(opening);
+    const lost = use.volume.resumeCut(boundary);
+    if (lost !== undefined) throw new Error(lost);
+    use.pendingCuts.add(boundary);
+    return uploads.call('capture', { ...order, directory: engine.directoryOf(volumeId) });
+  },
 
   async finishCut({ cut, completed }) {
     await uploads.call('cancel', { cut });
@@ -150,7 +160,17 @@ const methods: WorkerMethods = {
     })),
 
   serve(order, socket?: Socket) {
-    if (socket !== undefined) serve(order, socket);
+    // No socket: the client hung up on the way.
+    if (socket === undefined) return;
+    socket.on('error', () => socket.destroy());
+    waiting.set(order.connection, { order, socket });
+    server.tell('taken', { connection: order.connection });
+  },
+
+  begin({ connection }) {
+    const taken = waiting.get(connection);
+    waiting.delete(connection);
+    if (taken !== undefined) serve(taken.order, taken.socket);
   },
 
   async stop() {

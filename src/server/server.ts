@@ -82,7 +82,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const nbd = new NbdListener(exports, (socket, accepted) => {
     void exports.find(accepted.exportName).then((target) => {
       if (target === undefined) socket.destroy();
-      else dataPlane.serve({ ...accepted, target }, socket);
+      else dataPlane.serve(target, accepted, socket);
     });
   });
 

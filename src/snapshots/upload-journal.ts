@@ -38,9 +38,8 @@ export class FileJournal implements UploadJournal {
   read(): JournalRecord[] {
     const bytes = Buffer.alloc(this.#file.size());
     this.#file.read(bytes, 0, bytes.length, 0);
-    // A line without its end was cut short by a full disk: nothing was told of it, so it never was.
+    // A line without its end was cut short by a full disk: nothing was told of it, so it never was. The next goes over it.
     this.#end = bytes.lastIndexOf('\n') + 1;
-    this.#file.resize(this.#end);
     const lines = bytes.toString('utf8', 0, this.#end).split('\n').slice(0, -1);
     return lines.map((line) => fromLine(JSON.parse(line) as Line));
   }

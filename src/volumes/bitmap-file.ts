@@ -38,8 +38,8 @@ export class BitmapFile {
    * @param bitCount the bits wanted: a volume that grew has more than its older bitmaps
    * @throws when the file is not a bitmap of ours
    */
-  static open(disk: Disk, path: string, bitCount: number): BitmapFile {
-    const file = disk.open(path, 'read-write');
+  static open(disk: Disk, path: string, bitCount: number, mode: 'read-write' | 'read-only' = 'read-write'): BitmapFile {
+    const file = disk.open(path, mode);
     readBitmapHeader(file, path);
     const bits = new PagedBitmap(bitCount);
     const page = new Uint8Array(BITMAP_PAGE_BYTES);

@@ -38,8 +38,13 @@ export class StagingLog {
   }
 
   /** Reads the log back after a crash. A record that a kill cut short is dropped: its overwrite had not begun. */
-  static open(disk: Disk, path: string, volumeBlocks: number): StagingLog {
-    const file = disk.open(path, 'read-write');
+  static open(
+    disk: Disk,
+    path: string,
+    volumeBlocks: number,
+    mode: 'read-write' | 'read-only' = 'read-write',
+  ): StagingLog {
+    const file = disk.open(path, mode);
     const log = new StagingLog(path, file, volumeBlocks);
     const size = file.size();
     const header = Buffer.alloc(STAGING_HEADER_BYTES);
@@ -54,7 +59,7 @@ export class StagingLog {
       log.#remember(first, count, end + STAGING_HEADER_BYTES);
       end = next;
     }
-    file.resize(end);
+    if (mode === 'read-write') file.resize(end);
     log.#end = end;
     return log;
   }

@@ -3,10 +3,10 @@ import { test } from 'node:test';
 import { TerminateInstancesCommand } from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
 import type { SetReport } from '../../src/admin/sets.ts';
+import { CausalWriters, type Clock, type SetReader } from '../../src/demo/causal-writers.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
-import { CausalWriters, type Clock, type SetReader } from './causal-checker.ts';
 
 const CHAINS = 6;
 const VOLUMES = 4;

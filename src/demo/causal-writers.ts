@@ -1,4 +1,4 @@
-import type { NbdClient } from '../../src/nbd/client.ts';
+import type { NbdClient } from '../nbd/client.ts';
 
 /**
  * Writers and a checker for the promise of a cut: if a set holds a write, it holds every write that was acknowledged
@@ -29,6 +29,8 @@ export class CausalWriters {
   readonly #random: () => number;
   #stopping = false;
   #running: Promise<void>[] = [];
+  #startedAt = 0;
+  #longestGap = 0;
 
   /** @param connections for each volume, the connections that may be used for it */
   constructor(connections: NbdClient[][], chains: number, random: () => number) {
@@ -38,8 +40,16 @@ export class CausalWriters {
     this.#acknowledged = new Array(chains).fill(0);
   }
 
+  /** How many bytes of each volume the writers use, from its beginning. */
+  static areaBytes(chains: number): number {
+    return chains * CHAIN_STRIDE;
+  }
+
   start(): void {
+    this.#startedAt = performance.now();
     this.#running = this.#chains.map((_, chain) => this.#run(chain));
+    // A write that fails is thrown by `stop`; until then no one waits for it.
+    for (const running of this.#running) running.catch(() => undefined);
   }
 
   async stop(): Promise<void> {
@@ -56,6 +66,15 @@ export class CausalWriters {
     return this.#acknowledged.reduce((sum, count) => sum + count, 0);
   }
 
+  get writesPerSecond(): number {
+    return this.writes / ((performance.now() - this.#startedAt) / 1000);
+  }
+
+  /** The longest that any write took to be acknowledged. */
+  get longestGapMilliseconds(): number {
+    return this.#longestGap;
+  }
+
   async #run(chain: number): Promise<void> {
     const slotsUsed = this.#connections.map(() => 0);
     while (!this.#stopping) {
@@ -68,8 +87,10 @@ export class CausalWriters {
       const offset = kind === 'slot' ? slotOffset(chain, slot) : registerOffset(chain);
       const connections = this.#connections[volume];
       this.#chains[chain].push({ kind, volume, slot });
+      const issuedAt = performance.now();
       await connections[Math.floor(this.#random() * connections.length)].write(offset, bytes);
       this.#acknowledged[chain] = sequence;
+      this.#longestGap = Math.max(this.#longestGap, performance.now() - issuedAt);
     }
   }
 

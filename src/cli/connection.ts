@@ -1,0 +1,40 @@
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { dataPaths } from '../server/data-directory.ts';
+import type { RunningFile } from '../server/server.ts';
+import { AdminClient } from './admin-client.ts';
+
+export type DataDirFlag = { dataDir?: string | undefined };
+
+/** The data directory that a verb works with: the flag's, the environment's, or the default. */
+export function chosenDataDir(flags: DataDirFlag): string {
+  return path.resolve(flags.dataDir ?? process.env.CLEANCUT_DATA_DIR ?? './cleancut-data');
+}
+
+/** What the server that runs on a data directory says of itself. @throws with what to do when there is none */
+export function runningServer(dataDir: string): RunningFile {
+  const file = dataPaths(dataDir).running;
+  if (!existsSync(file)) {
+    throw new Error(
+      `no server is running on ${dataDir}. Start one with 'npx cleancut serve --data-dir ${dataDir}', or name another with --data-dir.`,
+    );
+  }
+  return JSON.parse(readFileSync(file, 'utf8')) as RunningFile;
+}
+
+/** A client of the server on that data directory, with its administrator's key. */
+export function connectToServer(flags: DataDirFlag): AdminClient {
+  const dataDir = chosenDataDir(flags);
+  const { apiUrl, region } = runningServer(dataDir);
+  return new AdminClient({ apiUrl, region, credentials: readCredentials(dataPaths(dataDir).credentials) });
+}
+
+/** Reads profile `default` of an AWS credentials file. @throws when it has no key */
+export function readCredentials(file: string): { accessKeyId: string; secretAccessKey: string } {
+  const text = readFileSync(file, 'utf8');
+  const field = (name: string): string | undefined => new RegExp(`^${name}\\s*=\\s*(.+)$`, 'm').exec(text)?.[1]?.trim();
+  const accessKeyId = field('aws_access_key_id');
+  const secretAccessKey = field('aws_secret_access_key');
+  if (accessKeyId === undefined || secretAccessKey === undefined) throw new Error(`${file} holds no access key`);
+  return { accessKeyId, secretAccessKey };
+}

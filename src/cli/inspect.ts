@@ -1,0 +1,109 @@
+import { existsSync } from 'node:fs';
+import type { ObjectStore } from '../objects/object-store.ts';
+import { ENCODING } from '../snapshots/block-encoding.ts';
+import { decodeBranch, decodeLeaf, isLeaf, nodeKey } from '../snapshots/manifest-node.ts';
+import { type PackId, packKey, readPackIndex } from '../snapshots/pack.ts';
+import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
+import { FileJournal } from '../snapshots/upload-journal.ts';
+import { BLOCK_BYTES, formatBytes, PAGE_BYTES, type Sha256 } from '../types/units.ts';
+import { BitmapFile, readBitmapHeader } from '../volumes/bitmap-file.ts';
+import { NodeDisk } from '../volumes/node-disk.ts';
+import { StagingLog } from '../volumes/staging-log.ts';
+import { chosenStore, type StoreFlags } from './images.ts';
+import { print } from './output.ts';
+
+/** Says in words what stands in one of cleancut's own files or objects. */
+export async function inspect(target: string, flags: StoreFlags): Promise<void> {
+  if (existsSync(target)) return inspectFile(target, flags.json);
+  const store = await chosenStore(flags);
+  if (target.startsWith('snap-')) return inspectSnapshot(store, target, flags.json);
+  if (/^[0-9a-f]{64}$/.test(target)) return inspectNode(store, target as Sha256, flags.json);
+  if (/^[0-9a-f]{32}$/.test(target)) return inspectPack(store, target as PackId, flags.json);
+  throw new Error(
+    `'${target}' is neither a file, nor a snapshot id, nor a manifest node (64 hex digits), nor a pack (32 hex digits)`,
+  );
+}
+
+async function inspectSnapshot(store: ObjectStore, snapshotId: string, json: boolean | undefined): Promise<void> {
+  const record = await getSnapshotRecord(store, snapshotId);
+  const rows = Object.entries(record).map(([name, value]) => [
+    name,
+    typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value),
+  ]);
+  print(json, record, ['field', 'value'], rows);
+}
+
+async function inspectNode(store: ObjectStore, node: Sha256, json: boolean | undefined): Promise<void> {
+  const bytes = await store.get(nodeKey(node));
+  if (isLeaf(bytes)) {
+    const leaf = [...decodeLeaf(node, bytes)].map(([slot, location]) => ({ slot, ...location }));
+    const rows = leaf.map((each) => [
+      each.slot,
+      each.pack,
+      each.offset,
+      each.length,
+      encodingName(each.encoding),
+      each.sha256,
+    ]);
+    print(json, { kind: 'leaf', blocks: leaf }, ['slot', 'pack', 'offset', 'bytes', 'encoding', 'SHA-256'], rows);
+    return;
+  }
+  const children = [...decodeBranch(node, bytes)].map(([slot, child]) => ({ slot, ...child }));
+  const rows = children.map((child) => [child.slot, child.blocks, child.node]);
+  print(json, { kind: 'branch', children }, ['slot', 'blocks with data', 'node'], rows);
+}
+
+async function inspectPack(store: ObjectStore, pack: PackId, json: boolean | undefined): Promise<void> {
+  const blocks = readPackIndex(await store.get(packKey(pack)));
+  const rows = blocks.map((block) => [block.offset, block.length, encodingName(block.encoding), block.sha256]);
+  print(json, { pack, blocks }, ['offset', 'bytes', 'encoding', 'SHA-256'], rows);
+}
+
+function inspectFile(path: string, json: boolean | undefined): void {
+  const disk = new NodeDisk();
+  if (path.endsWith('.upload')) {
+    const journal = new FileJournal(disk.open(path, 'read-only'));
+    const records = journal.read();
+    journal.close();
+    const rows = records.map((record) =>
+      record.kind === 'leaf'
+        ? ['leaf stored', record.number, record.leaf?.node ?? 'empty']
+        : ['blocks stored', record.stored.length, `${record.zero.length} zero, ${record.same.length} as in the base`],
+    );
+    print(json, records, ['record', 'number', 'what'], rows);
+    return;
+  }
+  if (path.endsWith('.staging')) {
+    const log = StagingLog.open(disk, path, 0x8000_0000 / 64, 'read-only');
+    const report = { pages: log.pages.size, bytes: log.bytes, blocks: log.blocks.count() };
+    log.close();
+    print(
+      json,
+      report,
+      ['old pages', 'bytes of them', 'file', 'blocks touched'],
+      [[report.pages, formatBytes(report.pages * PAGE_BYTES), formatBytes(report.bytes), report.blocks]],
+    );
+    return;
+  }
+  const file = disk.open(path, 'read-only');
+  const bits = readBitmapHeader(file, path);
+  file.close();
+  const bitmap = BitmapFile.open(disk, path, bits, 'read-only');
+  const runs: { from: number; to: number }[] = [];
+  for (let from = bitmap.bits.nextSet(0); from !== -1; from = bitmap.bits.nextSet(runs[runs.length - 1].to)) {
+    runs.push({ from, to: bitmap.bits.nextClear(from) });
+  }
+  bitmap.close();
+  const rows = runs.map(({ from, to }) => [
+    from,
+    to - 1,
+    to - from,
+    `${formatBytes(from * BLOCK_BYTES)} … ${formatBytes(to * BLOCK_BYTES)}`,
+  ]);
+  print(json, { bits, set: runs }, ['first block', 'last block', 'blocks', 'of the volume'], rows);
+}
+
+function encodingName(encoding: number): string {
+  const found = Object.entries(ENCODING).find(([, number]) => number === encoding);
+  return found?.[0].toLowerCase() ?? `unknown (${encoding})`;
+}

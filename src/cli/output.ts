@@ -1,0 +1,44 @@
+import { SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import { formatBytes } from '../types/units.ts';
+
+/** Prints rows as a table for people, or the value as JSON for scripts. */
+export function print(
+  json: boolean | undefined,
+  value: unknown,
+  headings: string[],
+  rows: (string | number)[][],
+): void {
+  if (json === true) {
+    process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
+    return;
+  }
+  const table = new Table({ head: headings, style: { head: [], border: [], compact: true } });
+  table.push(...rows);
+  process.stdout.write(`${table.toString()}\n`);
+}
+
+/** A progress bar in bytes, on stderr, so that stdout stays clean. Quiet where no one looks. */
+export class ByteProgress {
+  readonly #bar: SingleBar;
+
+  constructor(what: string, totalBytes: number) {
+    this.#bar = new SingleBar({
+      format: `${what} [{bar}] {percentage}% {done} of {all}`,
+      stream: process.stderr,
+      noTTYOutput: false,
+      hideCursor: true,
+      clearOnComplete: false,
+    });
+    this.#bar.start(Math.max(1, totalBytes), 0, { done: formatBytes(0), all: formatBytes(totalBytes) });
+  }
+
+  set(doneBytes: number): void {
+    this.#bar.update(Math.min(doneBytes, this.#bar.getTotal()), { done: formatBytes(doneBytes) });
+  }
+
+  end(): void {
+    this.#bar.update(this.#bar.getTotal(), { done: formatBytes(this.#bar.getTotal()) });
+    this.#bar.stop();
+  }
+}

@@ -1,0 +1,83 @@
+import type { RestoredSet } from '../admin/restore-set.ts';
+import type { SetReport } from '../admin/sets.ts';
+import type { VolumeReport } from '../admin/volumes.ts';
+import { formatBytes } from '../types/units.ts';
+import { connectToServer, type DataDirFlag } from './connection.ts';
+import { print } from './output.ts';
+
+type Flags = DataDirFlag & { json?: boolean };
+
+export async function status(flags: Flags): Promise<void> {
+  const report = await connectToServer(flags).ask<Record<string, unknown>>('status');
+  const rows = Object.entries(report).map(([name, value]) => [name, shown(name, value)]);
+  print(flags.json, report, ['what', 'now'], rows);
+}
+
+export async function volumes(flags: Flags): Promise<void> {
+  const report = await connectToServer(flags).ask<{ volumes: VolumeReport[] }>('volumes');
+  const rows = report.volumes.map((volume) => [
+    volume.volumeId,
+    `${volume.sizeGiB} GiB`,
+    volume.state,
+    volume.instanceId ?? '',
+    volume.device ?? '',
+    volume.connections,
+    volume.reads,
+    volume.writes,
+    formatBytes(volume.stagedBytes),
+    `${Math.floor(volume.hydratedShare * 100)}%`,
+  ]);
+  const headings = [
+    'volume',
+    'size',
+    'state',
+    'instance',
+    'device',
+    'clients',
+    'reads',
+    'writes',
+    'old pages',
+    'local',
+  ];
+  print(flags.json, report, headings, rows);
+}
+
+export async function sets(flags: Flags): Promise<void> {
+  const report = await connectToServer(flags).ask<{ sets: SetReport[] }>('sets');
+  const rows = report.sets.flatMap((set) =>
+    set.snapshots.map((snapshot, index) => [
+      ...(index === 0
+        ? [set.setId, set.instanceId ?? '', set.startedAt, `${set.holdMilliseconds.toFixed(1)} ms`, set.state]
+        : ['', '', '', '', '']),
+      snapshot.snapshotId,
+      snapshot.device ?? '',
+      snapshot.progress,
+      formatBytes(snapshot.dataBytes),
+      formatBytes(snapshot.storedBytes),
+    ]),
+  );
+  const headings = ['set', 'instance', 'cut at', 'hold', 'state', 'snapshot', 'device', 'progress', 'data', 'stored'];
+  print(flags.json, report, headings, rows);
+}
+
+export async function restore(setId: string, flags: Flags & { zone?: string }): Promise<void> {
+  const zone = flags.zone === undefined ? {} : { zone: flags.zone };
+  const restored = await connectToServer(flags).ask<RestoredSet>('restore-set', { setId, ...zone });
+  const rows = restored.volumes.map((volume) => [
+    restored.instanceId,
+    volume.device,
+    volume.volumeId,
+    volume.snapshotId ?? '',
+  ]);
+  print(flags.json, restored, ['instance', 'device', 'volume', 'from'], rows);
+}
+
+function shown(name: string, value: unknown): string {
+  if (name.endsWith('Bytes') && typeof value === 'number') return formatBytes(value);
+  if (typeof value === 'object' && value !== null) {
+    return Object.entries(value)
+      .map(([state, count]) => `${count} ${state}`)
+      .join(', ');
+  }
+  return String(value);
+}

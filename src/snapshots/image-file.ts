@@ -1,0 +1,74 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import type { ObjectStore } from '../objects/object-store.ts';
+import type { Patience } from '../objects/patience.ts';
+import { asBlock, BLOCK_BYTES, blockCount } from '../types/units.ts';
+import type { DiskFile } from '../volumes/disk.ts';
+import { type Captured, type CaptureProgress, capture } from './capture.ts';
+import { Manifest } from './manifest.ts';
+import type { SnapshotSource } from './snapshot-source.ts';
+import { NO_JOURNAL } from './upload-journal.ts';
+
+/**
+ * Writes a snapshot into a sparse raw file, as `dd` would have made it of the volume.
+ * @throws when the file is there already: an image is never written over
+ */
+export async function exportImage(
+  source: SnapshotSource,
+  path: string,
+  sizeBytes: number,
+  onProgress: (doneBytes: number) => void,
+): Promise<void> {
+  const file: FileHandle = await open(path, 'wx');
+  try {
+    await file.truncate(sizeBytes);
+    let done = 0;
+    for await (const { block, bytes } of source.blocks(asBlock(0))) {
+      const length = Math.min(BLOCK_BYTES, sizeBytes - block * BLOCK_BYTES);
+      await file.write(bytes, 0, length, block * BLOCK_BYTES);
+      done += length;
+      onProgress(done);
+    }
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Stores a raw file's blocks; holes are not read. @param sizeBytes the snapshot's size, at least the file's */
+export function importImage(
+  file: DiskFile,
+  sizeBytes: number,
+  store: ObjectStore,
+  patience: Patience,
+  onProgress: (progress: CaptureProgress) => void,
+): Promise<Captured> {
+  return capture({
+    cut: {
+      async changed(from) {
+        const blocks: number[] = [];
+        for (let at = from * BLOCK_BYTES; blocks.length < 65_536; ) {
+          const data = at < file.size() ? file.nextData(at) : undefined;
+          if (data === undefined) break;
+          const block = Math.floor(data / BLOCK_BYTES);
+          blocks.push(block);
+          at = (block + 1) * BLOCK_BYTES;
+        }
+        return { blocks, compareAll: false };
+      },
+      async read(blocks, target) {
+        for (const [index, block] of blocks.entries()) {
+          file.read(target, index * BLOCK_BYTES, BLOCK_BYTES, block * BLOCK_BYTES);
+        }
+        return blocks.map(() => true);
+      },
+      captured: () => undefined,
+    },
+    blocks: blockCount(sizeBytes),
+    store,
+    base: new Manifest(store, undefined),
+    journal: NO_JOURNAL,
+    patience,
+    onProgress,
+    signal: new AbortController().signal,
+  });
+}
