@@ -231,7 +231,12 @@ export class DataPlane {
   #startWorker(number: number): WorkerSlot {
     const child = fork(new URL('./worker.ts', import.meta.url), {
       serialization: 'advanced',
-      env: { ...process.env, CLEANCUT_WORKER: JSON.stringify(this.#options.settings), UV_THREADPOOL_SIZE: '8' },
+      env: {
+        ...process.env,
+        CLEANCUT_WORKER: JSON.stringify(this.#options.settings),
+        UV_THREADPOOL_SIZE: '8',
+        MALLOC_ARENA_MAX: '2',
+      },
     });
     const handingOver = new Map<number, Socket>();
     const peer = new RpcPeer<WorkerMethods>(

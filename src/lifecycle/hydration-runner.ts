@@ -49,6 +49,7 @@ export class HydrationRunner {
         if (await this.#dataPlane.hydrate(volumeId)) {
           // After the worker has it all on disk: until then the snapshot's manifest is still needed.
           await this.#catalog.updateTable('volumes').set({ hydrated: 1 }).where('volume_id', '=', volumeId).execute();
+          return;
         }
       } catch (error) {
         if (this.#dataPlane.stopping) return;

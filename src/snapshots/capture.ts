@@ -3,7 +3,7 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../types/units.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
-import { type Encoding, encodeBlock, isZero, sha256 } from './block-encoding.ts';
+import { ENCODING, type Encoding, encodeBlock, isZero, sha256 } from './block-encoding.ts';
 import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
 import { type BlockLocation, PackBuilder, packKey } from './pack.ts';
@@ -46,7 +46,7 @@ export type Captured = {
 };
 
 const BATCH_BLOCKS = 8;
-const PACKS_IN_FLIGHT = 3;
+const PACKS_IN_FLIGHT = 2;
 const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
@@ -57,9 +57,13 @@ type Decision =
   | { kind: 'zero'; block: number }
   | { kind: 'data'; block: number; sha256: Sha256; encoded: Promise<{ encoding: Encoding; stored: Buffer }> };
 
+type Batch = { decisions: Decision[]; target: Buffer };
+
 /** Decisions that wait for one pack to be stored. */
 type Group = {
   pack: PackBuilder;
+  /** What the blocks were read into; free for the next batches when the pack is stored. */
+  targets: Buffer[];
   stored: { block: number; location: BlockLocation }[];
   zero: number[];
   same: number[];
@@ -87,6 +91,8 @@ class CaptureRun {
   readonly #leafPuts = new Set<Promise<void>>();
   readonly #packLimit = new ConcurrencyLimit(PACKS_IN_FLIGHT);
   readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
+  /** Buffers go round: left to the garbage collector, they would pile up faster than it runs. */
+  readonly #spareTargets: Buffer[] = [];
   #group = newGroup();
   #doneBlocks = 0;
   #totalBlocks = 0;
@@ -158,7 +164,7 @@ class CaptureRun {
   async #captureAll(): Promise<void> {
     const begunEarlier = new Set(this.#changes.keys());
     // While one batch is encoded on the thread pool, the next is read and hashed here.
-    let previous: { decisions: Decision[]; finishes: number | undefined } | undefined;
+    let previous: { batch: Batch; finishes: number | undefined } | undefined;
     for (let block = this.#wanted.nextSet(0); block !== -1; ) {
       const leaf = leafOf(block);
       const batch = [block];
@@ -167,28 +173,28 @@ class CaptureRun {
         batch.push(block);
         block = this.#wanted.nextSet(block + 1);
       }
-      const decisions = await this.#decide(batch);
-      if (previous !== undefined) await this.#gather(previous.decisions, previous.finishes);
-      previous = { decisions, finishes: block === -1 || leafOf(block) !== leaf ? leaf : undefined };
+      const decided = await this.#decide(batch);
+      if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
+      previous = { batch: decided, finishes: block === -1 || leafOf(block) !== leaf ? leaf : undefined };
       begunEarlier.delete(leaf);
       this.#check();
     }
-    if (previous !== undefined) await this.#gather(previous.decisions, previous.finishes);
+    if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
     for (const leaf of begunEarlier) this.#finishLeaf(leaf);
     this.#closeGroup();
     await Promise.all([...this.#packPuts, ...this.#leafPuts]);
   }
 
   /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
-  async #decide(batch: readonly number[]): Promise<Decision[]> {
-    const target = Buffer.allocUnsafeSlow(batch.length * BLOCK_BYTES);
+  async #decide(batch: readonly number[]): Promise<Batch> {
+    const target = this.#spareTargets.pop() ?? Buffer.allocUnsafeSlow(BATCH_BLOCKS * BLOCK_BYTES);
     const local = await this.#options.cut.read(batch, target);
     const decisions: Decision[] = [];
     for (const [index, block] of batch.entries()) {
       const bytes = target.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
       decisions.push(local[index] ? await this.#compare(block, bytes) : { kind: 'same', block });
     }
-    return decisions;
+    return { decisions, target };
   }
 
   async #compare(block: number, bytes: Buffer): Promise<Decision> {
@@ -203,31 +209,38 @@ class CaptureRun {
     return { kind: 'data', block, sha256: digest, encoded };
   }
 
-  async #gather(decisions: readonly Decision[], finishes: number | undefined): Promise<void> {
+  async #gather({ decisions, target }: Batch, finishes: number | undefined): Promise<void> {
+    const group = this.#group;
+    const data: { block: number; sha256: Sha256; encoding: Encoding; stored: Buffer }[] = [];
     for (const decision of decisions) {
       switch (decision.kind) {
         case 'same':
-          this.#group.same.push(decision.block);
+          group.same.push(decision.block);
           break;
         case 'zero':
-          this.#group.zero.push(decision.block);
+          group.zero.push(decision.block);
           this.#note(decision.block, undefined);
           break;
-        case 'data': {
-          const { encoding, stored } = await decision.encoded;
-          const location = this.#group.pack.add(stored, encoding, decision.sha256);
-          this.#group.stored.push({ block: decision.block, location });
-          this.#note(decision.block, location);
-          this.#storedBlocks += 1;
-          this.#storedBytes += stored.length;
+        case 'data':
+          data.push({ block: decision.block, sha256: decision.sha256, ...(await decision.encoded) });
           break;
-        }
         default:
           decision satisfies never;
       }
     }
+    // Blocks stored as they are lie in the batch's buffer, which then stays with the pack; a few are worth a copy.
+    const plain = data.filter(({ encoding }) => encoding === ENCODING.PLAIN).length;
+    const keep = plain > BATCH_BLOCKS / 2;
+    for (const { block, sha256: digest, encoding, stored } of data) {
+      const bytes = encoding === ENCODING.PLAIN && !keep ? Buffer.from(stored) : stored;
+      const location = group.pack.add(bytes, encoding, digest);
+      group.stored.push({ block, location });
+      this.#note(block, location);
+      this.#storedBlocks += 1;
+      this.#storedBytes += bytes.length;
+    }
+    (keep ? group.targets : this.#spareTargets).push(target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
-    const group = this.#group;
     if (!group.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
     this.#closeGroup();
     // Bounded memory: no more than so many packs between here and the store.
@@ -250,6 +263,7 @@ class CaptureRun {
         await patiently(patience, async () => journal.append(record));
         cut.captured(blocks);
       }
+      this.#spareTargets.push(...group.targets);
       this.#doneBlocks += blocks.length;
       this.#report();
     });
@@ -328,7 +342,7 @@ function newGroup(): Group {
   const done = Promise.withResolvers<void>();
   // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
   done.promise.catch(() => undefined);
-  return { pack: new PackBuilder(), stored: [], zero: [], same: [], done };
+  return { pack: new PackBuilder(), targets: [], stored: [], zero: [], same: [], done };
 }
 
 function leafOf(block: number): number {
