@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
+import { AdminClient } from '../admin/admin-client.ts';
+import { readCredentials } from '../auth/credentials-file.ts';
 import { dataPaths } from '../server/data-directory.ts';
 import type { RunningFile } from '../server/server.ts';
-import { AdminClient } from './admin-client.ts';
 
 export type DataDirFlag = { dataDir?: string | undefined };
 
@@ -27,14 +28,4 @@ export function connectToServer(flags: DataDirFlag): AdminClient {
   const dataDir = chosenDataDir(flags);
   const { apiUrl, region } = runningServer(dataDir);
   return new AdminClient({ apiUrl, region, credentials: readCredentials(dataPaths(dataDir).credentials) });
-}
-
-/** Reads profile `default` of an AWS credentials file. @throws when it has no key */
-export function readCredentials(file: string): { accessKeyId: string; secretAccessKey: string } {
-  const text = readFileSync(file, 'utf8');
-  const field = (name: string): string | undefined => new RegExp(`^${name}\\s*=\\s*(.+)$`, 'm').exec(text)?.[1]?.trim();
-  const accessKeyId = field('aws_access_key_id');
-  const secretAccessKey = field('aws_secret_access_key');
-  if (accessKeyId === undefined || secretAccessKey === undefined) throw new Error(`${file} holds no access key`);
-  return { accessKeyId, secretAccessKey };
 }

@@ -1,8 +1,8 @@
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { EpochNumber, Sha256 } from '../types/units.ts';
+import type { BlockAsOfCut } from '../volumes/copy-before-write.ts';
 import type { CutVolume } from '../volumes/engine.ts';
-import type { BlockAsOfCut } from '../volumes/local-volume.ts';
 
 /** What a worker must know to open a volume right. */
 export type VolumeOpening = {

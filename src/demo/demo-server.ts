@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { EC2Client } from '@aws-sdk/client-ec2';
-import { AdminClient } from '../cli/admin-client.ts';
-import { readCredentials } from '../cli/connection.ts';
+import { AdminClient } from '../admin/admin-client.ts';
+import { readCredentials } from '../auth/credentials-file.ts';
 import { NbdClient } from '../nbd/client.ts';
 import { dataPaths } from '../server/data-directory.ts';
 

@@ -1,6 +1,7 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { tagsOf } from '../catalog/tags.ts';
+import { WorkerDiedError } from '../dataplane/data-plane.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
@@ -135,7 +136,7 @@ export class SnapshotRunner {
         await this.#stored(snapshot, captured);
       } catch (error) {
         if (dataPlane.stopping) return;
-        if ((error as Error).name === 'WorkerDiedError') {
+        if (error instanceof WorkerDiedError) {
           // The worker comes back, and its journal with it.
           await new Promise((resolve) => setTimeout(resolve, 300));
           continue;

@@ -29,8 +29,6 @@ const Settings = z.strictObject({
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
-export type SettingName = keyof z.input<typeof Settings>;
-
 export type Config = Omit<z.output<typeof Settings>, 'accountId' | 'objectStore' | 'zones' | 'workers'> & {
   accountId: AccountId;
   objectStore: string;

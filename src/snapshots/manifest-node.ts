@@ -9,7 +9,8 @@ import type { BlockLocation, PackId } from './pack.ts';
  * the SHA-256 of its bytes, so two manifests share every node in which they do not differ.
  */
 export const NODE_SLOTS = 1024;
-export const LEAF_BLOCKS = NODE_SLOTS;
+/** A leaf has a slot for each of its blocks. */
+export const LEAF_BLOCKS = 1024;
 
 /** The blocks that hold data, by their slot in the leaf. A block that is not here is zeroes. */
 export type Leaf = Map<number, BlockLocation>;

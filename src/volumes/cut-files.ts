@@ -1,6 +1,6 @@
 import { BLOCK_BYTES, PAGE_BYTES } from '../types/units.ts';
+import type { BlockAsOfCut } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
-import type { BlockAsOfCut } from './local-volume.ts';
 import { RawFile } from './raw-file.ts';
 
 /**

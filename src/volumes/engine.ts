@@ -1,7 +1,8 @@
 import type { VolumeId } from '../types/ids.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
-import type { BlockAsOfCut, Extent } from './local-volume.ts';
+import type { BlockAsOfCut } from './copy-before-write.ts';
+import type { Extent } from './local-volume.ts';
 
 export type NewVolume = { volumeId: VolumeId; sizeBytes: number; restored: boolean };
 

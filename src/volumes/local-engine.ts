@@ -1,9 +1,10 @@
 import type { VolumeId } from '../types/ids.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
+import type { BlockAsOfCut } from './copy-before-write.ts';
 import type { Disk } from './disk.ts';
 import type { CutVolume, NewVolume, VolumeEngine } from './engine.ts';
-import { type BlockAsOfCut, LocalVolume } from './local-volume.ts';
+import { LocalVolume } from './local-volume.ts';
 
 export type LocalEngineOptions = {
   disk: Disk;

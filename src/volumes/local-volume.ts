@@ -1,14 +1,7 @@
-import {
-  asBlock,
-  asEpoch,
-  BLOCK_BYTES,
-  blockCount,
-  type EpochNumber,
-  PAGE_BYTES,
-  PAGES_PER_BLOCK,
-} from '../types/units.ts';
+import path from 'node:path';
+import { asBlock, asEpoch, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
-import { Cut } from './cut.ts';
+import { type BlockAsOfCut, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { Epoch } from './epoch.ts';
 import { Hydration } from './hydration.ts';
@@ -20,24 +13,14 @@ import { readVolumeState, type VolumeState, writeVolumeState } from './volume-st
 const STEP_BYTES = 64 * BLOCK_BYTES;
 
 /** What an open volume needs from outside. */
-export type VolumeEnvironment = {
+export type VolumeEnvironment = StagingBounds & {
   disk: Disk;
   /** The machine's boot; another id than last time means that the page cache was lost. */
   bootId: string;
-  /** Copy-before-write gives up the cuts, never the writes, past this many bytes of one volume's old pages. */
-  stagingLimitBytes: number;
-  /** Called when a cut's bytes can no longer be kept. */
-  onCutLost: (boundary: EpochNumber, reason: string) => void;
 };
 
 /** One stretch of a volume, for NBD's base:allocation. */
 export type Extent = { length: number; hole: boolean };
-
-/** A page run that differs between the volume's file and a cut: its bytes as of the cut are in a staging log. */
-export type StagedRun = { log: string; position: number; page: number; count: number };
-
-/** How a block's bytes as of a cut are put together, for a reader that has the files open itself. */
-export type BlockAsOfCut = { absent: boolean; unsettled: boolean; staged: StagedRun[] };
 
 /**
  * A live volume of the local engine. All its mutable state has this one owner, and everything that changes bytes or
@@ -52,10 +35,7 @@ export class LocalVolume {
   readonly #lock: DiskFile;
   readonly #raw: RawFile;
   #state: VolumeState;
-  #epochs: Epoch[];
-  #current: Epoch;
-  #prepared: Epoch | undefined;
-  #cuts: Cut[] = [];
+  readonly #history: CopyBeforeWrite;
   /** A set bit: writes to the block may go straight to the file (dirty already, no cut wants it, hydrated). */
   #passes: PagedBitmap;
   #hydration: Hydration | undefined;
@@ -72,7 +52,6 @@ export class LocalVolume {
     lock: DiskFile,
     state: VolumeState,
     epochs: Epoch[],
-    current: Epoch,
     hydration: Hydration | undefined,
   ) {
     this.sizeBytes = state.sizeBytes;
@@ -82,8 +61,15 @@ export class LocalVolume {
     this.#lock = lock;
     this.#raw = RawFile.open(environment.disk, directory, state.sizeBytes, 'read-write');
     this.#state = state;
-    this.#epochs = epochs;
-    this.#current = current;
+    this.#history = new CopyBeforeWrite(
+      environment.disk,
+      directory,
+      this.#blocks,
+      this.#raw,
+      environment,
+      epochs,
+      state.trustedFrom,
+    );
     this.#passes = new PagedBitmap(this.#blocks);
     this.#hydration = hydration;
   }
@@ -108,6 +94,8 @@ export class LocalVolume {
     Epoch.create(disk, directory, first, blocks).close();
     if (volume.restored) Hydration.create(disk, directory, blocks);
     disk.open(`${directory}/lock`, 'create').close();
+    // The directory's own name: a volume that was answered for must be there after a power loss.
+    disk.syncDirectory(path.dirname(directory));
     // Last: its presence says that the rest is whole.
     writeVolumeState(disk, directory, {
       volumeId: volume.volumeId,
@@ -150,8 +138,7 @@ export class LocalVolume {
     state.clean = false;
     // Before the first write: after a power loss from here on the volume must not look cleanly closed.
     writeVolumeState(disk, directory, state);
-    const current = epochs[epochs.length - 1];
-    return new LocalVolume(directory, environment, lock, state, epochs, current, hydration);
+    return new LocalVolume(directory, environment, lock, state, epochs, hydration);
   }
 
   get hydrating(): boolean {
@@ -167,9 +154,7 @@ export class LocalVolume {
   }
 
   get stagedBytes(): number {
-    let bytes = 0;
-    for (const epoch of this.#epochs) bytes += epoch.staging?.bytes ?? 0;
-    return bytes;
+    return this.#history.stagedBytes;
   }
 
   /** Reads into `target[targetStart, targetStart+length)`. Returns at once where it can; a promise where it must wait. */
@@ -250,16 +235,6 @@ export class LocalVolume {
     return extents;
   }
 
-  /** Makes the files of the next epoch, so that the cut itself makes none. */
-  prepareCut(): void {
-    this.#prepared ??= Epoch.create(
-      this.#environment.disk,
-      this.#directory,
-      asEpoch(this.#current.number + 1),
-      this.#blocks,
-    );
-  }
-
   /** Closes the gate: writes that come now wait. None is in flight, since a write is never half done between turns. */
   hold(): void {
     if (this.#fault !== undefined) throw this.#fault;
@@ -277,119 +252,58 @@ export class LocalVolume {
     gate?.open();
   }
 
+  /** Does beforehand what a cut would take time for. */
+  prepareCut(): void {
+    this.#history.prepare();
+  }
+
   /**
-   * The cut: a new epoch begins. Moves no data and costs the same whatever the size.
-   * The volume must be held (with all others of the set) and prepared.
+   * The cut: a new epoch begins. The volume must be held (with all others of the set) and prepared.
    * @returns the boundary by which the snapshot pipeline knows the cut
    */
   cut(): EpochNumber {
-    const next = this.#prepared;
-    if (next === undefined || this.#gate === undefined) throw new Error('a cut needs a prepared and held volume');
-    this.#prepared = undefined;
-    this.#cuts.push(this.#newCut(next.number, this.#epochs));
-    this.#epochs = [...this.#epochs, next];
-    this.#current = next;
+    if (this.#gate === undefined) throw new Error('a cut needs a held volume');
+    const boundary = this.#history.cut();
     this.#passes = new PagedBitmap(this.#blocks);
-    return next.number;
+    return boundary;
   }
 
-  /** Takes up a cut again that was pending when the process ended. @returns why not, where it cannot be had */
+  /** Takes up a cut that was pending when the process ended. @returns why not, where it cannot be had */
   resumeCut(boundary: EpochNumber): string | undefined {
-    if (this.#cuts.some((cut) => cut.boundary === boundary)) return undefined;
-    if (boundary <= this.#state.trustedFrom && this.#state.trustedFrom > 1) {
-      return 'The machine lost power before the snapshot was complete, and the bytes of its instant with it.';
-    }
-    if (!this.#epochs.some((epoch) => epoch.number >= boundary)) return 'The volume has no record of the cut.';
-    const sources = this.#epochs.filter((epoch) => epoch.number < boundary);
-    this.#cuts.push(this.#newCut(boundary, sources));
-    this.#cuts.sort((a, b) => a.boundary - b.boundary);
     this.#passes = new PagedBitmap(this.#blocks);
-    return undefined;
+    return this.#history.resume(boundary);
   }
 
-  /**
-   * The blocks that may differ between the cut and its base, ascending from `from`, at most `most`.
-   * @param since the base's boundary (1 for a volume's beginning)
-   * @returns `compareAll` when the dirty bits since then cannot be trusted: then the blocks are all that hold data, and
-   *   the caller must also look at each block that the base has
-   */
+  /** See CopyBeforeWrite.changedBlocks. */
   changedBlocks(
     boundary: EpochNumber,
     since: EpochNumber,
     from: number,
     most: number,
   ): { blocks: number[]; compareAll: boolean } {
-    const cut = this.#liveCut(boundary);
-    const compareAll = since < this.#state.trustedFrom;
-    const epochs = this.#epochs.filter((epoch) => epoch.number >= since && epoch.number < boundary);
-    const next = compareAll
-      ? (at: number) => this.#nextWithData(at, cut.boundary)
-      : (at: number) =>
-          nextSetInAny(
-            epochs.map((epoch) => epoch.dirty.bits),
-            at,
-          );
-    const blocks: number[] = [];
-    for (let at = next(from); at !== -1 && blocks.length < most; at = next(at + 1)) blocks.push(at);
-    return { blocks, compareAll };
+    return this.#history.changedBlocks(boundary, since, from, most);
   }
 
-  /**
-   * Where the cut's bytes of a block differ from the volume's file. To be asked *after* the file was read: a page that
-   * was overwritten in between was staged before, so that it is in the answer.
-   */
+  /** How a block's bytes as of a cut are put together; to be asked after the volume's file was read. */
   blockAsOfCut(boundary: EpochNumber, block: number): BlockAsOfCut {
-    this.#liveCut(boundary);
-    const absent = this.#hydration !== undefined && !this.#hydration.has(block);
-    const staged: StagedRun[] = [];
-    const logs = this.#epochs.filter((epoch) => epoch.number >= boundary).flatMap((epoch) => epoch.staging ?? []);
-    const touched = logs.filter((log) => log.blocks.get(block));
-    if (touched.length > 0) {
-      const first = block * PAGES_PER_BLOCK;
-      for (let page = first; page < first + PAGES_PER_BLOCK; page += 1) {
-        // The oldest log that has the page: it was saved at the first overwrite after the cut.
-        for (const log of touched) {
-          const position = log.pages.get(page);
-          if (position === undefined) continue;
-          const last = staged.at(-1);
-          if (
-            last?.log === log.path &&
-            last.page + last.count === page &&
-            last.position + last.count * PAGE_BYTES === position
-          ) {
-            last.count += 1;
-          } else {
-            staged.push({ log: log.path, position, page, count: 1 });
-          }
-          break;
-        }
-      }
-    }
-    return { absent, unsettled: this.#hydration !== undefined, staged };
+    const hydration = this.#hydration;
+    const absent = hydration !== undefined && !hydration.has(block);
+    return { absent, unsettled: hydration !== undefined, staged: this.#history.stagedRuns(boundary, block) };
   }
 
   /** The block is safe elsewhere (stored, and in the journal): the guest may overwrite it freely. */
   captured(boundary: EpochNumber, block: number): void {
-    this.#cuts.find((cut) => cut.boundary === boundary)?.captured(block);
+    this.#history.captured(boundary, block);
   }
 
-  /**
-   * The cut is over. @param completed its snapshot is now the volume's base: older epochs are no longer needed. Else
-   * what it owed passes to the next cut, by the epochs that stay.
-   */
+  /** The cut is over: its snapshot is the volume's new base (`completed`), or will never be. */
   finishCut(boundary: EpochNumber, completed: boolean): void {
-    this.#cuts = this.#cuts.filter((cut) => cut.boundary !== boundary);
-    if (completed) this.forgetBefore(boundary);
-    const oldest = this.#cuts[0]?.boundary ?? Number.POSITIVE_INFINITY;
-    for (const epoch of this.#epochs) if (epoch.number < oldest) epoch.dropStaging(this.#environment.disk);
+    this.#history.finish(boundary, completed);
   }
 
-  /** Drops the epochs before a base. The catalog has recorded the base already: after a crash the epochs stay, unused. */
+  /** Drops the history before a base that the catalog has recorded. */
   forgetBefore(boundary: EpochNumber): void {
-    const retired = this.#epochs.filter((epoch) => epoch.number < boundary && epoch !== this.#current);
-    this.#epochs = this.#epochs.filter((epoch) => !retired.includes(epoch));
-    for (const cut of this.#cuts) cut.rebase(boundary);
-    for (const epoch of retired) epoch.remove(this.#environment.disk);
+    this.#history.forgetBefore(boundary);
   }
 
   /** Fetches what is still only in the snapshot, in the background; resolves when all is local and durable. */
@@ -412,14 +326,13 @@ export class LocalVolume {
     if (this.#fault === undefined) {
       this.#unsynced = true;
       await this.flush();
-      await Promise.all(this.#epochs.flatMap((epoch) => [epoch.dirty.sync(), epoch.staging?.sync()]));
+      await this.#history.sync();
       this.#environment.disk.syncDirectory(this.#directory);
       // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
       this.#save({ clean: true });
     }
     this.#hydration?.close();
-    for (const epoch of this.#epochs) epoch.close();
-    this.#prepared?.close();
+    this.#history.close();
     this.#raw.close();
     this.#lock.close();
   }
@@ -445,13 +358,15 @@ export class LocalVolume {
         if (hydration.has(block)) continue;
         const whole = offset <= block * BLOCK_BYTES && end >= (block + 1) * BLOCK_BYTES;
         // A block that is overwritten whole need not be fetched, unless a cut wants its old bytes.
-        if (whole && !this.#cuts.some((cut) => cut.wants(block))) continue;
+        if (whole && !this.#history.wants(block)) continue;
         // After the wait everything is looked at anew: the gate may have closed, a cut may have been made.
         return hydration.fetch(this.#raw, asBlock(block)).then(() => this.#change(offset, length, apply));
       }
     }
     for (let block = first; block <= last; block += 1) {
-      this.#admit(block, Math.max(offset, block * BLOCK_BYTES), Math.min(end, (block + 1) * BLOCK_BYTES));
+      const from = Math.max(offset, block * BLOCK_BYTES);
+      const free = this.#history.admit(block, from, Math.min(end, (block + 1) * BLOCK_BYTES));
+      if (free && (hydration?.has(block) ?? true)) this.#passes.set(block);
     }
     this.#unsynced = true;
     apply();
@@ -459,91 +374,6 @@ export class LocalVolume {
     if (hydration !== undefined) {
       for (let block = first; block <= last; block += 1) if (!hydration.has(block)) hydration.mark(block);
     }
-  }
-
-  /**
-   * What must be in the files before bytes [from, to) of a block may change, in the order that a kill at any point
-   * forgives: old pages, dirty bit; then the caller writes the data. Staged but not overwritten: the saved page equals
-   * the volume's. Marked but not written: one block is compared for nothing.
-   */
-  #admit(block: number, from: number, to: number): void {
-    const cut = this.#newestCutWanting(block);
-    if (cut !== undefined) this.#stage(cut, from, to);
-    if (!this.#current.dirty.bits.get(block)) this.#current.dirty.set(block);
-    if (cut === undefined && (this.#hydration?.has(block) ?? true)) this.#passes.set(block);
-  }
-
-  /** Saves the pages in [from, to) that are not in a log since the cut. */
-  #stage(cut: Cut, from: number, to: number): void {
-    const epochs = this.#epochs.filter((epoch) => epoch.number >= cut.boundary);
-    const lastPage = Math.ceil(to / PAGE_BYTES);
-    let page = Math.floor(from / PAGE_BYTES);
-    while (page < lastPage) {
-      if (epochs.some((epoch) => epoch.staging?.pages.has(page))) {
-        page += 1;
-        continue;
-      }
-      let run = 1;
-      while (page + run < lastPage && !epochs.some((epoch) => epoch.staging?.pages.has(page + run))) run += 1;
-      try {
-        if (this.stagedBytes + run * PAGE_BYTES > this.#environment.stagingLimitBytes) {
-          this.#loseCuts(
-            `more than ${this.#environment.stagingLimitBytes} bytes of the volume were overwritten before they were stored`,
-          );
-          return;
-        }
-        this.#current.stagingLog(this.#environment.disk).save(this.#raw, page, run);
-      } catch (error) {
-        // The guest's write goes on; what gives way is the snapshot.
-        this.#loseCuts(`the old bytes of a block could not be saved: ${(error as Error).message}`);
-        return;
-      }
-      page += run;
-    }
-  }
-
-  #loseCuts(reason: string): void {
-    for (const cut of this.#cuts) {
-      if (cut.lost !== undefined) continue;
-      cut.lost = reason;
-      this.#environment.onCutLost(cut.boundary, reason);
-    }
-  }
-
-  /**
-   * The newest cut that wants the block decides: a page that is in a log since that cut is there for the older cuts
-   * too, whose readers look through all logs since theirs.
-   */
-  #newestCutWanting(block: number): Cut | undefined {
-    for (let index = this.#cuts.length - 1; index >= 0; index -= 1) {
-      if (this.#cuts[index].wants(block)) return this.#cuts[index];
-    }
-    return undefined;
-  }
-
-  #newCut(boundary: EpochNumber, sources: readonly Epoch[]): Cut {
-    // Untrusted history: until a base newer than that exists, every block may have to be compared.
-    const everything = this.#state.trustedFrom > 1 && sources[0]?.number === this.#state.trustedFrom;
-    return new Cut(boundary, sources, everything, this.#blocks);
-  }
-
-  #liveCut(boundary: EpochNumber): Cut {
-    const cut = this.#cuts.find((candidate) => candidate.boundary === boundary);
-    if (cut === undefined) throw new Error(`the volume has no cut in flight at ${boundary}`);
-    if (cut.lost !== undefined) throw new CutLostError(cut.lost);
-    return cut;
-  }
-
-  #nextWithData(from: number, boundary: EpochNumber): number {
-    const data = from < this.#blocks ? this.#raw.nextData(from * BLOCK_BYTES) : undefined;
-    const inFile = data === undefined ? -1 : Math.floor(data / BLOCK_BYTES);
-    const logs = this.#epochs.filter((epoch) => epoch.number >= boundary).flatMap((epoch) => epoch.staging ?? []);
-    const staged = nextSetInAny(
-      logs.map((log) => log.blocks),
-      from,
-    );
-    if (inFile === -1) return staged;
-    return staged === -1 ? inFile : Math.min(inFile, staged);
   }
 
   #isHole(offset: number, length: number): boolean {
@@ -602,20 +432,6 @@ export class VolumeLockedError extends Error {
   constructor(directory: string) {
     super(`${directory} is open in another process: two servers must not share a data directory`);
   }
-}
-
-/** The bytes of a cut are gone: its snapshot ends in `error`, with this message. */
-export class CutLostError extends Error {
-  override name = 'CutLostError';
-}
-
-function nextSetInAny(bitmaps: readonly PagedBitmap[], from: number): number {
-  let nearest = -1;
-  for (const bitmap of bitmaps) {
-    const found = bitmap.nextSet(from);
-    if (found !== -1 && (nearest === -1 || found < nearest)) nearest = found;
-  }
-  return nearest;
 }
 
 function requireSource(source: BlockSource | undefined, directory: string): BlockSource {

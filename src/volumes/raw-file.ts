@@ -1,7 +1,7 @@
 import type { Disk, DiskFile } from './disk.ts';
 
 /** A volume's bytes lie in files of at most this many: ext4's largest file is a little less than 16 TiB. */
-export const RAW_SEGMENT_BYTES = 8 * 1024 ** 4;
+const RAW_SEGMENT_BYTES = 8 * 1024 ** 4;
 const PAGE = 4096;
 const ZEROES = new Uint8Array(PAGE);
 

@@ -5,7 +5,7 @@ import { PageMap } from './page-map.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import type { RawFile } from './raw-file.ts';
 
-export const STAGING_HEADER_BYTES = 24;
+const STAGING_HEADER_BYTES = 24;
 const MAGIC = 0x47_54_43_43; // "CCTG", little-endian
 const LONGEST_RUN_PAGES = PAGES_PER_BLOCK;
 const scratch = Buffer.alloc(STAGING_HEADER_BYTES + LONGEST_RUN_PAGES * PAGE_BYTES);

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { EC2Client } from '@aws-sdk/client-ec2';
-import { AdminClient } from '../../src/cli/admin-client.ts';
+import { AdminClient } from '../../src/admin/admin-client.ts';
+import { readCredentials as readCredentialsFile } from '../../src/auth/credentials-file.ts';
 import { NbdClient } from '../../src/nbd/client.ts';
 import { temporaryDirectory } from './temporary-directory.ts';
 
@@ -77,10 +77,9 @@ export async function startTestServer(test: TestContext, options: ServerOptions 
   };
 }
 
+/** The administrator's key of a data directory. */
 export function readCredentials(dataDir: string): { accessKeyId: string; secretAccessKey: string } {
-  const text = readFileSync(`${dataDir}/credentials`, 'utf8');
-  const field = (name: string): string => new RegExp(`^${name} = (.+)$`, 'm').exec(text)?.[1] ?? '';
-  return { accessKeyId: field('aws_access_key_id'), secretAccessKey: field('aws_secret_access_key') };
+  return readCredentialsFile(`${dataDir}/credentials`);
 }
 
 async function readyLine(child: ChildProcess): Promise<string> {

@@ -1,0 +1,297 @@
+import { asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
+import { Cut } from './cut.ts';
+import type { Disk } from './disk.ts';
+import { Epoch } from './epoch.ts';
+import type { PagedBitmap } from './paged-bitmap.ts';
+import type { RawFile } from './raw-file.ts';
+
+/** A page run that differs between the volume's file and a cut: its bytes as of the cut are in a staging log. */
+export type StagedRun = { log: string; position: number; page: number; count: number };
+
+/** How a block's bytes as of a cut are put together, for a reader that has the files open itself. */
+export type BlockAsOfCut = { absent: boolean; unsettled: boolean; staged: StagedRun[] };
+
+/** What copy-before-write must not go beyond, and whom it tells when it would. */
+export type StagingBounds = {
+  /** It gives up the cuts, never the writes, past this many bytes of one volume's old pages. */
+  stagingLimitBytes: number;
+  /** Called when a cut's bytes can no longer be kept. */
+  onCutLost: (boundary: EpochNumber, reason: string) => void;
+};
+
+/**
+ * A volume's epochs and cuts: what was written since when, and the old bytes that a pending cut still needs. Everything
+ * here is synchronous, and happens between two turns of the event loop.
+ */
+export class CopyBeforeWrite {
+  readonly #disk: Disk;
+  readonly #directory: string;
+  readonly #blocks: number;
+  readonly #raw: RawFile;
+  readonly #bounds: StagingBounds;
+  readonly #trustedFrom: EpochNumber;
+  #epochs: Epoch[];
+  #current: Epoch;
+  #prepared: Epoch | undefined;
+  #cuts: Cut[] = [];
+
+  /**
+   * @param epochs all that there are, oldest first; at least one
+   * @param trustedFrom dirty bits of epochs before this one cannot be believed
+   */
+  constructor(
+    disk: Disk,
+    directory: string,
+    blocks: number,
+    raw: RawFile,
+    bounds: StagingBounds,
+    epochs: Epoch[],
+    trustedFrom: EpochNumber,
+  ) {
+    this.#disk = disk;
+    this.#directory = directory;
+    this.#blocks = blocks;
+    this.#raw = raw;
+    this.#bounds = bounds;
+    this.#trustedFrom = trustedFrom;
+    this.#epochs = epochs;
+    this.#current = epochs[epochs.length - 1];
+  }
+
+  /** Old pages kept, in bytes. */
+  get stagedBytes(): number {
+    let bytes = 0;
+    for (const epoch of this.#epochs) bytes += epoch.staging?.bytes ?? 0;
+    return bytes;
+  }
+
+  /** Makes the files of the next epoch, so that the cut itself makes none. */
+  prepare(): void {
+    this.#prepared ??= Epoch.create(this.#disk, this.#directory, asEpoch(this.#current.number + 1), this.#blocks);
+  }
+
+  /**
+   * The cut: a new epoch begins. Moves no data and costs the same whatever the size.
+   * @returns the boundary by which the snapshot pipeline knows the cut
+   */
+  cut(): EpochNumber {
+    const next = this.#prepared;
+    if (next === undefined) throw new Error('a cut needs the files of its epoch: prepare first');
+    this.#prepared = undefined;
+    this.#cuts.push(this.#newCut(next.number, this.#epochs));
+    this.#epochs = [...this.#epochs, next];
+    this.#current = next;
+    return next.number;
+  }
+
+  /** Takes up a cut again that was pending when the process ended. @returns why not, where it cannot be had */
+  resume(boundary: EpochNumber): string | undefined {
+    if (this.#cuts.some((cut) => cut.boundary === boundary)) return undefined;
+    if (boundary <= this.#trustedFrom && this.#trustedFrom > 1) {
+      return 'The machine lost power before the snapshot was complete, and the bytes of its instant with it.';
+    }
+    if (!this.#epochs.some((epoch) => epoch.number >= boundary)) return 'The volume has no record of the cut.';
+    const sources = this.#epochs.filter((epoch) => epoch.number < boundary);
+    this.#cuts.push(this.#newCut(boundary, sources));
+    this.#cuts.sort((a, b) => a.boundary - b.boundary);
+    return undefined;
+  }
+
+  /**
+   * The blocks that may differ between the cut and its base, ascending from `from`, at most `most`.
+   * @param since the base's boundary (1 for a volume's beginning)
+   * @returns `compareAll` when the dirty bits since then cannot be trusted: then the blocks are all that hold data, and
+   *   the caller must also look at each block that the base has
+   */
+  changedBlocks(
+    boundary: EpochNumber,
+    since: EpochNumber,
+    from: number,
+    most: number,
+  ): { blocks: number[]; compareAll: boolean } {
+    const cut = this.#liveCut(boundary);
+    const compareAll = since < this.#trustedFrom;
+    const epochs = this.#epochs.filter((epoch) => epoch.number >= since && epoch.number < boundary);
+    const next = compareAll
+      ? (at: number) => this.#nextWithData(at, cut.boundary)
+      : (at: number) =>
+          nextSetInAny(
+            epochs.map((epoch) => epoch.dirty.bits),
+            at,
+          );
+    const blocks: number[] = [];
+    for (let at = next(from); at !== -1 && blocks.length < most; at = next(at + 1)) blocks.push(at);
+    return { blocks, compareAll };
+  }
+
+  /**
+   * Where the cut's bytes of a block differ from the volume's file. To be asked *after* the file was read: a page that
+   * was overwritten in between was staged before, so that it is in the answer.
+   */
+  stagedRuns(boundary: EpochNumber, block: number): StagedRun[] {
+    this.#liveCut(boundary);
+    const staged: StagedRun[] = [];
+    const logs = this.#epochs.filter((epoch) => epoch.number >= boundary).flatMap((epoch) => epoch.staging ?? []);
+    const touched = logs.filter((log) => log.blocks.get(block));
+    if (touched.length > 0) {
+      const first = block * PAGES_PER_BLOCK;
+      for (let page = first; page < first + PAGES_PER_BLOCK; page += 1) {
+        // The oldest log that has the page: it was saved at the first overwrite after the cut.
+        for (const log of touched) {
+          const position = log.pages.get(page);
+          if (position === undefined) continue;
+          const last = staged.at(-1);
+          if (
+            last?.log === log.path &&
+            last.page + last.count === page &&
+            last.position + last.count * PAGE_BYTES === position
+          ) {
+            last.count += 1;
+          } else {
+            staged.push({ log: log.path, position, page, count: 1 });
+          }
+          break;
+        }
+      }
+    }
+    return staged;
+  }
+
+  /** The block is safe elsewhere (stored, and in the journal): the guest may overwrite it freely. */
+  captured(boundary: EpochNumber, block: number): void {
+    this.#cuts.find((cut) => cut.boundary === boundary)?.captured(block);
+  }
+
+  /**
+   * The cut is over. @param completed its snapshot is now the volume's base: older epochs are no longer needed. Else
+   * what it owed passes to the next cut, by the epochs that stay.
+   */
+  finish(boundary: EpochNumber, completed: boolean): void {
+    this.#cuts = this.#cuts.filter((cut) => cut.boundary !== boundary);
+    if (completed) this.forgetBefore(boundary);
+    const oldest = this.#cuts[0]?.boundary ?? Number.POSITIVE_INFINITY;
+    for (const epoch of this.#epochs) if (epoch.number < oldest) epoch.dropStaging(this.#disk);
+  }
+
+  /** Drops the epochs before a base. The catalog has recorded the base already: after a crash the epochs stay, unused. */
+  forgetBefore(boundary: EpochNumber): void {
+    const retired = this.#epochs.filter((epoch) => epoch.number < boundary && epoch !== this.#current);
+    this.#epochs = this.#epochs.filter((epoch) => !retired.includes(epoch));
+    for (const cut of this.#cuts) cut.rebase(boundary);
+    for (const epoch of retired) epoch.remove(this.#disk);
+  }
+
+  /**
+   * What must be in the files before bytes [from, to) of a block may change, in the order that a kill at any point
+   * forgives: old pages, dirty bit; then the caller writes the data. Staged but not overwritten: the saved page equals
+   * the volume's. Marked but not written: one block is compared for nothing.
+   * @returns whether later writes to the block need not ask again, until the next cut
+   */
+  admit(block: number, from: number, to: number): boolean {
+    const cut = this.#newestCutWanting(block);
+    if (cut !== undefined) this.#stage(cut, from, to);
+    if (!this.#current.dirty.bits.get(block)) this.#current.dirty.set(block);
+    return cut === undefined;
+  }
+
+  /** Whether any cut must keep the block as it was. */
+  wants(block: number): boolean {
+    return this.#newestCutWanting(block) !== undefined;
+  }
+
+  async sync(): Promise<void> {
+    await Promise.all(this.#epochs.flatMap((epoch) => [epoch.dirty.sync(), epoch.staging?.sync()]));
+  }
+
+  close(): void {
+    for (const epoch of this.#epochs) epoch.close();
+    this.#prepared?.close();
+  }
+
+  /** Saves the pages in [from, to) that are not in a log since the cut. */
+  #stage(cut: Cut, from: number, to: number): void {
+    const epochs = this.#epochs.filter((epoch) => epoch.number >= cut.boundary);
+    const lastPage = Math.ceil(to / PAGE_BYTES);
+    let page = Math.floor(from / PAGE_BYTES);
+    while (page < lastPage) {
+      if (epochs.some((epoch) => epoch.staging?.pages.has(page))) {
+        page += 1;
+        continue;
+      }
+      let run = 1;
+      while (page + run < lastPage && !epochs.some((epoch) => epoch.staging?.pages.has(page + run))) run += 1;
+      try {
+        if (this.stagedBytes + run * PAGE_BYTES > this.#bounds.stagingLimitBytes) {
+          this.#loseCuts(
+            `more than ${this.#bounds.stagingLimitBytes} bytes of the volume were overwritten before they were stored`,
+          );
+          return;
+        }
+        this.#current.stagingLog(this.#disk).save(this.#raw, page, run);
+      } catch (error) {
+        // The guest's write goes on; what gives way is the snapshot.
+        this.#loseCuts(`the old bytes of a block could not be saved: ${(error as Error).message}`);
+        return;
+      }
+      page += run;
+    }
+  }
+
+  #loseCuts(reason: string): void {
+    for (const cut of this.#cuts) {
+      if (cut.lost !== undefined) continue;
+      cut.lost = reason;
+      this.#bounds.onCutLost(cut.boundary, reason);
+    }
+  }
+
+  /**
+   * The newest cut that wants the block decides: a page that is in a log since that cut is there for the older cuts
+   * too, whose readers look through all logs since theirs.
+   */
+  #newestCutWanting(block: number): Cut | undefined {
+    for (let index = this.#cuts.length - 1; index >= 0; index -= 1) {
+      if (this.#cuts[index].wants(block)) return this.#cuts[index];
+    }
+    return undefined;
+  }
+
+  #newCut(boundary: EpochNumber, sources: readonly Epoch[]): Cut {
+    // Untrusted history: until a base newer than that exists, every block may have to be compared.
+    const everything = this.#trustedFrom > 1 && sources[0]?.number === this.#trustedFrom;
+    return new Cut(boundary, sources, everything, this.#blocks);
+  }
+
+  #liveCut(boundary: EpochNumber): Cut {
+    const cut = this.#cuts.find((candidate) => candidate.boundary === boundary);
+    if (cut === undefined) throw new Error(`the volume has no cut in flight at ${boundary}`);
+    if (cut.lost !== undefined) throw new CutLostError(cut.lost);
+    return cut;
+  }
+
+  #nextWithData(from: number, boundary: EpochNumber): number {
+    const data = from < this.#blocks ? this.#raw.nextData(from * BLOCK_BYTES) : undefined;
+    const inFile = data === undefined ? -1 : Math.floor(data / BLOCK_BYTES);
+    const logs = this.#epochs.filter((epoch) => epoch.number >= boundary).flatMap((epoch) => epoch.staging ?? []);
+    const staged = nextSetInAny(
+      logs.map((log) => log.blocks),
+      from,
+    );
+    if (inFile === -1) return staged;
+    return staged === -1 ? inFile : Math.min(inFile, staged);
+  }
+}
+
+/** The bytes of a cut are gone: its snapshot ends in `error`, with this message. */
+export class CutLostError extends Error {
+  override name = 'CutLostError';
+}
+
+function nextSetInAny(bitmaps: readonly PagedBitmap[], from: number): number {
+  let nearest = -1;
+  for (const bitmap of bitmaps) {
+    const found = bitmap.nextSet(from);
+    if (found !== -1 && (nearest === -1 || found < nearest)) nearest = found;
+  }
+  return nearest;
+}
