@@ -1,10 +1,9 @@
 import { Command, Option } from 'commander';
 import { readVersion } from '../server/version.ts';
-import { demo } from './demo.ts';
-import { exportSnapshot, importFile } from './images.ts';
-import { inspect } from './inspect.ts';
-import { restore, sets, status, volumes } from './reports.ts';
-import { serve } from './serve.ts';
+
+// Each verb is loaded when it is asked for: help must not wait for the AWS SDK.
+const reports = () => import('./reports.ts');
+const images = () => import('./images.ts');
 
 const program = new Command('cleancut')
   .description('Crash-consistent snapshots of all the volumes of an instance, at one instant, kept in S3.')
@@ -29,7 +28,7 @@ program
   .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error', 'silent']))
   .option('--config <file>', 'settings as JSON: { "dataDir": "/srv/cleancut", … }')
   .addHelpText('after', '\nEach setting is also read from the environment: CLEANCUT_DATA_DIR, CLEANCUT_PORT, …')
-  .action(serve);
+  .action(async (flags) => (await import('./serve.ts')).serve(flags));
 
 const DATA_DIR = ['--data-dir <dir>', 'of the server to ask (default: ./cleancut-data)'] as const;
 const JSON_FLAG = ['--json', 'print JSON instead of a table'] as const;
@@ -40,19 +39,19 @@ program
   .description('how the server is')
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(status);
+  .action(async (flags) => (await reports()).status(flags));
 program
   .command('volumes')
   .description('the volumes, who uses them, and what is kept for pending snapshots')
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(volumes);
+  .action(async (flags) => (await reports()).volumes(flags));
 program
   .command('sets')
   .description('the snapshots, by the sets in which they were cut')
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(sets);
+  .action(async (flags) => (await reports()).sets(flags));
 program
   .command('restore')
   .description('make a new instance with the whole set attached, usable at once')
@@ -60,7 +59,7 @@ program
   .option('--zone <name>', 'where the instance is to be (default: the first zone)')
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(restore);
+  .action(async (setId, flags) => (await reports()).restore(setId, flags));
 program
   .command('export')
   .description('write a snapshot into a sparse raw file; needs the object store, and no server')
@@ -69,7 +68,7 @@ program
   .option(...STORE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(exportSnapshot);
+  .action(async (snapshotId, file, flags) => (await images()).exportSnapshot(snapshotId, file, flags));
 program
   .command('import')
   .description('make a snapshot of a raw file')
@@ -78,7 +77,7 @@ program
   .option(...STORE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(importFile);
+  .action(async (file, flags) => (await images()).importFile(file, flags));
 program
   .command('inspect')
   .description(
@@ -88,8 +87,11 @@ program
   .option(...STORE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(inspect);
-program.command('demo').description('see the main job done, and proven, in under a minute').action(demo);
+  .action(async (target, flags) => (await import('./inspect.ts')).inspect(target, flags));
+program
+  .command('demo')
+  .description('see the main job done, and proven, in under a minute')
+  .action(async () => (await import('./demo.ts')).demo());
 
 try {
   await program.parseAsync();

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
+import { mountExport } from '../support/mounted-volume.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool, without, withoutMounts } from '../support/tools.ts';
@@ -153,38 +153,3 @@ test('a real ext4, through nbdfuse and a loop device, survives a snapshot and a 
     await tool('umount', [`${directory}/restored`]);
   }
 });
-
-async function mountExport(
-  directory: string,
-  name: string,
-  target: string,
-  format: boolean,
-): Promise<{ path: string; unmount: () => Promise<void> }> {
-  const fuse = `${directory}/${name}.nbd`;
-  const path = `${directory}/${name}`;
-  mkdirSync(fuse);
-  mkdirSync(path);
-  const nbdfuse = spawn('nbdfuse', [fuse, target], { stdio: 'ignore' });
-  while (spawnMissing(fuse)) await new Promise((resolve) => setTimeout(resolve, 30));
-  const loop = (await tool('losetup', ['--find', '--show', `${fuse}/nbd`])).trim();
-  if (format) await tool('mkfs.ext4', ['-q', loop]);
-  await tool('mount', [loop, path]);
-  return {
-    path,
-    async unmount() {
-      await tool('umount', [path]);
-      await tool('losetup', ['-d', loop]);
-      const exited = new Promise((resolve) => nbdfuse.once('exit', resolve));
-      await tool('fusermount3', ['-u', fuse]);
-      await exited;
-    },
-  };
-}
-
-function spawnMissing(fuse: string): boolean {
-  try {
-    return readFileSync('/proc/mounts', 'utf8').includes(fuse) === false;
-  } catch {
-    return true;
-  }
-}
