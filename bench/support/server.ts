@@ -1,0 +1,80 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { CreateSnapshotsCommand, DescribeSnapshotsCommand, EC2Client, RunInstancesCommand } from '@aws-sdk/client-ec2';
+import { readCredentials } from '../../src/auth/credentials-file.ts';
+import { EMPTY_IMAGE_ID } from '../../src/catalog/seed-image.ts';
+
+const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
+
+export type BenchServer = {
+  directory: string;
+  nbdSocket: string;
+  ec2: EC2Client;
+  /** @returns the instance's id and its data volumes' */
+  launch: (sizesGiB: readonly number[]) => Promise<{ instanceId: string; volumes: string[] }>;
+  createSnapshots: (instanceId: string) => Promise<string[]>;
+  waitFor: (snapshotIds: string[]) => Promise<void>;
+  stop: () => Promise<void>;
+};
+
+/** A cleancut server as it comes, in a directory that goes with it. */
+export async function startBenchServer(): Promise<BenchServer> {
+  const directory = mkdtempSync(path.join(tmpdir(), 'cleancut-bench-'));
+  const child = spawn(
+    process.execPath,
+    [CLEANCUT, 'serve', '--data-dir', directory, '--port', '0', '--log-level', 'error'],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  const apiUrl = /api=(\S+)/.exec(await readyLine(child))?.[1] ?? '';
+  const credentials = readCredentials(`${directory}/credentials`);
+  const ec2 = new EC2Client({ region: 'us-east-1', endpoint: apiUrl, credentials });
+  return {
+    directory,
+    nbdSocket: `${directory}/nbd.sock`,
+    ec2,
+    async launch(sizesGiB) {
+      const devices = sizesGiB.map((VolumeSize, index) => ({
+        DeviceName: `/dev/sd${String.fromCharCode(98 + Math.floor(index / 26))}${String.fromCharCode(97 + (index % 26))}`,
+        Ebs: { VolumeSize, VolumeType: 'gp3' as const },
+      }));
+      const answer = await ec2.send(
+        new RunInstancesCommand({ ImageId: EMPTY_IMAGE_ID, MinCount: 1, MaxCount: 1, BlockDeviceMappings: devices }),
+      );
+      const instance = answer.Instances?.[0];
+      const data = (instance?.BlockDeviceMappings ?? []).filter((mapping) => mapping.DeviceName !== '/dev/xvda');
+      return { instanceId: instance?.InstanceId ?? '', volumes: data.map((mapping) => mapping.Ebs?.VolumeId ?? '') };
+    },
+    async createSnapshots(InstanceId) {
+      const answer = await ec2.send(
+        new CreateSnapshotsCommand({ InstanceSpecification: { InstanceId, ExcludeBootVolume: true } }),
+      );
+      return (answer.Snapshots ?? []).map((snapshot) => snapshot.SnapshotId ?? '');
+    },
+    async waitFor(SnapshotIds) {
+      for (;;) {
+        const { Snapshots = [] } = await ec2.send(new DescribeSnapshotsCommand({ SnapshotIds }));
+        if (Snapshots.every((snapshot) => snapshot.State === 'completed')) return;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    },
+    async stop() {
+      ec2.destroy();
+      const exited = once(child, 'exit');
+      child.kill('SIGTERM');
+      await exited;
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+async function readyLine(child: ChildProcess): Promise<string> {
+  if (child.stdout === null) throw new Error('the server has no stdout');
+  for await (const line of createInterface(child.stdout)) if (line.startsWith('cleancut ready')) return line;
+  throw new Error('the server ended before it was ready');
+}
