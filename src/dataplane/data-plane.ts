@@ -45,6 +45,8 @@ type WorkerSlot = {
 };
 
 const RESTART_PAUSE_MILLISECONDS = 200;
+/** Opening volumes and making files may take this many times the hold's deadline: no write waits for it. */
+const PREPARATION_SHARE = 10;
 
 /**
  * The processes that hold the volumes, seen from the server: the one port through which everything else reaches live
@@ -183,33 +185,47 @@ export class DataPlane {
       volumeIds: volumes.map((volume) => volume.volumeId),
     }));
     const token = `cut-${this.#nextToken++}`;
-    const preparations = await Promise.allSettled(
-      groups.map(({ worker, volumes }) => worker.call('prepareCut', { volumes })),
-    );
-    const prepared = groups.filter((_, index) => preparations[index].status === 'fulfilled');
+    const preparations = groups.map(({ worker, volumes }) => worker.call('prepareCut', { volumes }));
     try {
-      for (const preparation of preparations) if (preparation.status === 'rejected') throw preparation.reason;
+      await withDeadline(deadlineMilliseconds * PREPARATION_SHARE, 'the preparation', Promise.all(preparations));
       const begun = performance.now();
-      await withDeadline(
-        deadlineMilliseconds,
-        Promise.all(
-          groups.map(({ worker, volumeIds }) => worker.call('hold', { token, volumeIds, deadlineMilliseconds })),
-        ),
+      const holds = groups.map(({ worker, volumeIds }) =>
+        worker.call('hold', { token, volumeIds, deadlineMilliseconds }),
       );
-      const results = await Promise.allSettled(groups.map(({ worker }) => worker.call('cut', { token })));
-      const holdMilliseconds = performance.now() - begun;
-      const cuts = results.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
-      const failure = results.find((result) => result.status === 'rejected');
-      if (failure !== undefined) {
-        await Promise.allSettled(cuts.map((cut) => this.finishCut(cut, false)));
-        throw failure.reason;
-      }
-      return { cuts, holdMilliseconds };
+      await withDeadline(deadlineMilliseconds, 'the hold', Promise.all(holds));
+      const cuts = await this.#cutHeld(groups, token, deadlineMilliseconds);
+      return { cuts, holdMilliseconds: performance.now() - begun };
     } catch (error) {
+      // A worker that is late gets this after what it is late with, and lets its writes go.
       for (const { worker } of groups) worker.tell('release', { token });
       throw new CutFailedError(`the volumes could not be cut at one instant: ${(error as Error).message}`);
     } finally {
-      for (const { worker, volumeIds } of prepared) worker.tell('endPreparation', { volumeIds });
+      for (const [index, { worker, volumeIds }] of groups.entries()) {
+        preparations[index].then(
+          () => worker.tell('endPreparation', { volumeIds }),
+          () => undefined,
+        );
+      }
+    }
+  }
+
+  /** All gates are closed: cut. If any worker cannot, or not in time, what the others cut is given up. */
+  async #cutHeld(
+    groups: readonly { worker: RpcPeer<WorkerMethods> }[],
+    token: string,
+    deadlineMilliseconds: number,
+  ): Promise<CutVolume[]> {
+    const cutting = groups.map(({ worker }) => worker.call('cut', { token }));
+    try {
+      return (await withDeadline(deadlineMilliseconds, 'the cut', Promise.all(cutting))).flat();
+    } catch (error) {
+      for (const made of cutting) {
+        made.then(
+          (cuts) => Promise.allSettled(cuts.map((cut) => this.finishCut(cut, false))),
+          () => undefined,
+        );
+      }
+      throw error;
     }
   }
 
@@ -288,8 +304,8 @@ export class DataPlane {
   }
 }
 
-function withDeadline<Answer>(milliseconds: number, work: Promise<Answer>): Promise<Answer> {
+function withDeadline<Answer>(milliseconds: number, what: string, work: Promise<Answer>): Promise<Answer> {
   const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`the hold took longer than ${milliseconds} ms`)), milliseconds);
+  const timer = setTimeout(() => late.reject(new Error(`${what} took longer than ${milliseconds} ms`)), milliseconds);
   return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
 }

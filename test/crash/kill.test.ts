@@ -194,10 +194,11 @@ test('one snapshot of a set that fails takes the whole set with it, and says why
   });
   const instance = await launchInstance(server.ec2, [1, 1]);
   const client = await server.connect(instance.volumes[0]);
-  await client.write(0, randomBytes(8 * MIB));
+  // More than an upload holds in memory while the store does not answer: the end is still unread when it is overwritten.
+  for (let at = 0; at < 160 * MIB; at += 16 * MIB) await client.write(at, randomBytes(16 * MIB));
   await s3.stop();
   const snapshots = await createSnapshots(server.ec2, instance.instanceId);
-  await client.write(0, randomBytes(8 * MIB));
+  await client.write(144 * MIB, randomBytes(16 * MIB));
   await s3.start();
   const failed = await ended(server.ec2, snapshots);
   assert.deepEqual(

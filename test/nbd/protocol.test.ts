@@ -212,6 +212,8 @@ test('bad requests are answered as the spec says, and the connection goes on', a
     ask();
     assert.equal(await wire.error(), expected, what);
   }
+  wire.request(COMMAND.CACHE, 0n, 1_048_576);
+  assert.equal(await wire.error(), 0);
   // In step still: a write in pieces, then a read.
   const bytes = randomBytes(70_000);
   wire.request(COMMAND.WRITE, 1000n, bytes.length, 1);

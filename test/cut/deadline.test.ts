@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
+import { newId } from '../../src/types/ids.ts';
+import { PAGE_BYTES } from '../../src/types/units.ts';
+import { LocalEngine } from '../../src/volumes/local-engine.ts';
+import { NodeDisk } from '../../src/volumes/node-disk.ts';
+import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { startTestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+test('past the deadline of a hold everything goes on, and the cut can no longer be made', async (t) => {
+  let expire = (): void => undefined;
+  const engine = new LocalEngine({
+    disk: new NodeDisk(),
+    directory: temporaryDirectory(t),
+    bootId: 'boot',
+    stagingLimitBytes: 1 << 30,
+    onCutLost: () => undefined,
+    startTimer: (_, run) => {
+      expire = run;
+      return () => undefined;
+    },
+  });
+  const ids = [newId('vol'), newId('vol')];
+  const volumes = ids.map((volumeId) => {
+    engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false });
+    return engine.open(volumeId, undefined);
+  });
+  engine.prepareCut(ids);
+  await engine.hold('token', ids, 100);
+  let written = 0;
+  const writes = volumes.map((volume) =>
+    Promise.resolve(volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0)).then(() => {
+      written += 1;
+    }),
+  );
+  await new Promise(setImmediate);
+  assert.equal(written, 0);
+  expire();
+  await Promise.all(writes);
+  assert.throws(() => engine.cut('token'), /deadline/);
+  await engine.closeAll();
+});
+
+test('a worker that does not answer in time: no snapshot comes to be, the other volumes go on, and the next call works', async (t) => {
+  const server = await startTestServer(t, { flags: ['--hold-deadline-ms', '100'] });
+  const instance = await launchInstance(server.ec2, [1, 1, 1, 1]);
+  const clients = await Promise.all(instance.volumes.map((volume) => server.connect(volume)));
+  for (const client of clients) await client.write(0, Buffer.alloc(4096, 1));
+  const [stuck] = workersOf(server.process.pid ?? 0);
+  process.kill(stuck, 'SIGSTOP');
+  const failure = await createSnapshots(server.ec2, instance.instanceId).catch((error: Error) => error);
+  assert.ok(failure instanceof Error);
+  assert.match(
+    failure.message,
+    /No snapshot was created: the volumes could not be cut at one instant: .* took longer than/,
+  );
+  // Two of the four volumes belong to the worker that is well: they take writes.
+  const writes = clients.map((client) => client.write(8192, Buffer.alloc(4096, 2)));
+  const done = await Promise.all(
+    writes.map((write) => Promise.race([write.then(() => true), pause(300).then(() => false)])),
+  );
+  assert.equal(done.filter(Boolean).length, 2);
+  assert.deepEqual((await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots, []);
+  process.kill(stuck, 'SIGCONT');
+  await Promise.all(writes);
+  const snapshots = await ended(server.ec2, await createSnapshots(server.ec2, instance.instanceId));
+  assert.ok(snapshots.every((snapshot) => snapshot.State === 'completed'));
+  for (const client of clients) await client.close();
+});
+
+function workersOf(server: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+        return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === server;
+      } catch {
+        return false;
+      }
+    });
+}
+
+function pause(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
