@@ -18,7 +18,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   dataplane: ['types', 'objects', 'volumes', 'snapshots', 'nbd'],
   lifecycle: ['types', 'objects', 'catalog', 'snapshots', 'dataplane'],
   api: ['types', 'objects', 'catalog', 'snapshots', 'dataplane', 'lifecycle', 'wire'],
-  admin: ['types', 'catalog', 'api', 'wire'],
+  admin: ['types', 'catalog', 'auth', 'api', 'wire'],
   server: ['types', 'objects', 'volumes', 'catalog', 'auth', 'nbd', 'dataplane', 'lifecycle', 'api', 'admin', 'wire'],
   demo: ['types', 'catalog', 'auth', 'nbd', 'admin', 'server'],
   cli: ['types', 'objects', 'volumes', 'snapshots', 'auth', 'admin', 'server', 'demo'],

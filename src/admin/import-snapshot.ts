@@ -1,7 +1,8 @@
 import { z } from 'zod';
+import { insertSet, NO_VOLUME } from '../api/snapshots/new-set.ts';
 import { checkDescription } from '../api/snapshots/snapshot-rules.ts';
 import { DEFAULT_VOLUME_TYPE } from '../api/volumes/volume-types.ts';
-import { knownId, newId, parseId } from '../types/ids.ts';
+import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { ApiError } from '../wire/api-error.ts';
 import { verb } from './verb.ts';
@@ -20,48 +21,25 @@ export const beginImport = verb(Begin, async (input, call) => {
   const description = checkDescription(input.description);
   call.permit();
   const { catalog, now } = call.services;
-  const { accountId } = call.caller;
-  const snapshotId = newId('snap');
-  const setId = newId('set');
-  const startedAt = now().toISOString();
-  await catalog.transaction().execute(async (transaction) => {
-    await transaction
-      .insertInto('snapshot_sets')
-      .values({
-        set_id: setId,
-        account_id: accountId,
-        instance_id: null,
-        description,
-        started_at: startedAt,
-        hold_milliseconds: 0,
-        state: 'pending',
-      })
-      .execute();
-    await transaction
-      .insertInto('snapshots')
-      .values({
-        snapshot_id: snapshotId,
-        account_id: accountId,
-        set_id: setId,
-        // As EC2 shows snapshots that no volume of the account was the source of.
-        volume_id: knownId('vol', 'vol-ffffffff'),
-        device_name: null,
-        is_root: 0,
-        volume_type: DEFAULT_VOLUME_TYPE,
-        size_gib: input.sizeGiB,
-        description,
-        started_at: startedAt,
-        completed_at: null,
-        state: 'pending',
-        state_message: '',
-        boundary: null,
-        root: null,
-        data_blocks: 0,
-        stored_bytes: 0,
-      })
-      .execute();
-  });
-  return { snapshotId };
+  const { snapshotIds } = await catalog.transaction().execute((transaction) =>
+    insertSet(transaction, call, {
+      instanceId: null,
+      description,
+      startedAt: now(),
+      holdMilliseconds: 0,
+      snapshots: [
+        {
+          volumeId: NO_VOLUME,
+          volumeType: DEFAULT_VOLUME_TYPE,
+          sizeGiB: input.sizeGiB,
+          device: undefined,
+          tags: new Map(),
+          bytes: undefined,
+        },
+      ],
+    }),
+  );
+  return { snapshotId: snapshotIds[0] };
 });
 
 /** All bytes of an import are stored. */

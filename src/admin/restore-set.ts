@@ -22,15 +22,16 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
   if (setId === undefined)
     throw new ApiError('InvalidSetID.Malformed', `Invalid id: "${input.setId}" (expecting "set-...")`);
   call.permit();
-  const { catalog, place } = call.services;
-  const zone = input.zone ?? place.zones[0];
-  if (!place.zones.includes(zone))
-    throw new ApiError('InvalidParameterValue', `zone '${zone}' is not one of ${place.zones.join(', ')}`);
+  const { catalog } = call.services;
+  const zone = input.zone ?? call.zones[0];
+  if (!call.zones.includes(zone))
+    throw new ApiError('InvalidParameterValue', `zone '${zone}' is not one of ${call.zones.join(', ')}`);
   const snapshots = await catalog
     .selectFrom('snapshots')
     .selectAll()
     .where('set_id', '=', setId)
     .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
     .orderBy('device_name')
     .execute();
   if (snapshots.length === 0) throw new ApiError('InvalidSet.NotFound', `The set '${setId}' does not exist.`);

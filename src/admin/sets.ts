@@ -32,12 +32,14 @@ export const sets = verb(NOTHING, async (_, call): Promise<{ sets: SetReport[] }
     .selectFrom('snapshot_sets')
     .selectAll()
     .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
     .orderBy('started_at')
     .execute();
   const snapshots = await catalog
     .selectFrom('snapshots')
     .selectAll()
     .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
     .orderBy('device_name')
     .execute();
   const bySet = Map.groupBy(snapshots, (snapshot) => snapshot.set_id);

@@ -11,13 +11,14 @@ export const status = verb(NOTHING, async (_, call) => {
       .selectFrom(table)
       .select(['state', count<number>('state').as('number')])
       .where('account_id', '=', call.caller.accountId)
+      .where('region', '=', call.region)
       .groupBy('state')
       .execute();
     return Object.fromEntries(rows.map((row) => [row.state, Number(row.number)]));
   };
   return {
     objectStore: call.services.store.url,
-    region: call.services.place.region,
+    region: call.region,
     instances: await states('instances'),
     volumes: await states('volumes'),
     snapshots: await states('snapshots'),

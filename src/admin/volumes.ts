@@ -32,6 +32,7 @@ export const volumes = verb(NOTHING, async (_, call): Promise<{ volumes: VolumeR
       'attachments.device_name',
     ])
     .where('volumes.account_id', '=', call.caller.accountId)
+    .where('volumes.region', '=', call.region)
     .orderBy('volumes.volume_id')
     .execute();
   const reports = rows.map((row) => {

@@ -79,6 +79,18 @@ export const errors = {
     new ApiError('IncorrectState', `The snapshot '${id}' is in the '${state}' state; it must be completed.`),
   snapshotInUse: (id: string, image: string) =>
     new ApiError('InvalidSnapshot.InUse', `The snapshot ${id} is currently in use by ${image}`),
+  tooManyPending: (volume: string, most: number) =>
+    new ApiError(
+      'ConcurrentSnapshotLimitExceeded',
+      `Maximum allowed in-progress snapshots for a single volume exceeded. Volume ${volume} has ${most} already.`,
+    ),
+  snapshotsTooOften: (volume: string, seconds: number) =>
+    new ApiError(
+      'SnapshotCreationPerVolumeRateExceeded',
+      `The maximum per volume CreateSnapshot request rate has been exceeded. Use an increasing or variable sleep interval between requests. Volume ${volume} had a snapshot less than ${seconds} s ago.`,
+    ),
+  snapshotLimit: (most: number) =>
+    new ApiError('SnapshotLimitExceeded', `You have reached your limit of ${most} snapshots.`),
   cutFailed: (message: string) => new ApiError('InternalError', `No snapshot was created: ${message}`, 500),
 
   malformedImage: (id: string) => new ApiError('InvalidAMIID.Malformed', `Invalid id: "${id}" (expecting "ami-...")`),

@@ -5,8 +5,16 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import type { AccountId } from '../types/ids.ts';
 import { errors } from './errors.ts';
 
-/** Where this endpoint says it is. */
-export type Place = { region: string; zones: readonly string[] };
+/** The regions that this endpoint says it is, with the zones of each; the first is the default. */
+export type Regions = ReadonlyMap<string, readonly string[]>;
+
+/** Limits that AWS enforces; 0 switches one off. */
+export type Limits = {
+  /** Seconds between two snapshots of one volume. */
+  snapshotGapSeconds: number;
+  pendingSnapshotsPerVolume: number;
+  snapshotsPerAccount: number;
+};
 
 /** What the operations work on. */
 export type Services = {
@@ -14,7 +22,10 @@ export type Services = {
   dataPlane: DataPlane;
   lifecycle: Lifecycle;
   store: ObjectStore;
-  place: Place;
+  regions: Regions;
+  limits: Limits;
+  /** The account whose administrator runs this server. */
+  operatorAccount: AccountId;
   now: () => Date;
   log: (level: 'info' | 'warn' | 'error', message: string) => void;
   /** How long writes may be held for a cut. */
@@ -22,7 +33,7 @@ export type Services = {
 };
 
 /** Who asks. */
-export type Caller = { accountId: AccountId; userName: string; accessKeyId: string };
+export type Caller = { accountId: AccountId; userName: string; accessKeyId: string; region: string };
 
 /** One request to one operation. */
 export class Call {
@@ -37,6 +48,15 @@ export class Call {
     this.caller = caller;
     this.requestId = requestId;
     this.#dryRun = dryRun;
+  }
+
+  /** The region that the request was made to. */
+  get region(): string {
+    return this.caller.region;
+  }
+
+  get zones(): readonly string[] {
+    return this.services.regions.get(this.region) ?? [];
   }
 
   /**

@@ -7,9 +7,16 @@ import { terminateInstances } from './instances/terminate-instances.ts';
 import type { AnyOperation } from './operation.ts';
 import { describeAvailabilityZones } from './regions/describe-availability-zones.ts';
 import { describeRegions } from './regions/describe-regions.ts';
+import { copySnapshot } from './snapshots/copy-snapshot.ts';
+import { createSnapshot } from './snapshots/create-snapshot.ts';
 import { createSnapshots } from './snapshots/create-snapshots.ts';
 import { deleteSnapshot } from './snapshots/delete-snapshot.ts';
 import { describeSnapshots } from './snapshots/describe-snapshots.ts';
+import {
+  describeSnapshotAttribute,
+  modifySnapshotAttribute,
+  resetSnapshotAttribute,
+} from './snapshots/snapshot-attribute.ts';
 import { createTags } from './tags/create-tags.ts';
 import { deleteTags } from './tags/delete-tags.ts';
 import { describeTags } from './tags/describe-tags.ts';
@@ -22,6 +29,8 @@ import { detachVolume } from './volumes/detach-volume.ts';
 /** Every operation of EC2's that is built, by the name under which it is called. */
 export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   AttachVolume: attachVolume,
+  CopySnapshot: copySnapshot,
+  CreateSnapshot: createSnapshot,
   CreateSnapshots: createSnapshots,
   CreateTags: createTags,
   CreateVolume: createVolume,
@@ -32,10 +41,13 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   DescribeImages: describeImages,
   DescribeInstances: describeInstances,
   DescribeRegions: describeRegions,
+  DescribeSnapshotAttribute: describeSnapshotAttribute,
   DescribeSnapshots: describeSnapshots,
   DescribeTags: describeTags,
   DescribeVolumes: describeVolumes,
   DetachVolume: detachVolume,
+  ModifySnapshotAttribute: modifySnapshotAttribute,
+  ResetSnapshotAttribute: resetSnapshotAttribute,
   RunInstances: runInstances,
   StartInstances: startInstances,
   StopInstances: stopInstances,

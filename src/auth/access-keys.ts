@@ -4,6 +4,9 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { AccessKeyRow } from '../catalog/schema.ts';
 import type { AccountId } from '../types/ids.ts';
 
+/** The first user of the default account. */
+export const ADMINISTRATOR = 'admin';
+
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 
 /** @returns undefined for a key that does not exist */
@@ -25,15 +28,10 @@ export async function ensureAdministrator(
     .selectFrom('access_keys')
     .selectAll()
     .where('account_id', '=', accountId)
-    .where('user_name', '=', 'admin')
+    .where('user_name', '=', ADMINISTRATOR)
     .executeTakeFirst();
   if (key === undefined) {
-    key = {
-      access_key_id: `AKIA${letters(16)}`,
-      secret_access_key: randomBytes(30).toString('base64'),
-      account_id: accountId,
-      user_name: 'admin',
-    };
+    key = newKey(accountId, ADMINISTRATOR);
     await catalog.insertInto('access_keys').values(key).execute();
   }
   if (!existsSync(credentialsFile)) {
@@ -58,4 +56,27 @@ export function userArn(key: Pick<AccessKeyRow, 'account_id' | 'user_name'>): st
 
 function letters(count: number): string {
   return Array.from(randomBytes(count), (byte) => ALPHABET[byte % ALPHABET.length]).join('');
+}
+
+/** Makes a user with an access key; its account comes to be by that. @throws when the account has a user of that name */
+export async function createUser(catalog: Catalog, accountId: AccountId, userName: string): Promise<AccessKeyRow> {
+  const found = await catalog
+    .selectFrom('access_keys')
+    .select('user_name')
+    .where('account_id', '=', accountId)
+    .where('user_name', '=', userName)
+    .executeTakeFirst();
+  if (found !== undefined) throw new Error(`account ${accountId} has a user '${userName}' already`);
+  const key = newKey(accountId, userName);
+  await catalog.insertInto('access_keys').values(key).execute();
+  return key;
+}
+
+function newKey(accountId: AccountId, userName: string): AccessKeyRow {
+  return {
+    access_key_id: `AKIA${letters(16)}`,
+    secret_access_key: randomBytes(30).toString('base64'),
+    account_id: accountId,
+    user_name: userName,
+  };
 }

@@ -15,6 +15,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .createTable('images')
         .addColumn('image_id', 'text', (c) => c.primaryKey())
         .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('name', 'text', (c) => c.notNull())
         .addColumn('description', 'text', (c) => c.notNull())
         .addColumn('root_device_name', 'text', (c) => c.notNull())
@@ -35,6 +36,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .createTable('instances')
         .addColumn('instance_id', 'text', (c) => c.primaryKey())
         .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('reservation_id', 'text', (c) => c.notNull())
         .addColumn('launch_index', 'integer', (c) => c.notNull())
         .addColumn('image_id', 'text', (c) => c.notNull())
@@ -52,6 +54,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .createTable('volumes')
         .addColumn('volume_id', 'text', (c) => c.primaryKey())
         .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('size_gib', 'integer', (c) => c.notNull())
         .addColumn('volume_type', 'text', (c) => c.notNull())
         .addColumn('iops', 'integer')
@@ -79,6 +82,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .createTable('snapshot_sets')
         .addColumn('set_id', 'text', (c) => c.primaryKey())
         .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('instance_id', 'text')
         .addColumn('description', 'text', (c) => c.notNull())
         .addColumn('started_at', 'text', (c) => c.notNull())
@@ -89,6 +93,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .createTable('snapshots')
         .addColumn('snapshot_id', 'text', (c) => c.primaryKey())
         .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('set_id', 'text', (c) => c.notNull().references('snapshot_sets.set_id'))
         .addColumn('volume_id', 'text', (c) => c.notNull())
         .addColumn('device_name', 'text')
@@ -106,10 +111,17 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('stored_bytes', 'integer', (c) => c.notNull())
         .execute();
       await db.schema
+        .createTable('snapshot_permissions')
+        .addColumn('snapshot_id', 'text', (c) => c.notNull().references('snapshots.snapshot_id').onDelete('cascade'))
+        .addColumn('grantee', 'text', (c) => c.notNull())
+        .addPrimaryKeyConstraint('snapshot_permissions_key', ['snapshot_id', 'grantee'])
+        .execute();
+      await db.schema
         .createTable('tags')
         .addColumn('resource_id', 'text', (c) => c.notNull())
         .addColumn('resource_type', 'text', (c) => c.notNull())
         .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('tag_key', 'text', (c) => c.notNull())
         .addColumn('tag_value', 'text', (c) => c.notNull())
         .addPrimaryKeyConstraint('tags_key', ['resource_id', 'tag_key'])
@@ -122,6 +134,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         ['snapshots', ['set_id']],
         ['snapshots', ['volume_id', 'boundary']],
         ['snapshots', ['state']],
+        ['snapshot_permissions', ['grantee']],
         ['snapshot_sets', ['account_id', 'started_at']],
         ['tags', ['account_id', 'tag_key', 'tag_value']],
       ] as const) {

@@ -14,6 +14,7 @@ export type AccessKeyRow = {
 export type ImageRow = {
   image_id: ImageId;
   account_id: AccountId;
+  region: string;
   name: string;
   description: string;
   root_device_name: string;
@@ -36,6 +37,7 @@ export type InstanceState = 'pending' | 'running' | 'stopping' | 'stopped' | 'sh
 export type InstanceRow = {
   instance_id: InstanceId;
   account_id: AccountId;
+  region: string;
   reservation_id: ReservationId;
   launch_index: number;
   image_id: ImageId;
@@ -57,6 +59,7 @@ export type VolumeState = 'creating' | 'available' | 'in-use' | 'deleting' | 'er
 export type VolumeRow = {
   volume_id: VolumeId;
   account_id: AccountId;
+  region: string;
   size_gib: number;
   volume_type: string;
   iops: number | null;
@@ -89,6 +92,7 @@ export type SetState = 'pending' | 'completed' | 'error';
 export type SetRow = {
   set_id: SetId;
   account_id: AccountId;
+  region: string;
   instance_id: InstanceId | null;
   description: string;
   started_at: string;
@@ -101,6 +105,7 @@ export type SnapshotState = 'pending' | 'completed' | 'error';
 export type SnapshotRow = {
   snapshot_id: SnapshotId;
   account_id: AccountId;
+  region: string;
   set_id: SetId;
   volume_id: VolumeId;
   /** How the volume was attached at the cut, so that a set can be restored as it was. */
@@ -121,12 +126,20 @@ export type SnapshotRow = {
   stored_bytes: number;
 };
 
+/** Who, besides its owner, may make volumes of a snapshot. */
+export type SnapshotPermissionRow = {
+  snapshot_id: SnapshotId;
+  /** Twelve digits, or `all`. */
+  grantee: string;
+};
+
 export type ResourceType = 'image' | 'instance' | 'snapshot' | 'volume';
 
 export type TagRow = {
   resource_id: string;
   resource_type: ResourceType;
   account_id: AccountId;
+  region: string;
   tag_key: string;
   tag_value: string;
 };
@@ -140,5 +153,6 @@ export type CatalogSchema = {
   attachments: AttachmentRow;
   snapshot_sets: SetRow;
   snapshots: SnapshotRow;
+  snapshot_permissions: SnapshotPermissionRow;
   tags: TagRow;
 };

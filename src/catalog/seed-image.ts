@@ -1,23 +1,35 @@
 import { type AccountId, type ImageId, knownId } from '../types/ids.ts';
 import type { Catalog } from './catalog.ts';
 
-/** The same on every server, so that scripts can name it. */
-export const EMPTY_IMAGE_ID: ImageId = knownId('ami', 'ami-00000000000000001');
+/** The default region's, the same on every server, so that scripts can name it; other regions count on from it. */
+export const EMPTY_IMAGE_ID: ImageId = emptyImageId(0);
+
+function emptyImageId(region: number): ImageId {
+  return knownId('ami', `ami-${(region + 1).toString(16).padStart(17, '0')}`);
+}
 
 /** A public image whose root volume begins empty: enough to launch a first instance. */
-export async function seedImage(catalog: Catalog, accountId: AccountId, now: Date): Promise<void> {
+export async function seedImage(
+  catalog: Catalog,
+  accountId: AccountId,
+  region: string,
+  regionIndex: number,
+  now: Date,
+): Promise<void> {
+  const imageId = emptyImageId(regionIndex);
   const found = await catalog
     .selectFrom('images')
     .select('image_id')
-    .where('image_id', '=', EMPTY_IMAGE_ID)
+    .where('image_id', '=', imageId)
     .executeTakeFirst();
   if (found !== undefined) return;
   await catalog.transaction().execute(async (transaction) => {
     await transaction
       .insertInto('images')
       .values({
-        image_id: EMPTY_IMAGE_ID,
+        image_id: imageId,
         account_id: accountId,
+        region,
         name: 'cleancut-empty',
         description: 'An empty root volume of 8 GiB',
         root_device_name: '/dev/xvda',
@@ -28,7 +40,7 @@ export async function seedImage(catalog: Catalog, accountId: AccountId, now: Dat
     await transaction
       .insertInto('image_devices')
       .values({
-        image_id: EMPTY_IMAGE_ID,
+        image_id: imageId,
         device_name: '/dev/xvda',
         snapshot_id: null,
         size_gib: 8,

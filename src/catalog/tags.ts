@@ -2,7 +2,7 @@ import type { AccountId } from '../types/ids.ts';
 import type { Catalog } from './catalog.ts';
 import type { ResourceType } from './schema.ts';
 
-export type TagOwner = { resourceId: string; resourceType: ResourceType; accountId: AccountId };
+export type TagOwner = { resourceId: string; resourceType: ResourceType; accountId: AccountId; region: string };
 
 const IDS_AT_ONCE = 500;
 
@@ -15,6 +15,7 @@ export async function putTags(catalog: Catalog, owner: TagOwner, tags: ReadonlyM
         resource_id: owner.resourceId,
         resource_type: owner.resourceType,
         account_id: owner.accountId,
+        region: owner.region,
         tag_key,
         tag_value,
       })

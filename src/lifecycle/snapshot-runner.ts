@@ -1,4 +1,5 @@
 import type { Catalog } from '../catalog/catalog.ts';
+import { granteesOf } from '../catalog/permissions.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { tagsOf } from '../catalog/tags.ts';
 import { WorkerDiedError } from '../dataplane/data-plane.ts';
@@ -157,7 +158,7 @@ export class SnapshotRunner {
     return row !== undefined && row.boundary !== null;
   }
 
-  /** Writes a completed snapshot's record anew, after a change of its tags. */
+  /** Writes a completed snapshot's record anew, after a change of its tags or of who may use it. */
   async refreshRecord(snapshotId: SnapshotId): Promise<void> {
     const snapshot = await this.#catalog
       .selectFrom('snapshots')
@@ -176,9 +177,10 @@ export class SnapshotRunner {
       .where('set_id', '=', set.set_id)
       .execute();
     const tags = await tagsOf(this.#catalog, [snapshotId]);
+    const grantees = (await granteesOf(this.#catalog, [snapshotId])).get(snapshotId) ?? [];
     await putSnapshotRecord(
       this.#options.store,
-      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), snapshot.completed_at),
+      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), grantees, snapshot.completed_at),
     );
   }
 
@@ -237,8 +239,18 @@ export class SnapshotRunner {
       this.#catalog,
       snapshots.map((snapshot) => snapshot.snapshot_id),
     );
+    const grantees = await granteesOf(
+      this.#catalog,
+      snapshots.map((snapshot) => snapshot.snapshot_id),
+    );
     const records = snapshots.map((snapshot) =>
-      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshot.snapshot_id), completedAt),
+      recordOf(
+        snapshot,
+        { ...set, snapshots },
+        tags.get(snapshot.snapshot_id),
+        grantees.get(snapshot.snapshot_id) ?? [],
+        completedAt,
+      ),
     );
     try {
       for (const record of records) await putSnapshotRecord(this.#options.store, record);
@@ -311,6 +323,7 @@ function recordOf(
   snapshot: SnapshotRow,
   set: { set_id: string; instance_id: string | null; snapshots: readonly SnapshotRow[] },
   tags: ReadonlyMap<string, string> | undefined,
+  sharedWith: readonly string[],
   completionTime: string,
 ): SnapshotRecord {
   if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
@@ -320,6 +333,8 @@ function recordOf(
     setId: set.set_id,
     setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
     ownerId: snapshot.account_id,
+    region: snapshot.region,
+    sharedWith: [...sharedWith],
     instanceId: set.instance_id,
     volumeId: snapshot.volume_id,
     volumeSizeGiB: snapshot.size_gib,

@@ -6,6 +6,8 @@ import { type AccountId, parseAccountId } from '../types/ids.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
+const REGION = /^[a-z]{2}(-[a-z]+)+-\d$/;
+
 /** Every setting; a config file holds them in this form, as JSON. */
 const Settings = z.strictObject({
   dataDir: z.string().min(1).default('./cleancut-data'),
@@ -13,10 +15,9 @@ const Settings = z.strictObject({
   port: port.default(8773),
   nbdPort: z.union([z.literal('off'), port]).default('off'),
   objectStore: z.string().optional(),
-  region: z
-    .string()
-    .regex(/^[a-z]{2}(-[a-z]+)+-\d$/)
-    .default('us-east-1'),
+  region: z.string().regex(REGION).default('us-east-1'),
+  /** Further regions that the endpoint is; each has zones a, b and c. */
+  moreRegions: z.array(z.string().regex(REGION)).default([]),
   zones: z.array(z.string()).min(1).optional(),
   accountId: z.string().default('000000000001'),
   workers: z.coerce.number().int().min(1).max(256).optional(),
@@ -26,15 +27,26 @@ const Settings = z.strictObject({
   stagingLimitGib: z.coerce.number().positive().default(64),
   /** How long an upload goes on trying while the object store fails. */
   uploadPatienceHours: z.coerce.number().positive().default(24),
+  /** AWS wants 15; 0 does not hinder a single user. */
+  snapshotGapSeconds: z.coerce.number().min(0).default(0),
+  pendingSnapshotsPerVolume: z.coerce.number().int().min(0).default(5),
+  snapshotsPerAccount: z.coerce.number().int().min(0).default(100_000),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
-export type Config = Omit<z.output<typeof Settings>, 'accountId' | 'objectStore' | 'zones' | 'workers'> & {
+export type Config = Omit<
+  z.output<typeof Settings>,
+  'accountId' | 'objectStore' | 'zones' | 'workers' | 'moreRegions'
+> & {
   accountId: AccountId;
   objectStore: string;
-  zones: string[];
+  /** The default region first. */
+  regions: ReadonlyMap<string, readonly string[]>;
   workers: number;
 };
+
+/** Settings that are lists; in the environment, separated by commas. */
+const LISTS = new Set(['zones', 'moreRegions']);
 
 /**
  * Puts the settings together: flags win over the environment (`CLEANCUT_DATA_DIR` …), that over the config file, that
@@ -49,7 +61,7 @@ export function readConfig(
   const given: Record<string, unknown> = { ...file };
   for (const name of Object.keys(Settings.shape)) {
     const value = environment[`CLEANCUT_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`];
-    if (value !== undefined) given[name] = name === 'zones' ? value.split(',') : value;
+    if (value !== undefined) given[name] = LISTS.has(name) ? value.split(',') : value;
     if (flags[name] !== undefined) given[name] = flags[name];
   }
   const parsed = Settings.safeParse(given);
@@ -68,9 +80,16 @@ export function readConfig(
     accountId,
     dataDir,
     objectStore: settings.objectStore ?? pathToFileURL(path.join(dataDir, 'objects')).href,
-    zones: settings.zones ?? ['a', 'b', 'c'].map((letter) => `${settings.region}${letter}`),
+    regions: new Map([
+      [settings.region, settings.zones ?? zonesOf(settings.region)],
+      ...settings.moreRegions.map((region): [string, string[]] => [region, zonesOf(region)]),
+    ]),
     workers: settings.workers ?? Math.max(2, availableParallelism()),
   };
+}
+
+function zonesOf(region: string): string[] {
+  return ['a', 'b', 'c'].map((letter) => `${region}${letter}`);
 }
 
 function isLoopback(host: string): boolean {

@@ -52,8 +52,13 @@ export class Gateway {
     await verifySignature(request, key?.secret_access_key, this.#services.now());
     if (key === undefined) throw wireErrors.authFailure();
     // A request signed for another region was not meant for here.
-    if (claimed.region !== this.#services.place.region) throw wireErrors.authFailure();
-    return { accountId: key.account_id, userName: key.user_name, accessKeyId: key.access_key_id };
+    if (!this.#services.regions.has(claimed.region)) throw wireErrors.authFailure();
+    return {
+      accountId: key.account_id,
+      userName: key.user_name,
+      accessKeyId: key.access_key_id,
+      region: claimed.region,
+    };
   }
 
   async #dispatch(service: string, request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {

@@ -46,7 +46,9 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const catalog = await openCatalog(paths.catalog);
   const now = (): Date => new Date();
   await ensureAdministrator(catalog, config.accountId, paths.credentials, config.region);
-  await seedImage(catalog, config.accountId, now());
+  for (const [index, region] of [...config.regions.keys()].entries()) {
+    await seedImage(catalog, config.accountId, region, index, now());
+  }
 
   const dataPlane = new DataPlane({
     settings: {
@@ -67,7 +69,13 @@ export async function startServer(config: Config): Promise<RunningServer> {
     dataPlane,
     lifecycle,
     store,
-    place: { region: config.region, zones: config.zones },
+    regions: config.regions,
+    operatorAccount: config.accountId,
+    limits: {
+      snapshotGapSeconds: config.snapshotGapSeconds,
+      pendingSnapshotsPerVolume: config.pendingSnapshotsPerVolume,
+      snapshotsPerAccount: config.snapshotsPerAccount,
+    },
     now,
     log,
     holdDeadlineMilliseconds: config.holdDeadlineMs,

@@ -9,6 +9,9 @@ const Saved = z.strictObject({
   /** All snapshots of the set, this one too. */
   setSnapshotIds: z.array(z.string()),
   ownerId: z.string(),
+  region: z.string(),
+  /** Accounts that may make volumes of it, or `all`. */
+  sharedWith: z.array(z.string()),
   instanceId: z.string().nullable(),
   volumeId: z.string(),
   volumeSizeGiB: z.number().int().positive(),

@@ -168,7 +168,7 @@ test('settings come from flags, the environment and a config file, in that order
   const environment = { CLEANCUT_PORT: '2000', CLEANCUT_NBD_PORT: '2001', CLEANCUT_DATA_DIR: directory };
   const config = readConfig({ port: '1000' }, environment, { port: 3000, nbdPort: 3001, region: 'eu-west-1' });
   assert.deepEqual([config.port, config.nbdPort, config.region, config.dataDir], [1000, 2001, 'eu-west-1', directory]);
-  assert.deepEqual(config.zones, ['eu-west-1a', 'eu-west-1b', 'eu-west-1c']);
+  assert.deepEqual([...config.regions], [['eu-west-1', ['eu-west-1a', 'eu-west-1b', 'eu-west-1c']]]);
   assert.equal(config.objectStore, `file://${directory}/objects`);
   assert.throws(() => readConfig({}, {}, { prot: 1 }), /prot/);
 });

@@ -26,7 +26,7 @@ test('a set that holds a write holds every write acknowledged before it was issu
   const CUTS = 50;
   const seed = chooseSeed();
   t.diagnostic(`seed ${seed}`);
-  const server = await startTestServer(t);
+  const server = await startTestServer(t, { flags: ['--pending-snapshots-per-volume', '0'] });
   const instance = await launchInstance(server.ec2, new Array(VOLUMES).fill(1));
   const writers = await startWriters(server, instance, seed);
   const sets: { before: Clock; after: Clock; snapshots: { SnapshotId?: string | undefined }[] }[] = [];
@@ -72,7 +72,7 @@ test('a set that holds a write holds every write acknowledged before it was issu
 test('the checker reports volumes that were cut one after another, without the hold', async (t) => {
   const seed = chooseSeed();
   t.diagnostic(`seed ${seed}`);
-  const server = await startTestServer(t);
+  const server = await startTestServer(t, { flags: ['--pending-snapshots-per-volume', '0'] });
   const instance = await launchInstance(server.ec2, new Array(VOLUMES).fill(1));
   const writers = await startWriters(server, instance, seed);
   const sets: { before: Clock; after: Clock; snapshotIds: string[] }[] = [];

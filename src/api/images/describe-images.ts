@@ -75,6 +75,7 @@ function visibleImages(call: Call, after: ImageId, most: number): Promise<ImageR
     .selectFrom('images')
     .selectAll()
     .where((where) => where.or([where('account_id', '=', call.caller.accountId), where('is_public', '=', 1)]))
+    .where('region', '=', call.region)
     .where('image_id', '>', after)
     .orderBy('image_id')
     .limit(most)

@@ -10,6 +10,7 @@ export async function findImage(call: Call, imageId: ImageId): Promise<ImageRow>
     .selectFrom('images')
     .selectAll()
     .where('image_id', '=', imageId)
+    .where('region', '=', call.region)
     .executeTakeFirst();
   if (image === undefined || (image.is_public === 0 && image.account_id !== call.caller.accountId)) {
     throw errors.noImage(imageId);

@@ -56,6 +56,7 @@ export const describeInstances: Operation<DescribeInstancesRequest, DescribeInst
           .selectFrom('instances')
           .selectAll()
           .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
           .where('instance_id', '>', after as InstanceId)
           .orderBy('instance_id')
           .limit(most)

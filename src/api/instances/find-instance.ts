@@ -16,6 +16,7 @@ export async function findInstances(call: Call, ids: readonly InstanceId[]): Pro
     .selectAll()
     .where('instance_id', 'in', [...ids])
     .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
     .orderBy('instance_id')
     .execute();
   for (const id of ids) if (!rows.some((row) => row.instance_id === id)) throw errors.noInstance(id);

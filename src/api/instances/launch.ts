@@ -32,6 +32,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
   const instances: InstanceRow[] = Array.from({ length: order.count }, (_, index) => ({
     instance_id: newId('i'),
     account_id: accountId,
+    region: call.region,
     reservation_id: reservationId,
     launch_index: index,
     image_id: order.imageId,
@@ -49,20 +50,30 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
   await catalog.transaction().execute(async (transaction) => {
     for (const instance of instances) {
       await transaction.insertInto('instances').values(instance).execute();
-      const owner = { resourceId: instance.instance_id, resourceType: 'instance', accountId } as const;
+      const owner = {
+        resourceId: instance.instance_id,
+        resourceType: 'instance',
+        accountId,
+        region: call.region,
+      } as const;
       await putTags(transaction, owner, order.instanceTags);
       for (const { shape, source, deviceName, deleteOnTermination } of order.devices) {
         const volumeId = newId('vol');
         await insertVolume(transaction, {
           volumeId,
           accountId,
+          region: call.region,
           shape,
           zone: order.zone,
           source,
           createdAt: launchedAt,
           clientToken: undefined,
         });
-        await putTags(transaction, { resourceId: volumeId, resourceType: 'volume', accountId }, order.volumeTags);
+        await putTags(
+          transaction,
+          { resourceId: volumeId, resourceType: 'volume', accountId, region: call.region },
+          order.volumeTags,
+        );
         await transaction
           .insertInto('attachments')
           .values({

@@ -54,9 +54,9 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
   async run(input, call) {
     const imageId = readImageId(input.ImageId);
     const count = readCount(input.MinCount, input.MaxCount);
-    const { catalog, place, lifecycle } = call.services;
-    const zone = input.Placement?.AvailabilityZone ?? place.zones[0];
-    if (!place.zones.includes(zone)) throw errors.unknownZone(zone, place.zones);
+    const { catalog, lifecycle } = call.services;
+    const zone = input.Placement?.AvailabilityZone ?? call.zones[0];
+    if (!call.zones.includes(zone)) throw errors.unknownZone(zone, call.zones);
     const tags = readTagSpecifications(input.TagSpecifications, ['instance', 'volume']);
     checkMappings(input.BlockDeviceMappings);
     const clientToken = readClientToken(input.ClientToken, input);
@@ -67,6 +67,7 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
           .selectFrom('instances')
           .select(['reservation_id', 'client_token_request'])
           .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
           .where('client_token', '=', clientToken.token)
           .executeTakeFirst();
         if (earlier !== undefined) {

@@ -10,7 +10,7 @@ export const describeAvailabilityZones: Operation<DescribeAvailabilityZonesReque
   withoutEffect: ['AllAvailabilityZones'],
 
   async run(input, call) {
-    const { region, zones: names } = call.services.place;
+    const { region, zones: names } = call;
     const matches = compileFilters<Zone>(
       input.Filters,
       {

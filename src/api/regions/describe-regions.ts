@@ -18,12 +18,18 @@ export const describeRegions: Operation<DescribeRegionsRequest, DescribeRegionsR
       () => new Map(),
     );
     call.permit();
-    const { region } = call.services.place;
+    const { regions } = call.services;
     for (const name of input.RegionNames ?? []) {
-      if (name !== region) throw new ApiError('InvalidParameterValue', `Invalid region name: '${name}'`);
+      if (!regions.has(name)) throw new ApiError('InvalidParameterValue', `Invalid region name: '${name}'`);
     }
-    const own = { name: region, endpoint: `ec2.${region}.amazonaws.com` };
-    if (!matches(own)) return { Regions: [] };
-    return { Regions: [{ RegionName: own.name, Endpoint: own.endpoint, OptInStatus: 'opt-in-not-required' }] };
+    const all = [...regions.keys()].map((name) => ({ name, endpoint: `ec2.${name}.amazonaws.com` }));
+    const wanted = all.filter((region) => input.RegionNames?.includes(region.name) ?? true).filter(matches);
+    return {
+      Regions: wanted.map(({ name, endpoint }) => ({
+        RegionName: name,
+        Endpoint: endpoint,
+        OptInStatus: 'opt-in-not-required',
+      })),
+    };
   },
 };

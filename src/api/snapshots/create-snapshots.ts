@@ -1,7 +1,7 @@
-import type { CreateSnapshotsRequest, CreateSnapshotsResult, SnapshotInfo } from '@aws-sdk/client-ec2';
+import type { CreateSnapshotsRequest, CreateSnapshotsResult } from '@aws-sdk/client-ec2';
 import type { InstanceRow } from '../../catalog/schema.ts';
-import { putTags, tagsOf } from '../../catalog/tags.ts';
-import { newId, type VolumeId } from '../../types/ids.ts';
+import { tagsOf } from '../../catalog/tags.ts';
+import type { VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readInstanceId, readVolumeId } from '../identifiers.ts';
 import { findInstance } from '../instances/find-instance.ts';
@@ -9,6 +9,7 @@ import type { Call, Operation } from '../operation.ts';
 import { checkTagCount, readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
 import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
+import { cutSet } from './cut-set.ts';
 import { checkDescription, refusePlacement } from './snapshot-rules.ts';
 
 const MAX_EXCLUDED_VOLUMES = 40;
@@ -46,7 +47,29 @@ export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsR
       const attached = await attachedVolumes(call.services.catalog, instanceId);
       const chosen = chooseVolumes(instance, attached, specification?.ExcludeBootVolume ?? false, excluded);
       const tags = await tagsForEach(call, chosen, copyTags, ownTags);
-      return { Snapshots: await cutAndRecord(call, instance, chosen, description, tags) };
+      const { snapshotIds, startedAt } = await cutSet(call, {
+        instanceId,
+        description,
+        volumes: chosen.map((volume) => ({
+          volume,
+          device: { name: volume.device_name, isRoot: volume.device_name === instance.root_device_name },
+          tags: tags.get(volume.volume_id) ?? new Map(),
+        })),
+      });
+      return {
+        Snapshots: chosen.map((volume, index) => ({
+          SnapshotId: snapshotIds[index],
+          VolumeId: volume.volume_id,
+          Description: description,
+          Tags: tagView(tags.get(volume.volume_id)),
+          Encrypted: false,
+          State: 'pending',
+          VolumeSize: volume.size_gib,
+          StartTime: startedAt,
+          Progress: '0%',
+          OwnerId: call.caller.accountId,
+        })),
+      };
     });
   },
 };
@@ -120,87 +143,4 @@ async function tagsForEach(
     result.set(id, tags);
   }
   return result;
-}
-
-async function cutAndRecord(
-  call: Call,
-  instance: InstanceRow,
-  volumes: readonly AttachedVolume[],
-  description: string,
-  tags: ReadonlyMap<VolumeId, Tags>,
-): Promise<SnapshotInfo[]> {
-  const { catalog, dataPlane, lifecycle, now, holdDeadlineMilliseconds } = call.services;
-  const { accountId } = call.caller;
-  const ids = volumes.map((volume) => volume.volume_id);
-  const { cuts, holdMilliseconds } = await dataPlane.cut(ids, holdDeadlineMilliseconds).catch((error: Error) => {
-    throw errors.cutFailed(error.message);
-  });
-  const setId = newId('set');
-  const startedAt = now();
-  const snapshots = volumes.map((volume) => ({ volume, snapshotId: newId('snap') }));
-  try {
-    // In one transaction, and durable before the answer: all snapshots of the set exist, or none.
-    await catalog.transaction().execute(async (transaction) => {
-      await transaction
-        .insertInto('snapshot_sets')
-        .values({
-          set_id: setId,
-          account_id: accountId,
-          instance_id: instance.instance_id,
-          description,
-          started_at: startedAt.toISOString(),
-          hold_milliseconds: holdMilliseconds,
-          state: 'pending',
-        })
-        .execute();
-      for (const { volume, snapshotId } of snapshots) {
-        const cut = cuts.find((candidate) => candidate.volumeId === volume.volume_id);
-        if (cut === undefined) throw new Error(`${volume.volume_id} was not cut`);
-        await transaction
-          .insertInto('snapshots')
-          .values({
-            snapshot_id: snapshotId,
-            account_id: accountId,
-            set_id: setId,
-            volume_id: volume.volume_id,
-            device_name: volume.device_name,
-            is_root: volume.device_name === instance.root_device_name ? 1 : 0,
-            volume_type: volume.volume_type,
-            size_gib: volume.size_gib,
-            description,
-            started_at: startedAt.toISOString(),
-            completed_at: null,
-            state: 'pending',
-            state_message: '',
-            boundary: cut.boundary,
-            root: null,
-            data_blocks: 0,
-            stored_bytes: 0,
-          })
-          .execute();
-        await putTags(
-          transaction,
-          { resourceId: snapshotId, resourceType: 'snapshot', accountId },
-          tags.get(volume.volume_id) ?? new Map(),
-        );
-      }
-    });
-  } catch (error) {
-    // No snapshot came to be: the volumes need keep nothing.
-    await Promise.allSettled(cuts.map((cut) => dataPlane.finishCut(cut, false)));
-    throw error;
-  }
-  for (const id of ids) lifecycle.snapshots.kick(id);
-  return snapshots.map(({ volume, snapshotId }) => ({
-    SnapshotId: snapshotId,
-    VolumeId: volume.volume_id,
-    Description: description,
-    Tags: tagView(tags.get(volume.volume_id)),
-    Encrypted: false,
-    State: 'pending',
-    VolumeSize: volume.size_gib,
-    StartTime: startedAt,
-    Progress: '0%',
-    OwnerId: accountId,
-  }));
 }

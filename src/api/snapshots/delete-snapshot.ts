@@ -4,7 +4,7 @@ import { removeSnapshotRecord } from '../../snapshots/snapshot-record.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
-import { findSnapshots } from './describe-snapshots.ts';
+import { findOwnSnapshot } from './find-snapshot.ts';
 
 export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
   honoured: ['SnapshotId'],
@@ -14,7 +14,7 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
     call.permit();
     const { catalog, lifecycle, store, log } = call.services;
     await lifecycle.locks.hold([snapshotId], async () => {
-      const [snapshot] = await findSnapshots(call, [snapshotId]);
+      const snapshot = await findOwnSnapshot(call, snapshotId);
       const image = await catalog
         .selectFrom('image_devices')
         .select('image_id')

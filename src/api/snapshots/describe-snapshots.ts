@@ -1,4 +1,5 @@
-import type { DescribeSnapshotsRequest, DescribeSnapshotsResult } from '@aws-sdk/client-ec2';
+import type { DescribeSnapshotsRequest, DescribeSnapshotsResult, Snapshot } from '@aws-sdk/client-ec2';
+import { granteesOf } from '../../catalog/permissions.ts';
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import { tagsOf } from '../../catalog/tags.ts';
 import type { SnapshotId } from '../../types/ids.ts';
@@ -7,6 +8,7 @@ import { compileFilters, type FilterTable } from '../filters.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
+import { findVisibleSnapshots, visibleTo } from './find-snapshot.ts';
 import { progressOf, snapshotView, type TaggedSnapshot } from './snapshot-view.ts';
 
 const FILTERS: FilterTable<TaggedSnapshot> = {
@@ -32,15 +34,19 @@ export const describeSnapshots: Operation<DescribeSnapshotsRequest, DescribeSnap
     if (ids.length > 0 && input.MaxResults !== undefined) {
       throw errors.combination('The parameter snapshotId cannot be used with the parameter maxResults.');
     }
-    const matches = compileFilters(input.Filters, FILTERS, (snapshot) => snapshot.tags);
+    const filters = compileFilters(input.Filters, FILTERS, (snapshot) => snapshot.tags);
+    const owners = readAccounts(input.OwnerIds, call);
+    const restorers = readAccounts(input.RestorableByUserIds, call);
     call.permit();
-    const owned = isAsked(input.OwnerIds, call) && isAsked(input.RestorableByUserIds, call);
-    const tagged = (rows: SnapshotRow[]): Promise<TaggedSnapshot[]> => withTags(rows, call);
+    const matches = (snapshot: TaggedSnapshot): boolean =>
+      (owners === undefined || owners.has(snapshot.account_id)) &&
+      (restorers === undefined || [snapshot.account_id, ...snapshot.grantees].some((each) => restorers.has(each))) &&
+      filters(snapshot);
+    const prepare = (rows: SnapshotRow[]): Promise<TaggedSnapshot[]> => completed(rows, call);
     if (ids.length > 0) {
-      const found = await tagged(await findSnapshots(call, ids));
-      return { Snapshots: found.filter((snapshot) => owned && matches(snapshot)).map(snapshotView) };
+      const found = await prepare(await findVisibleSnapshots(call, ids));
+      return { Snapshots: found.filter(matches).map(snapshotView) };
     }
-    if (!owned) return { Snapshots: [] };
     const page = await fillPage(
       input,
       { least: 1, most: 1000 },
@@ -48,52 +54,49 @@ export const describeSnapshots: Operation<DescribeSnapshotsRequest, DescribeSnap
         call.services.catalog
           .selectFrom('snapshots')
           .selectAll()
-          .where('account_id', '=', call.caller.accountId)
+          .where(visibleTo(call))
           .where('snapshot_id', '>', after as SnapshotId)
           .orderBy('snapshot_id')
           .limit(most)
           .execute(),
       (row) => row.snapshot_id,
-      tagged,
+      prepare,
       matches,
     );
     return { Snapshots: page.items.map(snapshotView), NextToken: page.nextToken };
   },
 };
 
-/** @throws ApiError InvalidSnapshot.NotFound for the first that the caller has not */
-export async function findSnapshots(call: Call, ids: readonly SnapshotId[]): Promise<SnapshotRow[]> {
-  const rows = await call.services.catalog
-    .selectFrom('snapshots')
-    .selectAll()
-    .where('snapshot_id', 'in', [...ids])
-    .where('account_id', '=', call.caller.accountId)
-    .orderBy('snapshot_id')
-    .execute();
-  for (const id of ids) if (!rows.some((row) => row.snapshot_id === id)) throw errors.noSnapshot(id);
-  return rows;
+/** A snapshot as DescribeSnapshots shows it. */
+export async function describeOne(call: Call, snapshotId: SnapshotId): Promise<Snapshot> {
+  const [snapshot] = await completed(await findVisibleSnapshots(call, [snapshotId]), call);
+  return snapshotView(snapshot);
 }
 
-async function withTags(rows: SnapshotRow[], call: Call): Promise<TaggedSnapshot[]> {
+/** Adds what the rows do not hold: tags (those of others are not shown), progress, and who may use them. */
+async function completed(rows: SnapshotRow[], call: Call): Promise<TaggedSnapshot[]> {
   const { catalog, lifecycle } = call.services;
-  const tags = await tagsOf(
+  const own = rows.filter((row) => row.account_id === call.caller.accountId).map((row) => row.snapshot_id);
+  const tags = await tagsOf(catalog, own);
+  const grantees = await granteesOf(
     catalog,
     rows.map((row) => row.snapshot_id),
   );
   return rows.map((row) => ({
     ...row,
     tags: tags.get(row.snapshot_id) ?? new Map(),
+    grantees: grantees.get(row.snapshot_id) ?? [],
     progress: progressOf(row, lifecycle.snapshots),
   }));
 }
 
-/** Whether a list of owners (or users) includes the caller; an absent list does. */
-function isAsked(owners: readonly string[] | undefined, call: Call): boolean {
-  if (owners === undefined || owners.length === 0) return true;
-  for (const owner of owners) {
-    if (!/^(self|amazon|all|aws-marketplace|\d{12})$/.test(owner)) {
-      throw errors.invalidValue('Owner', owner, 'Expected self, amazon, all, or an account id of twelve digits.');
+/** Account ids, `self`, `all`, `amazon` (who owns nothing here). @throws ApiError InvalidParameterValue */
+function readAccounts(accounts: readonly string[] | undefined, call: Call): Set<string> | undefined {
+  if (accounts === undefined || accounts.length === 0) return undefined;
+  for (const account of accounts) {
+    if (!/^(self|all|amazon|aws-marketplace|\d{12})$/.test(account)) {
+      throw errors.invalidValue('Owner', account, 'Expected self, all, amazon, or an account id of twelve digits.');
     }
   }
-  return owners.includes('self') || owners.includes('all') || owners.includes(call.caller.accountId);
+  return new Set(accounts.map((account) => (account === 'self' ? call.caller.accountId : account)));
 }

@@ -4,7 +4,11 @@ import type { SnapshotRunner } from '../../lifecycle/snapshot-runner.ts';
 import { BLOCK_BYTES } from '../../types/units.ts';
 import { tagView } from '../tags/tag-view.ts';
 
-export type TaggedSnapshot = SnapshotRow & { tags: ReadonlyMap<string, string>; progress: string };
+export type TaggedSnapshot = SnapshotRow & {
+  tags: ReadonlyMap<string, string>;
+  grantees: readonly string[];
+  progress: string;
+};
 
 /** How far a snapshot has come, as `45%`. */
 export function progressOf(snapshot: SnapshotRow, runner: SnapshotRunner): string {

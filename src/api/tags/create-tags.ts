@@ -24,7 +24,11 @@ export const createTags: Operation<CreateTagsRequest, object> = {
       // All or none: the tags of many resources change in one step.
       await catalog.transaction().execute(async (transaction) => {
         for (const { id, type } of resources) {
-          await putTags(transaction, { resourceId: id, resourceType: type, accountId: call.caller.accountId }, tags);
+          await putTags(
+            transaction,
+            { resourceId: id, resourceType: type, accountId: call.caller.accountId, region: call.region },
+            tags,
+          );
         }
       });
       await refreshRecords(call, resources);

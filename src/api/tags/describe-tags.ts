@@ -31,6 +31,7 @@ export const describeTags: Operation<DescribeTagsRequest, DescribeTagsResult> = 
           .selectFrom('tags')
           .selectAll()
           .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
           .where((where) =>
             where.or([
               where('resource_id', '>', id),

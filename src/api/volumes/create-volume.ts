@@ -26,10 +26,10 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
   ],
 
   async run(input, call) {
-    const { place, now, catalog, lifecycle } = call.services;
+    const { now, catalog, lifecycle } = call.services;
     const zone = input.AvailabilityZone;
     if (zone === undefined) throw errors.missing('AvailabilityZone');
-    if (!place.zones.includes(zone)) throw errors.unknownZone(zone, place.zones);
+    if (!call.zones.includes(zone)) throw errors.unknownZone(zone, call.zones);
     refuseUnbuilt(input.Encrypted, input.MultiAttachEnabled);
     const sourceId =
       input.SnapshotId === undefined || input.SnapshotId === '' ? undefined : readSnapshotId(input.SnapshotId);
@@ -47,6 +47,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
           .selectFrom('volumes')
           .select(['volume_id', 'client_token_request'])
           .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
           .where('client_token', '=', clientToken.token)
           .executeTakeFirst();
         if (earlier !== undefined) {
@@ -64,8 +65,21 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
       const volumeId = newId('vol');
       const { accountId } = call.caller;
       await catalog.transaction().execute(async (transaction) => {
-        await insertVolume(transaction, { volumeId, accountId, shape, zone, source, createdAt: now(), clientToken });
-        await putTags(transaction, { resourceId: volumeId, resourceType: 'volume', accountId }, tags);
+        await insertVolume(transaction, {
+          volumeId,
+          accountId,
+          region: call.region,
+          shape,
+          zone,
+          source,
+          createdAt: now(),
+          clientToken,
+        });
+        await putTags(
+          transaction,
+          { resourceId: volumeId, resourceType: 'volume', accountId, region: call.region },
+          tags,
+        );
       });
       try {
         await lifecycle.createVolume(volumeId);

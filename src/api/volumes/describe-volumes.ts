@@ -51,6 +51,7 @@ export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesR
           .selectFrom('volumes')
           .selectAll()
           .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
           .where('volume_id', '>', after as VolumeId)
           .orderBy('volume_id')
           .limit(most)

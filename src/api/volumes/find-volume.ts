@@ -16,6 +16,7 @@ export async function findVolumes(call: Call, ids: readonly VolumeId[]): Promise
     .selectAll()
     .where('volume_id', 'in', [...ids])
     .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
     .orderBy('volume_id')
     .execute();
   for (const id of ids) if (!rows.some((row) => row.volume_id === id)) throw errors.noVolume(id);

@@ -5,12 +5,13 @@ import { asEpoch } from '../../types/units.ts';
 import { errors } from '../errors.ts';
 import type { ClientToken } from '../idempotency.ts';
 import type { Call } from '../operation.ts';
-import { findSnapshots } from '../snapshots/describe-snapshots.ts';
+import { findVisibleSnapshots } from '../snapshots/find-snapshot.ts';
 import type { VolumeShape } from './volume-types.ts';
 
 export type NewVolume = {
   volumeId: VolumeId;
   accountId: AccountId;
+  region: string;
   shape: VolumeShape;
   zone: string;
   source: SnapshotRow | undefined;
@@ -24,6 +25,7 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
   const row: VolumeRow = {
     volume_id: volume.volumeId,
     account_id: volume.accountId,
+    region: volume.region,
     size_gib: shape.sizeGiB,
     volume_type: shape.type,
     iops: shape.iops,
@@ -46,7 +48,7 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
 
 /** @throws ApiError InvalidSnapshot.NotFound, IncorrectState when it is not completed */
 export async function findRestorable(call: Call, snapshotId: SnapshotId): Promise<SnapshotRow> {
-  const [snapshot] = await findSnapshots(call, [snapshotId]);
+  const [snapshot] = await findVisibleSnapshots(call, [snapshotId]);
   if (snapshot.state !== 'completed') throw errors.snapshotState(snapshotId, snapshot.state);
   return snapshot;
 }

@@ -1,0 +1,65 @@
+import type { CopySnapshotRequest, CopySnapshotResult } from '@aws-sdk/client-ec2';
+import { errors } from '../errors.ts';
+import { readSnapshotId } from '../identifiers.ts';
+import type { Operation } from '../operation.ts';
+import { Call } from '../operation.ts';
+import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { tagView } from '../tags/tag-view.ts';
+import { findVisibleSnapshots } from './find-snapshot.ts';
+import { insertSet, NO_VOLUME } from './new-set.ts';
+import { checkDescription } from './snapshot-rules.ts';
+
+/**
+ * A snapshot of one's own with the bytes of another, of this or another region, one's own or shared. All regions of an
+ * endpoint keep their snapshots in one object store, so a copy names the same manifest, and moves no data.
+ */
+export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = {
+  honoured: ['SourceRegion', 'SourceSnapshotId', 'Description', 'Encrypted', 'KmsKeyId', 'TagSpecifications'],
+  // The SDKs fill the first two in by themselves; a copy that moves no data takes no time to be limited.
+  withoutEffect: ['DestinationRegion', 'PresignedUrl', 'CompletionDurationMinutes'],
+
+  async run(input, call) {
+    const sourceRegion = input.SourceRegion;
+    if (sourceRegion === undefined) throw errors.missing('SourceRegion');
+    const { regions, catalog, lifecycle, now } = call.services;
+    if (!regions.has(sourceRegion)) {
+      const known = [...regions.keys()].join(', ');
+      throw errors.invalidValue('SourceRegion', sourceRegion, `This endpoint has the regions ${known}.`);
+    }
+    const sourceId = readSnapshotId(input.SourceSnapshotId, 'SourceSnapshotId');
+    if (input.KmsKeyId !== undefined && input.Encrypted !== true) throw errors.dependency('KmsKeyId', 'Encrypted');
+    if (input.Encrypted === true)
+      throw errors.unsupported('Encrypted=true: encrypted snapshots are not supported here yet.');
+    const description = checkDescription(input.Description ?? `[Copied ${sourceId} from ${sourceRegion}]`);
+    const tags = readTagSpecifications(input.TagSpecifications, ['snapshot']).get('snapshot') ?? new Map();
+    call.permit();
+    const there = new Call(call.services, { ...call.caller, region: sourceRegion }, call.requestId, false);
+    const snapshotId = await lifecycle.locks.hold([sourceId], async () => {
+      const [source] = await findVisibleSnapshots(there, [sourceId]);
+      if (source.state !== 'completed' || source.root === null) throw errors.snapshotState(sourceId, source.state);
+      const bytes = { root: source.root, dataBlocks: source.data_blocks };
+      const { snapshotIds } = await catalog.transaction().execute((transaction) =>
+        insertSet(transaction, call, {
+          instanceId: null,
+          description,
+          startedAt: now(),
+          holdMilliseconds: 0,
+          snapshots: [
+            {
+              volumeId: NO_VOLUME,
+              volumeType: source.volume_type,
+              sizeGiB: source.size_gib,
+              device: undefined,
+              tags,
+              bytes,
+            },
+          ],
+        }),
+      );
+      return snapshotIds[0];
+    });
+    // The record goes to the bucket behind the answer; until then the copy is pending.
+    void lifecycle.snapshots.completeStored(snapshotId);
+    return { SnapshotId: snapshotId, Tags: tagView(tags) };
+  },
+};

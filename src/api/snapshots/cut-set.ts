@@ -1,0 +1,101 @@
+import type { VolumeRow } from '../../catalog/schema.ts';
+import type { InstanceId, SnapshotId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import type { Call } from '../operation.ts';
+import type { Tags } from '../tags/tag-rules.ts';
+import { insertSet } from './new-set.ts';
+
+export type VolumeToCut = {
+  volume: VolumeRow;
+  device: { name: string; isRoot: boolean } | undefined;
+  tags: Tags;
+};
+
+export type CutOrder = { instanceId: InstanceId | null; description: string; volumes: readonly VolumeToCut[] };
+
+/** Throughput-optimised and cold volumes may have one snapshot in progress; the others the limit of the settings. */
+const ONE_AT_A_TIME = new Set(['st1', 'sc1']);
+
+/**
+ * Cuts volumes at one instant and records their snapshots: all of them, or none.
+ * @returns the snapshots' ids, in the order of the volumes, and the one time they all have
+ * @throws ApiError a limit, or InternalError when the volumes could not be cut
+ */
+export async function cutSet(call: Call, order: CutOrder): Promise<{ snapshotIds: SnapshotId[]; startedAt: Date }> {
+  const { lifecycle } = call.services;
+  // One at a time: two calls must not both find room for the last snapshot. Innermost of all locks.
+  const made = await lifecycle.locks.hold(['snapshot limits'], async () => {
+    await checkLimits(call, order.volumes);
+    return cutAndRecord(call, order);
+  });
+  for (const { volume } of order.volumes) lifecycle.snapshots.kick(volume.volume_id);
+  return made;
+}
+
+async function checkLimits(call: Call, volumes: readonly VolumeToCut[]): Promise<void> {
+  const { catalog, limits, now } = call.services;
+  const earliest = new Date(now().getTime() - limits.snapshotGapSeconds * 1000).toISOString();
+  for (const { volume } of volumes) {
+    const recent = await catalog
+      .selectFrom('snapshots')
+      .select(['state', 'started_at'])
+      .where('volume_id', '=', volume.volume_id)
+      .where((where) => where.or([where('state', '=', 'pending'), where('started_at', '>', earliest)]))
+      .execute();
+    const pending = recent.filter((snapshot) => snapshot.state === 'pending').length;
+    const most = ONE_AT_A_TIME.has(volume.volume_type) ? 1 : limits.pendingSnapshotsPerVolume;
+    if (limits.pendingSnapshotsPerVolume > 0 && pending >= most) throw errors.tooManyPending(volume.volume_id, most);
+    if (limits.snapshotGapSeconds > 0 && recent.some((snapshot) => snapshot.started_at > earliest)) {
+      throw errors.snapshotsTooOften(volume.volume_id, limits.snapshotGapSeconds);
+    }
+  }
+  if (limits.snapshotsPerAccount > 0) {
+    const { count } = catalog.fn;
+    const { number } = await catalog
+      .selectFrom('snapshots')
+      .select(count<number>('snapshot_id').as('number'))
+      .where('account_id', '=', call.caller.accountId)
+      .executeTakeFirstOrThrow();
+    if (Number(number) + volumes.length > limits.snapshotsPerAccount) {
+      throw errors.snapshotLimit(limits.snapshotsPerAccount);
+    }
+  }
+}
+
+async function cutAndRecord(call: Call, order: CutOrder): Promise<{ snapshotIds: SnapshotId[]; startedAt: Date }> {
+  const { catalog, dataPlane, now, holdDeadlineMilliseconds } = call.services;
+  const ids = order.volumes.map(({ volume }) => volume.volume_id);
+  const { cuts, holdMilliseconds } = await dataPlane.cut(ids, holdDeadlineMilliseconds).catch((error: Error) => {
+    throw errors.cutFailed(error.message);
+  });
+  const startedAt = now();
+  try {
+    const snapshots = order.volumes.map(({ volume, device, tags }) => {
+      const cut = cuts.find((candidate) => candidate.volumeId === volume.volume_id);
+      if (cut === undefined) throw new Error(`${volume.volume_id} was not cut`);
+      return {
+        volumeId: volume.volume_id,
+        volumeType: volume.volume_type,
+        sizeGiB: volume.size_gib,
+        device,
+        tags,
+        bytes: { boundary: cut.boundary },
+      };
+    });
+    // In one transaction, and durable before the answer: all snapshots of the set exist, or none.
+    const { snapshotIds } = await catalog.transaction().execute((transaction) =>
+      insertSet(transaction, call, {
+        instanceId: order.instanceId,
+        description: order.description,
+        startedAt,
+        holdMilliseconds,
+        snapshots,
+      }),
+    );
+    return { snapshotIds, startedAt };
+  } catch (error) {
+    // No snapshot came to be: the volumes need keep nothing.
+    await Promise.allSettled(cuts.map((cut) => dataPlane.finishCut(cut, false)));
+    throw error;
+  }
+}

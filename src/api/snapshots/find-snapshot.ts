@@ -1,0 +1,44 @@
+import type { Expression, ExpressionBuilder, SqlBool } from 'kysely';
+import type { CatalogSchema, SnapshotRow } from '../../catalog/schema.ts';
+import type { SnapshotId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import type { Call } from '../operation.ts';
+
+/** The snapshots that a caller may see in its region: its own, those shared with it, and public ones. */
+export function visibleTo(call: Call) {
+  return (where: ExpressionBuilder<CatalogSchema, 'snapshots'>): Expression<SqlBool> =>
+    where.and([
+      where('region', '=', call.region),
+      where.or([
+        where('account_id', '=', call.caller.accountId),
+        where(
+          'snapshot_id',
+          'in',
+          where
+            .selectFrom('snapshot_permissions')
+            .select('snapshot_permissions.snapshot_id')
+            .where('grantee', 'in', [call.caller.accountId, 'all']),
+        ),
+      ]),
+    ]);
+}
+
+/** @throws ApiError InvalidSnapshot.NotFound for the first that the caller may not see */
+export async function findVisibleSnapshots(call: Call, ids: readonly SnapshotId[]): Promise<SnapshotRow[]> {
+  const rows = await call.services.catalog
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('snapshot_id', 'in', [...ids])
+    .where(visibleTo(call))
+    .orderBy('snapshot_id')
+    .execute();
+  for (const id of ids) if (!rows.some((row) => row.snapshot_id === id)) throw errors.noSnapshot(id);
+  return rows;
+}
+
+/** One that the caller owns, and so may change. @throws ApiError InvalidSnapshot.NotFound */
+export async function findOwnSnapshot(call: Call, id: SnapshotId): Promise<SnapshotRow> {
+  const [snapshot] = await findVisibleSnapshots(call, [id]);
+  if (snapshot.account_id !== call.caller.accountId) throw errors.noSnapshot(id);
+  return snapshot;
+}

@@ -1,0 +1,82 @@
+import type { CatalogTransaction } from '../../catalog/catalog.ts';
+import type { SnapshotRow } from '../../catalog/schema.ts';
+import { putTags } from '../../catalog/tags.ts';
+import { type InstanceId, knownId, newId, type SetId, type SnapshotId, type VolumeId } from '../../types/ids.ts';
+import type { EpochNumber, Sha256 } from '../../types/units.ts';
+import type { Call } from '../operation.ts';
+import type { Tags } from '../tags/tag-rules.ts';
+
+/** What EC2 shows as the volume of a snapshot that was not made from one of the account's. */
+export const NO_VOLUME: VolumeId = knownId('vol', 'vol-ffffffff');
+
+/** One snapshot of a set that is to be. */
+export type NewSnapshot = {
+  volumeId: VolumeId;
+  volumeType: string;
+  sizeGiB: number;
+  device: { name: string; isRoot: boolean } | undefined;
+  tags: Tags;
+  /** The cut whose bytes are to be stored; or a manifest that is stored already; or neither yet (an import). */
+  bytes: { boundary: EpochNumber } | { root: Sha256; dataBlocks: number } | undefined;
+};
+
+export type NewSet = {
+  instanceId: InstanceId | null;
+  description: string;
+  startedAt: Date;
+  holdMilliseconds: number;
+  snapshots: readonly NewSnapshot[];
+};
+
+/** Records a pending set with its snapshots and their tags. @returns the set's id and the snapshots', in their order */
+export async function insertSet(
+  transaction: CatalogTransaction,
+  call: Call,
+  set: NewSet,
+): Promise<{ setId: SetId; snapshotIds: SnapshotId[] }> {
+  const { accountId } = call.caller;
+  const { region } = call;
+  const setId = newId('set');
+  const started_at = set.startedAt.toISOString();
+  await transaction
+    .insertInto('snapshot_sets')
+    .values({
+      set_id: setId,
+      account_id: accountId,
+      region,
+      instance_id: set.instanceId,
+      description: set.description,
+      started_at,
+      hold_milliseconds: set.holdMilliseconds,
+      state: 'pending',
+    })
+    .execute();
+  const snapshotIds: SnapshotId[] = [];
+  for (const { volumeId, volumeType, sizeGiB, device, tags, bytes } of set.snapshots) {
+    const snapshotId = newId('snap');
+    const row: SnapshotRow = {
+      snapshot_id: snapshotId,
+      account_id: accountId,
+      region,
+      set_id: setId,
+      volume_id: volumeId,
+      device_name: device?.name ?? null,
+      is_root: device?.isRoot === true ? 1 : 0,
+      volume_type: volumeType,
+      size_gib: sizeGiB,
+      description: set.description,
+      started_at,
+      completed_at: null,
+      state: 'pending',
+      state_message: '',
+      boundary: bytes !== undefined && 'boundary' in bytes ? bytes.boundary : null,
+      root: bytes !== undefined && 'root' in bytes ? bytes.root : null,
+      data_blocks: bytes !== undefined && 'root' in bytes ? bytes.dataBlocks : 0,
+      stored_bytes: 0,
+    };
+    await transaction.insertInto('snapshots').values(row).execute();
+    await putTags(transaction, { resourceId: snapshotId, resourceType: 'snapshot', accountId, region }, tags);
+    snapshotIds.push(snapshotId);
+  }
+  return { setId, snapshotIds };
+}

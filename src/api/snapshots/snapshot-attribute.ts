@@ -1,0 +1,127 @@
+import type {
+  CreateVolumePermission,
+  DescribeSnapshotAttributeRequest,
+  DescribeSnapshotAttributeResult,
+  ModifySnapshotAttributeRequest,
+  ResetSnapshotAttributeRequest,
+} from '@aws-sdk/client-ec2';
+import { granteesOf } from '../../catalog/permissions.ts';
+import { parseAccountId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { readSnapshotId } from '../identifiers.ts';
+import type { Operation } from '../operation.ts';
+import { refreshRecords } from '../tags/create-tags.ts';
+import { findOwnSnapshot } from './find-snapshot.ts';
+
+/** Who may make volumes of a snapshot; and product codes, which none here has. */
+export const describeSnapshotAttribute: Operation<DescribeSnapshotAttributeRequest, DescribeSnapshotAttributeResult> = {
+  honoured: ['SnapshotId', 'Attribute'],
+
+  async run(input, call) {
+    const snapshotId = readSnapshotId(input.SnapshotId);
+    const attribute = readAttribute(input.Attribute, ['createVolumePermission', 'productCodes']);
+    call.permit();
+    await findOwnSnapshot(call, snapshotId);
+    if (attribute === 'productCodes') return { SnapshotId: snapshotId, ProductCodes: [] };
+    const grantees = (await granteesOf(call.services.catalog, [snapshotId])).get(snapshotId) ?? [];
+    return {
+      SnapshotId: snapshotId,
+      CreateVolumePermissions: grantees.map((grantee) => (grantee === 'all' ? { Group: 'all' } : { UserId: grantee })),
+    };
+  },
+};
+
+/** Shares a snapshot, or ends that. */
+export const modifySnapshotAttribute: Operation<ModifySnapshotAttributeRequest, object> = {
+  honoured: ['SnapshotId', 'Attribute', 'OperationType', 'UserIds', 'GroupNames', 'CreateVolumePermission'],
+
+  async run(input, call) {
+    const snapshotId = readSnapshotId(input.SnapshotId);
+    if (input.Attribute !== undefined) readAttribute(input.Attribute, ['createVolumePermission']);
+    const { add, remove } = readChanges(input);
+    if (add.size === 0 && remove.size === 0) throw errors.missing('CreateVolumePermission');
+    call.permit();
+    const { catalog, lifecycle } = call.services;
+    await lifecycle.locks.hold([snapshotId], async () => {
+      await findOwnSnapshot(call, snapshotId);
+      await catalog.transaction().execute(async (transaction) => {
+        for (const grantee of add) {
+          await transaction
+            .insertInto('snapshot_permissions')
+            .values({ snapshot_id: snapshotId, grantee })
+            .onConflict((conflict) => conflict.doNothing())
+            .execute();
+        }
+        if (remove.size > 0) {
+          await transaction
+            .deleteFrom('snapshot_permissions')
+            .where('snapshot_id', '=', snapshotId)
+            .where('grantee', 'in', [...remove])
+            .execute();
+        }
+      });
+      await refreshRecords(call, [{ id: snapshotId, type: 'snapshot' }]);
+    });
+    return {};
+  },
+};
+
+/** Ends all sharing. */
+export const resetSnapshotAttribute: Operation<ResetSnapshotAttributeRequest, object> = {
+  honoured: ['SnapshotId', 'Attribute'],
+
+  async run(input, call) {
+    const snapshotId = readSnapshotId(input.SnapshotId);
+    readAttribute(input.Attribute, ['createVolumePermission']);
+    call.permit();
+    const { catalog, lifecycle } = call.services;
+    await lifecycle.locks.hold([snapshotId], async () => {
+      await findOwnSnapshot(call, snapshotId);
+      await catalog.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshotId).execute();
+      await refreshRecords(call, [{ id: snapshotId, type: 'snapshot' }]);
+    });
+    return {};
+  },
+};
+
+function readAttribute(attribute: string | undefined, known: readonly string[]): string {
+  if (attribute === undefined) throw errors.missing('Attribute');
+  if (!known.includes(attribute)) throw errors.invalidValue('Attribute', attribute, `Expected ${known.join(' or ')}.`);
+  return attribute;
+}
+
+/** The two forms in which a change can be said: the lists with an operation, and the structure. */
+function readChanges(input: ModifySnapshotAttributeRequest): { add: Set<string>; remove: Set<string> } {
+  const add = readGrantees(input.CreateVolumePermission?.Add);
+  const remove = readGrantees(input.CreateVolumePermission?.Remove);
+  const listed = readGrantees([
+    ...(input.UserIds ?? []).map((UserId) => ({ UserId })),
+    ...(input.GroupNames ?? []).map((Group) => ({ Group: Group as 'all' })),
+  ]);
+  if (listed.size > 0) {
+    const operation = input.OperationType;
+    if (operation === undefined) throw errors.missing('OperationType');
+    if (operation !== 'add' && operation !== 'remove') {
+      throw errors.invalidValue('OperationType', operation, 'Expected add or remove.');
+    }
+    for (const grantee of listed) (operation === 'add' ? add : remove).add(grantee);
+  }
+  return { add, remove };
+}
+
+function readGrantees(permissions: readonly CreateVolumePermission[] | undefined): Set<string> {
+  const grantees = new Set<string>();
+  for (const { UserId, Group } of permissions ?? []) {
+    if (Group !== undefined) {
+      if (Group !== 'all') throw errors.invalidValue('Group', Group, "Expected 'all'.");
+      grantees.add('all');
+    }
+    if (UserId !== undefined) {
+      if (parseAccountId(UserId) === undefined) {
+        throw errors.invalidValue('UserId', UserId, 'Expected an account id of twelve digits.');
+      }
+      grantees.add(UserId);
+    }
+  }
+  return grantees;
+}
