@@ -37,6 +37,8 @@ export const errors = {
   volumeInUse: (id: string, instance: string) =>
     new ApiError('VolumeInUse', `Volume ${id} is currently attached to ${instance}`),
   alreadyAttached: (id: string) => new ApiError('VolumeInUse', `${id} is already attached to an instance`),
+  noModification: (id: string) =>
+    new ApiError('InvalidVolumeModification.NotFound', `Modification for volume '${id}' does not exist.`),
   noAttachment: (id: string, instance: string, device: string | undefined) =>
     new ApiError(
       'InvalidAttachment.NotFound',

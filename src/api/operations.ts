@@ -23,8 +23,13 @@ import { describeTags } from './tags/describe-tags.ts';
 import { attachVolume } from './volumes/attach-volume.ts';
 import { createVolume } from './volumes/create-volume.ts';
 import { deleteVolume } from './volumes/delete-volume.ts';
+import { describeVolumeStatus } from './volumes/describe-volume-status.ts';
 import { describeVolumes } from './volumes/describe-volumes.ts';
+import { describeVolumesModifications } from './volumes/describe-volumes-modifications.ts';
 import { detachVolume } from './volumes/detach-volume.ts';
+
+import { modifyVolume } from './volumes/modify-volume.ts';
+import { describeVolumeAttribute, modifyVolumeAttribute } from './volumes/volume-attribute.ts';
 
 /** Every operation of EC2's that is built, by the name under which it is called. */
 export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
@@ -44,8 +49,13 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   DescribeSnapshotAttribute: describeSnapshotAttribute,
   DescribeSnapshots: describeSnapshots,
   DescribeTags: describeTags,
+  DescribeVolumeAttribute: describeVolumeAttribute,
+  DescribeVolumeStatus: describeVolumeStatus,
   DescribeVolumes: describeVolumes,
+  DescribeVolumesModifications: describeVolumesModifications,
   DetachVolume: detachVolume,
+  ModifyVolume: modifyVolume,
+  ModifyVolumeAttribute: modifyVolumeAttribute,
   ModifySnapshotAttribute: modifySnapshotAttribute,
   ResetSnapshotAttribute: resetSnapshotAttribute,
   RunInstances: runInstances,

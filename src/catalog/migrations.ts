@@ -63,6 +63,8 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('state', 'text', (c) => c.notNull())
         .addColumn('created_at', 'text', (c) => c.notNull())
         .addColumn('snapshot_id', 'text')
+        .addColumn('multi_attach', 'integer', (c) => c.notNull())
+        .addColumn('auto_enable_io', 'integer', (c) => c.notNull())
         .addColumn('client_token', 'text')
         .addColumn('client_token_request', 'text')
         .addColumn('origin_root', 'text')
@@ -72,11 +74,28 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
       await db.schema
         .createTable('attachments')
-        .addColumn('volume_id', 'text', (c) => c.primaryKey().references('volumes.volume_id').onDelete('cascade'))
+        .addColumn('volume_id', 'text', (c) => c.notNull().references('volumes.volume_id').onDelete('cascade'))
         .addColumn('instance_id', 'text', (c) => c.notNull().references('instances.instance_id'))
         .addColumn('device_name', 'text', (c) => c.notNull())
         .addColumn('attached_at', 'text', (c) => c.notNull())
         .addColumn('delete_on_termination', 'integer', (c) => c.notNull())
+        .addPrimaryKeyConstraint('attachments_key', ['volume_id', 'instance_id'])
+        .execute();
+      await db.schema
+        .createTable('volume_modifications')
+        .addColumn('volume_id', 'text', (c) => c.primaryKey().references('volumes.volume_id').onDelete('cascade'))
+        .addColumn('state', 'text', (c) => c.notNull())
+        .addColumn('message', 'text', (c) => c.notNull())
+        .addColumn('started_at', 'text', (c) => c.notNull())
+        .addColumn('ended_at', 'text')
+        .addColumn('original_size_gib', 'integer', (c) => c.notNull())
+        .addColumn('original_type', 'text', (c) => c.notNull())
+        .addColumn('original_iops', 'integer')
+        .addColumn('original_throughput', 'integer')
+        .addColumn('target_size_gib', 'integer', (c) => c.notNull())
+        .addColumn('target_type', 'text', (c) => c.notNull())
+        .addColumn('target_iops', 'integer')
+        .addColumn('target_throughput', 'integer')
         .execute();
       await db.schema
         .createTable('snapshot_sets')

@@ -68,6 +68,8 @@ export type VolumeRow = {
   state: VolumeState;
   created_at: string;
   snapshot_id: SnapshotId | null;
+  multi_attach: Flag;
+  auto_enable_io: Flag;
   client_token: string | null;
   client_token_request: string | null;
   /** The manifest that the volume was made from, and whether all of it is local by now. */
@@ -126,6 +128,23 @@ export type SnapshotRow = {
   stored_bytes: number;
 };
 
+/** The latest modification of a volume. */
+export type VolumeModificationRow = {
+  volume_id: VolumeId;
+  state: 'modifying' | 'completed' | 'failed';
+  message: string;
+  started_at: string;
+  ended_at: string | null;
+  original_size_gib: number;
+  original_type: string;
+  original_iops: number | null;
+  original_throughput: number | null;
+  target_size_gib: number;
+  target_type: string;
+  target_iops: number | null;
+  target_throughput: number | null;
+};
+
 /** Who, besides its owner, may make volumes of a snapshot. */
 export type SnapshotPermissionRow = {
   snapshot_id: SnapshotId;
@@ -151,6 +170,7 @@ export type CatalogSchema = {
   instances: InstanceRow;
   volumes: VolumeRow;
   attachments: AttachmentRow;
+  volume_modifications: VolumeModificationRow;
   snapshot_sets: SetRow;
   snapshots: SnapshotRow;
   snapshot_permissions: SnapshotPermissionRow;

@@ -105,6 +105,12 @@ export class DataPlane {
     return [...this.#exports.keys()];
   }
 
+  /** Makes a volume larger, while clients are connected: they may use it at once, new ones see the new size. */
+  async grow(volumeId: VolumeId, sizeBytes: number): Promise<void> {
+    await this.#of(volumeId).call('growVolume', { opening: await this.#options.openingOf(volumeId), sizeBytes });
+    if (this.#exports.has(volumeId)) this.#exports.set(volumeId, { sizeBytes });
+  }
+
   async hydrate(volumeId: VolumeId): Promise<boolean> {
     return this.#of(volumeId).call('hydrate', await this.#options.openingOf(volumeId));
   }

@@ -57,6 +57,7 @@ export type WorkerMethods = {
   exportVolume: (opening: VolumeOpening) => Promise<void>;
   /** Resolves when every connection is closed, nothing is under way, and all that was written is durable. */
   endExport: (volume: { volumeId: VolumeId }) => Promise<void>;
+  growVolume: (order: { opening: VolumeOpening; sizeBytes: number }) => Promise<void>;
   /** Resolves when the volume is all local (true), or was stopped before (false). */
   hydrate: (opening: VolumeOpening) => Promise<boolean>;
   prepareCut: (order: { volumes: VolumeOpening[] }) => Promise<void>;

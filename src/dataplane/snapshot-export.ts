@@ -1,7 +1,7 @@
 import type { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { asBlock, BLOCK_BYTES, blockOf } from '../types/units.ts';
 import type { OpenVolume } from '../volumes/engine.ts';
-import type { Extent } from '../volumes/local-volume.ts';
+import type { Extent } from '../volumes/extents.ts';
 
 /** A completed snapshot as a read-only export: every read goes to the object store, nothing is restored. */
 export class SnapshotExport implements OpenVolume {

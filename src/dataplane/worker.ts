@@ -72,6 +72,12 @@ const methods: WorkerMethods = {
     await volumes.closeIfIdle(volumeId);
   },
 
+  async growVolume({ opening, sizeBytes }) {
+    await volumes.open(opening);
+    engine.grow(opening.volumeId, sizeBytes);
+    await volumes.closeIfIdle(opening.volumeId);
+  },
+
   async hydrate(opening) {
     const use = await volumes.open(opening);
     use.hydrating = true;

@@ -59,6 +59,43 @@ export class Lifecycle {
     if (restored) this.hydrations.kick(volumeId);
   }
 
+  /** Carries out the modification that the catalog has as `modifying`: the volume grows while clients use it. */
+  async modifyVolume(volumeId: VolumeId): Promise<void> {
+    const { catalog, dataPlane, now } = this.#options;
+    const modification = await catalog
+      .selectFrom('volume_modifications')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .executeTakeFirstOrThrow();
+    try {
+      await dataPlane.grow(volumeId, modification.target_size_gib * GIB);
+    } catch (error) {
+      await catalog
+        .updateTable('volume_modifications')
+        .set({ state: 'failed', message: (error as Error).message, ended_at: now().toISOString() })
+        .where('volume_id', '=', volumeId)
+        .execute();
+      return;
+    }
+    await catalog.transaction().execute(async (transaction) => {
+      await transaction
+        .updateTable('volumes')
+        .set({
+          size_gib: modification.target_size_gib,
+          volume_type: modification.target_type,
+          iops: modification.target_iops,
+          throughput: modification.target_throughput,
+        })
+        .where('volume_id', '=', volumeId)
+        .execute();
+      await transaction
+        .updateTable('volume_modifications')
+        .set({ state: 'completed', ended_at: now().toISOString() })
+        .where('volume_id', '=', volumeId)
+        .execute();
+    });
+  }
+
   /** Removes a volume that the catalog has as `deleting`, once no pending snapshot needs its bytes. */
   async reap(volumeId: VolumeId): Promise<void> {
     const { catalog, dataPlane } = this.#options;
@@ -103,11 +140,18 @@ export class Lifecycle {
       .where('instance_id', '=', instanceId)
       .execute();
     await catalog.transaction().execute(async (transaction) => {
+      await transaction.deleteFrom('attachments').where('instance_id', '=', instanceId).execute();
       for (const { volume_id, delete_on_termination } of attached) {
+        const other = await transaction
+          .selectFrom('attachments')
+          .select('instance_id')
+          .where('volume_id', '=', volume_id)
+          .executeTakeFirst();
+        // Attached elsewhere too: it stays as it is.
+        if (other !== undefined) continue;
         const state = delete_on_termination === 1 ? 'deleting' : 'available';
         await transaction.updateTable('volumes').set({ state }).where('volume_id', '=', volume_id).execute();
       }
-      await transaction.deleteFrom('attachments').where('instance_id', '=', instanceId).execute();
       await transaction
         .updateTable('instances')
         .set({ state: 'terminated', terminated_at: now().toISOString() })
@@ -148,6 +192,12 @@ export class Lifecycle {
       if (volume.state === 'deleting') await this.reap(volume.volume_id);
       else if (volume.instance_id === null) await this.createVolume(volume.volume_id);
     }
+    const growing = await catalog
+      .selectFrom('volume_modifications')
+      .select('volume_id')
+      .where('state', '=', 'modifying')
+      .execute();
+    for (const { volume_id } of growing) await this.modifyVolume(volume_id);
     const instances = await catalog.selectFrom('instances').select(['instance_id', 'state']).execute();
     for (const { instance_id, state } of instances) {
       try {
@@ -171,7 +221,23 @@ export class Lifecycle {
 
   async #endExports(instanceId: InstanceId): Promise<void> {
     const volumes = await this.#attached(instanceId);
-    await Promise.all(volumes.map((volumeId) => this.#options.dataPlane.endExport(volumeId)));
+    await Promise.all(volumes.map((volumeId) => this.endExport(volumeId, instanceId)));
+  }
+
+  /**
+   * Ends a volume's export for one instance. Where it is attached to another running one too (multi-attach) it goes on:
+   * connections belong to a volume, and cannot be told apart by instance.
+   */
+  async endExport(volumeId: VolumeId, instanceId: InstanceId): Promise<void> {
+    const other = await this.#options.catalog
+      .selectFrom('attachments')
+      .innerJoin('instances', 'instances.instance_id', 'attachments.instance_id')
+      .select('instances.instance_id')
+      .where('attachments.volume_id', '=', volumeId)
+      .where('attachments.instance_id', '!=', instanceId)
+      .where('instances.state', '=', 'running')
+      .executeTakeFirst();
+    if (other === undefined) await this.#options.dataPlane.endExport(volumeId);
   }
 
   async #attached(instanceId: InstanceId): Promise<VolumeId[]> {

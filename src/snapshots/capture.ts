@@ -129,7 +129,8 @@ class CaptureRun {
     for (let from = 0; ; ) {
       const changed = await cut.changed(from);
       compareAll ||= changed.compareAll;
-      for (const block of changed.blocks) this.#wanted.set(block);
+      // A volume that grew since the cut may name blocks that it did not have then.
+      for (const block of changed.blocks) if (block < this.#options.blocks) this.#wanted.set(block);
       const last = changed.blocks.at(-1);
       if (last === undefined) break;
       from = last + 1;

@@ -26,7 +26,7 @@ export type StagingBounds = {
 export class CopyBeforeWrite {
   readonly #disk: Disk;
   readonly #directory: string;
-  readonly #blocks: number;
+  #blocks: number;
   readonly #raw: RawFile;
   readonly #bounds: StagingBounds;
   readonly #trustedFrom: EpochNumber;
@@ -197,6 +197,16 @@ export class CopyBeforeWrite {
   /** Whether any cut must keep the block as it was. */
   wants(block: number): boolean {
     return this.#newestCutWanting(block) !== undefined;
+  }
+
+  /** The volume has grown to so many blocks. */
+  grow(blocks: number): void {
+    this.#blocks = blocks;
+    for (const epoch of [...this.#epochs, ...(this.#prepared === undefined ? [] : [this.#prepared])]) {
+      epoch.dirty.bits.grow(blocks);
+      epoch.staging?.blocks.grow(blocks);
+    }
+    for (const cut of this.#cuts) cut.grow(blocks);
   }
 
   async sync(): Promise<void> {

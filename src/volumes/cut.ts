@@ -35,6 +35,11 @@ export class Cut {
     this.#captured.set(block);
   }
 
+  /** The volume has grown; the cut is of what it was, and wants nothing beyond. */
+  grow(blocks: number): void {
+    this.#captured.grow(blocks);
+  }
+
   /** A newer base: what was written before it is in the base already. */
   rebase(boundary: EpochNumber): void {
     this.#sources = this.#sources.filter((epoch) => epoch.number >= boundary);

@@ -2,7 +2,7 @@ import type { VolumeId } from '../types/ids.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
 import type { BlockAsOfCut } from './copy-before-write.ts';
-import type { Extent } from './local-volume.ts';
+import type { Extent } from './extents.ts';
 
 export type NewVolume = { volumeId: VolumeId; sizeBytes: number; restored: boolean };
 
@@ -41,6 +41,9 @@ export interface VolumeEngine {
 
   /** Fetches what a restored volume still lacks; resolves when it is whole, or when the volume is closed. */
   hydrate(volumeId: VolumeId): Promise<void>;
+
+  /** Makes an open volume larger, while it is in use. */
+  grow(volumeId: VolumeId, sizeBytes: number): void;
 
   /** Does beforehand what a cut needs, so that the hold is short. */
   prepareCut(volumes: readonly VolumeId[]): void;

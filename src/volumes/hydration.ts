@@ -15,7 +15,7 @@ import type { RawFile } from './raw-file.ts';
 export class Hydration {
   readonly #disk: Disk;
   readonly #directory: string;
-  readonly #blocks: number;
+  #blocks: number;
   readonly #local: BitmapFile;
   readonly #synced: BitmapFile;
   readonly #source: BlockSource;
@@ -182,6 +182,15 @@ export class Hydration {
       for (const [number, page] of pages) this.#synced.writePage(number, page);
       await this.#synced.sync();
     };
+  }
+
+  /** The volume has grown: what is new is not in the snapshot, and is local from the start. */
+  grow(blocks: number): void {
+    const before = this.#blocks;
+    this.#blocks = blocks;
+    this.#local.bits.grow(blocks);
+    this.#synced.bits.grow(blocks);
+    this.#markZeroes(before, blocks);
   }
 
   /** The volume is whole: the marks are no longer needed. */

@@ -80,6 +80,10 @@ export class LocalEngine implements VolumeEngine {
     await volume.hydrate(() => this.#open.get(volumeId) !== volume || this.#closing.has(volumeId));
   }
 
+  grow(volumeId: VolumeId, sizeBytes: number): void {
+    this.#volume(volumeId).grow(sizeBytes);
+  }
+
   prepareCut(volumes: readonly VolumeId[]): void {
     for (const volumeId of volumes) this.#volume(volumeId).prepareCut();
   }

@@ -4,6 +4,7 @@ import type { BlockSource } from './block-source.ts';
 import { type BlockAsOfCut, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { Epoch } from './epoch.ts';
+import { type Extent, findExtents } from './extents.ts';
 import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
@@ -19,17 +20,14 @@ export type VolumeEnvironment = StagingBounds & {
   bootId: string;
 };
 
-/** One stretch of a volume, for NBD's base:allocation. */
-export type Extent = { length: number; hole: boolean };
-
 /**
  * A live volume of the local engine. All its mutable state has this one owner, and everything that changes bytes or
  * bitmaps is synchronous, so that between two turns of the event loop the volume is always whole: that is why a hold has
  * no writes in flight to wait for, and why a cut is a handful of assignments.
  */
 export class LocalVolume {
-  readonly sizeBytes: number;
-  readonly #blocks: number;
+  #sizeBytes: number;
+  #blocks: number;
   readonly #directory: string;
   readonly #environment: VolumeEnvironment;
   readonly #lock: DiskFile;
@@ -54,7 +52,7 @@ export class LocalVolume {
     epochs: Epoch[],
     hydration: Hydration | undefined,
   ) {
-    this.sizeBytes = state.sizeBytes;
+    this.#sizeBytes = state.sizeBytes;
     this.#blocks = blockCount(state.sizeBytes);
     this.#directory = directory;
     this.#environment = environment;
@@ -141,6 +139,10 @@ export class LocalVolume {
     return new LocalVolume(directory, environment, lock, state, epochs, hydration);
   }
 
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
   get hydrating(): boolean {
     return this.#hydration !== undefined;
   }
@@ -211,28 +213,7 @@ export class LocalVolume {
 
   /** The stretches from `offset` on, merged, at most `most` of them. */
   extents(offset: number, length: number, most: number): Extent[] {
-    const extents: Extent[] = [];
-    const end = offset + length;
-    let at = offset;
-    while (at < end) {
-      const absentUntil = this.#hydration?.absentUntil(at, end) ?? at;
-      let next: number;
-      let hole = false;
-      if (absentUntil > at) {
-        next = absentUntil;
-      } else {
-        const presentUntil = this.#hydration?.presentUntil(at, end) ?? end;
-        const data = Math.min(this.#raw.nextData(at) ?? presentUntil, presentUntil);
-        hole = data > at;
-        next = hole ? data : Math.min(this.#raw.nextHole(at), presentUntil);
-      }
-      const last = extents.at(-1);
-      if (last !== undefined && last.hole === hole) last.length += next - at;
-      else if (extents.length === most) break;
-      else extents.push({ length: next - at, hole });
-      at = next;
-    }
-    return extents;
+    return findExtents(this.#raw, this.#hydration, offset, length, most);
   }
 
   /** Closes the gate: writes that come now wait. None is in flight, since a write is never half done between turns. */
@@ -250,6 +231,25 @@ export class LocalVolume {
     const gate = this.#gate;
     this.#gate = undefined;
     gate?.open();
+  }
+
+  /**
+   * Makes the volume larger while it is in use; done again after a crash half way, it does no harm.
+   * @throws ENOSPC …; then the volume is as it was
+   */
+  grow(sizeBytes: number): void {
+    if (sizeBytes <= this.#sizeBytes) return;
+    const { disk } = this.#environment;
+    // The files first: a volume that says it is larger than its files would read past their end.
+    RawFile.grow(disk, this.#directory, sizeBytes);
+    const blocks = blockCount(sizeBytes);
+    this.#history.grow(blocks);
+    this.#passes.grow(blocks);
+    this.#hydration?.grow(blocks);
+    this.#save({ sizeBytes });
+    this.#raw.extend(disk, this.#directory, sizeBytes);
+    this.#sizeBytes = sizeBytes;
+    this.#blocks = blocks;
   }
 
   /** Does beforehand what a cut would take time for. */

@@ -7,13 +7,24 @@ const PAGE_SHIFT = 15;
  * A new one costs the same whatever its length, which is what lets a cut of a 16 TiB volume be a swap of pointers.
  */
 export class PagedBitmap {
-  readonly length: number;
+  #length: number;
   readonly #pages: (Uint8Array | undefined)[];
 
   /** @param length in bits */
   constructor(length: number) {
-    this.length = length;
+    this.#length = length;
     this.#pages = new Array(Math.ceil(length / PAGE_BITS));
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Makes the map longer; the new bits are clear. */
+  grow(length: number): void {
+    if (length < this.#length) throw new Error(`a bitmap of ${this.#length} bits does not shrink to ${length}`);
+    this.#length = length;
+    this.#pages.length = Math.ceil(length / PAGE_BITS);
   }
 
   /** On the hot path of every write: does not allocate. */

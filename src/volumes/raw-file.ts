@@ -11,7 +11,7 @@ const ZEROES = new Uint8Array(PAGE);
  */
 export class RawFile {
   readonly #segments: DiskFile[];
-  readonly #single: DiskFile | undefined;
+  #single: DiskFile | undefined;
 
   private constructor(segments: DiskFile[]) {
     this.#segments = segments;
@@ -41,6 +41,14 @@ export class RawFile {
       file.close();
     }
     disk.syncDirectory(directory);
+  }
+
+  /** Opens the files that `grow` has added. */
+  extend(disk: Disk, directory: string, sizeBytes: number): void {
+    for (let number = this.#segments.length; number < segmentSizes(sizeBytes).length; number += 1) {
+      this.#segments.push(disk.open(segmentPath(directory, number), 'read-write'));
+    }
+    this.#single = this.#segments.length === 1 ? this.#segments[0] : undefined;
   }
 
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void {

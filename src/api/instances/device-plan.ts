@@ -3,7 +3,7 @@ import type { ImageDeviceRow, SnapshotRow } from '../../catalog/schema.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call } from '../operation.ts';
-import { refuseUnbuilt } from '../volumes/create-volume.ts';
+import { refuseEncryption } from '../volumes/create-volume.ts';
 import { checkDeviceName } from '../volumes/device-names.ts';
 import { findRestorable, volumeSize } from '../volumes/new-volume.ts';
 import { checkVolumeShape, DEFAULT_VOLUME_TYPE, type VolumeShape } from '../volumes/volume-types.ts';
@@ -25,7 +25,7 @@ export function checkMappings(mappings: readonly BlockDeviceMapping[] | undefine
       throw errors.invalidValue('BlockDeviceMapping.DeviceName', name, 'The same device may not be mapped twice.');
     }
     names.add(name);
-    refuseUnbuilt(mapping.Ebs?.Encrypted, undefined);
+    refuseEncryption(mapping.Ebs?.Encrypted);
     if (mapping.VirtualName !== undefined) {
       throw errors.unsupported(`VirtualName=${mapping.VirtualName}: there are no instance store volumes here.`);
     }

@@ -65,6 +65,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
           region: call.region,
           shape,
           zone: order.zone,
+          multiAttach: false,
           source,
           createdAt: launchedAt,
           clientToken: undefined,

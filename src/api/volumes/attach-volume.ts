@@ -4,7 +4,7 @@ import { errors } from '../errors.ts';
 import { readInstanceId, readVolumeId } from '../identifiers.ts';
 import { findInstance } from '../instances/find-instance.ts';
 import type { Operation } from '../operation.ts';
-import { attachedVolumes } from './attached-volumes.ts';
+import { attachedVolumes, removeAttachment } from './attached-volumes.ts';
 import { checkDeviceName } from './device-names.ts';
 import { findVolume } from './find-volume.ts';
 import { attachmentView } from './volume-view.ts';
@@ -21,13 +21,14 @@ export const attachVolume: Operation<AttachVolumeRequest, VolumeAttachment> = {
     return lifecycle.locks.hold([volumeId, instanceId], async () => {
       const volume = await findVolume(call, volumeId);
       const instance = await findInstance(call, instanceId);
-      if (volume.state === 'in-use') throw errors.alreadyAttached(volumeId);
-      if (volume.state !== 'available') throw errors.volumeState(volumeId, volume.state);
+      if (volume.state === 'in-use' && volume.multi_attach === 0) throw errors.alreadyAttached(volumeId);
+      if (volume.state !== 'available' && volume.state !== 'in-use') throw errors.volumeState(volumeId, volume.state);
       if (instance.state !== 'running' && instance.state !== 'stopped') {
         throw errors.instanceState(instanceId, instance.state, 'running or stopped');
       }
       if (volume.zone !== instance.zone) throw errors.zoneMismatch(volumeId, volume.zone, instance.zone);
       const attached = await attachedVolumes(catalog, instanceId);
+      if (attached.some((other) => other.volume_id === volumeId)) throw errors.alreadyAttached(volumeId);
       if (attached.some((other) => other.device_name === device)) throw errors.deviceInUse(device);
       const attachment: AttachmentRow = {
         volume_id: volumeId,
@@ -44,14 +45,7 @@ export const attachVolume: Operation<AttachVolumeRequest, VolumeAttachment> = {
       try {
         if (instance.state === 'running') await dataPlane.exportVolume(volumeId);
       } catch (error) {
-        await catalog.transaction().execute(async (transaction) => {
-          await transaction.deleteFrom('attachments').where('volume_id', '=', volumeId).execute();
-          await transaction
-            .updateTable('volumes')
-            .set({ state: 'available' })
-            .where('volume_id', '=', volumeId)
-            .execute();
-        });
+        await removeAttachment(catalog, volumeId, instanceId);
         throw error;
       }
       return attachmentView(attachment, 'attached');

@@ -11,6 +11,9 @@ import { findRestorable, insertVolume, volumeSize } from './new-volume.ts';
 import { checkVolumeShape } from './volume-types.ts';
 import { volumeView, withAttachments } from './volume-view.ts';
 
+/** Types whose volumes may be attached to several instances at once. */
+const MULTI_ATTACH_TYPES = new Set(['io1', 'io2']);
+
 export const createVolume: Operation<CreateVolumeRequest, Volume> = {
   honoured: [
     'AvailabilityZone',
@@ -30,7 +33,11 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
     const zone = input.AvailabilityZone;
     if (zone === undefined) throw errors.missing('AvailabilityZone');
     if (!call.zones.includes(zone)) throw errors.unknownZone(zone, call.zones);
-    refuseUnbuilt(input.Encrypted, input.MultiAttachEnabled);
+    refuseEncryption(input.Encrypted);
+    const multiAttach = input.MultiAttachEnabled === true;
+    if (multiAttach && !MULTI_ATTACH_TYPES.has(input.VolumeType ?? '')) {
+      throw errors.combination('The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.');
+    }
     const sourceId =
       input.SnapshotId === undefined || input.SnapshotId === '' ? undefined : readSnapshotId(input.SnapshotId);
     if (sourceId === undefined && input.Size === undefined) throw errors.sizeOrSnapshot();
@@ -70,6 +77,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
           accountId,
           region: call.region,
           shape,
+          multiAttach,
           zone,
           source,
           createdAt: now(),
@@ -94,10 +102,8 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
 };
 
 /** What is not there yet is refused, never accepted and left undone. */
-export function refuseUnbuilt(encrypted: boolean | undefined, multiAttach: boolean | undefined): void {
+export function refuseEncryption(encrypted: boolean | undefined): void {
   if (encrypted === true) throw errors.unsupported('Encrypted=true: encrypted volumes are not supported here yet.');
-  if (multiAttach === true)
-    throw errors.unsupported('MultiAttachEnabled=true: multi-attach is not supported here yet.');
 }
 
 async function viewOf(call: Call, volumeId: Parameters<typeof findVolume>[1]): Promise<Volume> {

@@ -9,17 +9,17 @@ import { findVolumes } from './find-volume.ts';
 import { type TaggedVolume, volumeView, withAttachments } from './volume-view.ts';
 
 const FILTERS: FilterTable<TaggedVolume> = {
-  'attachment.attach-time': (volume) => volume.attachment?.attached_at,
+  'attachment.attach-time': (volume) => volume.attachments.map((each) => each.attached_at),
   'attachment.delete-on-termination': (volume) =>
-    volume.attachment === undefined ? undefined : volume.attachment.delete_on_termination === 1,
-  'attachment.device': (volume) => volume.attachment?.device_name,
-  'attachment.instance-id': (volume) => volume.attachment?.instance_id,
-  'attachment.status': (volume) => (volume.attachment === undefined ? undefined : 'attached'),
+    volume.attachments.map((each) => String(each.delete_on_termination === 1)),
+  'attachment.device': (volume) => volume.attachments.map((each) => each.device_name),
+  'attachment.instance-id': (volume) => volume.attachments.map((each) => each.instance_id),
+  'attachment.status': (volume) => volume.attachments.map(() => 'attached'),
   'availability-zone': (volume) => volume.zone,
   'create-time': (volume) => volume.created_at,
   encrypted: () => false,
   'fast-restored': () => false,
-  'multi-attach-enabled': () => false,
+  'multi-attach-enabled': (volume) => volume.multi_attach === 1,
   'operator.managed': () => false,
   size: (volume) => volume.size_gib,
   'snapshot-id': (volume) => volume.snapshot_id ?? undefined,

@@ -3,6 +3,7 @@ import { errors } from '../errors.ts';
 import { readInstanceId, readVolumeId } from '../identifiers.ts';
 import { findInstance } from '../instances/find-instance.ts';
 import type { Operation } from '../operation.ts';
+import { removeAttachment } from './attached-volumes.ts';
 import { findVolume } from './find-volume.ts';
 import { attachmentView } from './volume-view.ts';
 
@@ -15,24 +16,27 @@ export const detachVolume: Operation<DetachVolumeRequest, VolumeAttachment> = {
     const volumeId = readVolumeId(input.VolumeId);
     const askedInstance = input.InstanceId === undefined ? undefined : readInstanceId(input.InstanceId);
     call.permit();
-    const { catalog, dataPlane, lifecycle } = call.services;
+    const { catalog, lifecycle } = call.services;
     const found = await catalog
       .selectFrom('attachments')
       .select('instance_id')
       .where('volume_id', '=', volumeId)
-      .executeTakeFirst();
-    return lifecycle.locks.hold([volumeId, ...(found === undefined ? [] : [found.instance_id])], async () => {
+      .execute();
+    const locks = [volumeId, ...found.map((attachment) => attachment.instance_id)];
+    return lifecycle.locks.hold(locks, async () => {
       const volume = await findVolume(call, volumeId);
-      const attachment = await catalog
+      const attachments = await catalog
         .selectFrom('attachments')
         .selectAll()
         .where('volume_id', '=', volumeId)
-        .executeTakeFirst();
-      if (attachment === undefined) throw errors.volumeState(volumeId, volume.state);
-      const { instance_id, device_name } = attachment;
-      if (askedInstance !== undefined && askedInstance !== instance_id) {
-        throw errors.noAttachment(volumeId, askedInstance, undefined);
+        .execute();
+      if (attachments.length === 0) throw errors.volumeState(volumeId, volume.state);
+      if (attachments.length > 1 && askedInstance === undefined) {
+        throw errors.combination(`Volume '${volumeId}' is attached to several instances: name one with InstanceId.`);
       }
+      const attachment = attachments.find((each) => askedInstance === undefined || each.instance_id === askedInstance);
+      if (attachment === undefined) throw errors.noAttachment(volumeId, askedInstance ?? '', undefined);
+      const { instance_id, device_name } = attachment;
       if (input.Device !== undefined && input.Device !== device_name) {
         throw errors.noAttachment(volumeId, instance_id, input.Device);
       }
@@ -40,15 +44,8 @@ export const detachVolume: Operation<DetachVolumeRequest, VolumeAttachment> = {
       if (instance.root_device_name === device_name && instance.state !== 'stopped')
         throw errors.rootOfRunning(volumeId);
       // The export before the catalog: once the volume counts as free, no client of the old attachment can reach it.
-      await dataPlane.endExport(volumeId);
-      await catalog.transaction().execute(async (transaction) => {
-        await transaction.deleteFrom('attachments').where('volume_id', '=', volumeId).execute();
-        await transaction
-          .updateTable('volumes')
-          .set({ state: 'available' })
-          .where('volume_id', '=', volumeId)
-          .execute();
-      });
+      await lifecycle.endExport(volumeId, instance_id);
+      await removeAttachment(catalog, volumeId, instance_id);
       return attachmentView(attachment, 'detached');
     });
   },

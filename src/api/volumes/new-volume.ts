@@ -14,6 +14,7 @@ export type NewVolume = {
   region: string;
   shape: VolumeShape;
   zone: string;
+  multiAttach: boolean;
   source: SnapshotRow | undefined;
   createdAt: Date;
   clientToken: ClientToken | undefined;
@@ -34,6 +35,8 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
     state: 'creating',
     created_at: volume.createdAt.toISOString(),
     snapshot_id: source?.snapshot_id ?? null,
+    multi_attach: volume.multiAttach ? 1 : 0,
+    auto_enable_io: 0,
     client_token: volume.clientToken?.token ?? null,
     client_token_request: volume.clientToken?.request ?? null,
     origin_root: source?.root ?? null,

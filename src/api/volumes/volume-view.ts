@@ -4,18 +4,18 @@ import type { AttachmentRow, VolumeRow } from '../../catalog/schema.ts';
 import { tagsOf } from '../../catalog/tags.ts';
 import { tagView } from '../tags/tag-view.ts';
 
-export type TaggedVolume = VolumeRow & { attachment: AttachmentRow | undefined; tags: ReadonlyMap<string, string> };
+export type TaggedVolume = VolumeRow & { attachments: AttachmentRow[]; tags: ReadonlyMap<string, string> };
 
 /** Puts volumes together with their attachments and tags. */
 export async function withAttachments(catalog: Catalog, volumes: readonly VolumeRow[]): Promise<TaggedVolume[]> {
   const ids = volumes.map((volume) => volume.volume_id);
   if (ids.length === 0) return [];
   const attachments = await catalog.selectFrom('attachments').selectAll().where('volume_id', 'in', ids).execute();
-  const byVolume = new Map(attachments.map((attachment) => [attachment.volume_id, attachment]));
+  const byVolume = Map.groupBy(attachments, (attachment) => attachment.volume_id);
   const tags = await tagsOf(catalog, ids);
   return volumes.map((volume) => ({
     ...volume,
-    attachment: byVolume.get(volume.volume_id),
+    attachments: byVolume.get(volume.volume_id) ?? [],
     tags: tags.get(volume.volume_id) ?? new Map(),
   }));
 }
@@ -33,8 +33,8 @@ export function volumeView(volume: TaggedVolume): Volume {
     // An empty element where there is none, as EC2 writes it.
     SnapshotId: volume.snapshot_id ?? '',
     Encrypted: false,
-    MultiAttachEnabled: false,
-    Attachments: volume.attachment === undefined ? [] : [attachmentView(volume.attachment, 'attached')],
+    MultiAttachEnabled: volume.multi_attach === 1,
+    Attachments: volume.attachments.map((attachment) => attachmentView(attachment, 'attached')),
     Tags: tagView(volume.tags),
   };
 }

@@ -1,0 +1,59 @@
+import type { DescribeVolumesModificationsRequest, DescribeVolumesModificationsResult } from '@aws-sdk/client-ec2';
+import type { VolumeModificationRow } from '../../catalog/schema.ts';
+import type { VolumeId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { compileFilters, type FilterTable } from '../filters.ts';
+import { readVolumeId } from '../identifiers.ts';
+import type { Operation } from '../operation.ts';
+import { fillPage } from '../pages.ts';
+import { findVolumes } from './find-volume.ts';
+import { modificationView } from './modification-view.ts';
+
+const FILTERS: FilterTable<VolumeModificationRow> = {
+  'modification-state': (modification) => modification.state,
+  'original-iops': (modification) => modification.original_iops ?? undefined,
+  'original-size': (modification) => modification.original_size_gib,
+  'original-volume-type': (modification) => modification.original_type,
+  originalMultiAttachEnabled: () => false,
+  'start-time': (modification) => modification.started_at,
+  'target-iops': (modification) => modification.target_iops ?? undefined,
+  'target-size': (modification) => modification.target_size_gib,
+  'target-volume-type': (modification) => modification.target_type,
+  targetMultiAttachEnabled: () => false,
+  'volume-id': (modification) => modification.volume_id,
+};
+
+export const describeVolumesModifications: Operation<
+  DescribeVolumesModificationsRequest,
+  DescribeVolumesModificationsResult
+> = {
+  honoured: ['VolumeIds', 'Filters', 'MaxResults', 'NextToken'],
+
+  async run(input, call) {
+    const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));
+    const passes = compileFilters(input.Filters, FILTERS, () => new Map());
+    call.permit();
+    if (ids.length > 0) await findVolumes(call, ids);
+    const page = await fillPage(
+      input,
+      { least: 1, most: 500 },
+      (after, most) =>
+        call.services.catalog
+          .selectFrom('volume_modifications')
+          .innerJoin('volumes', 'volumes.volume_id', 'volume_modifications.volume_id')
+          .selectAll('volume_modifications')
+          .where('volumes.account_id', '=', call.caller.accountId)
+          .where('volumes.region', '=', call.region)
+          .where('volumes.volume_id', '>', after as VolumeId)
+          .orderBy('volumes.volume_id')
+          .limit(most)
+          .execute(),
+      (row) => row.volume_id,
+      async (rows) => rows,
+      (row) => (ids.length === 0 || ids.includes(row.volume_id)) && passes(row),
+    );
+    const missing = ids.find((id) => !page.items.some((row) => row.volume_id === id));
+    if (missing !== undefined && input.Filters === undefined) throw errors.noModification(missing);
+    return { VolumesModifications: page.items.map(modificationView), NextToken: page.nextToken };
+  },
+};
