@@ -68,6 +68,7 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
     instanceTags: new Map([['Name', `restored from ${setId}`]]),
     volumeTags: new Map(),
     clientToken: undefined,
+    protected: false,
   });
   const volumes = await catalog
     .selectFrom('attachments')

@@ -29,6 +29,12 @@ export const errors = {
   instanceState: (id: string, state: string, wanted: string) =>
     new ApiError('IncorrectInstanceState', `The instance '${id}' is in the '${state}' state; it must be ${wanted}.`),
 
+  terminationProtected: (id: string) =>
+    new ApiError(
+      'OperationNotPermitted',
+      `The instance '${id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again.`,
+    ),
+
   malformedVolume: (id: string) =>
     new ApiError('InvalidParameterValue', `Value (${id}) for parameter volumeId is invalid. Expected: 'vol-...'.`),
   noVolume: (id: string) => new ApiError('InvalidVolume.NotFound', `The volume '${id}' does not exist.`),
@@ -96,6 +102,15 @@ export const errors = {
   cutFailed: (message: string) => new ApiError('InternalError', `No snapshot was created: ${message}`, 500),
 
   malformedImage: (id: string) => new ApiError('InvalidAMIID.Malformed', `Invalid id: "${id}" (expecting "ami-...")`),
+  malformedImageName: (name: string) =>
+    new ApiError(
+      'InvalidAMIName.Malformed',
+      `Invalid image name '${name}': 3 to 128 letters, digits, spaces and ( ) . / - ' @ [ ] _.`,
+    ),
+  duplicateImageName: (name: string, image: string) =>
+    new ApiError('InvalidAMIName.Duplicate', `AMI name ${name} is already in use by AMI ${image}`),
+  imageUnavailable: (id: string, state: string) =>
+    new ApiError('InvalidAMIID.Unavailable', `The image ID '${id}' is not available: it is ${state}.`),
   noImage: (id: string) => new ApiError('InvalidAMIID.NotFound', `The image id '[${id}]' does not exist`),
 
   unknownResource: (id: string) => new ApiError('InvalidID', `The ID '${id}' is not valid`),

@@ -1,5 +1,17 @@
+import { createImage } from './images/create-image.ts';
+import { deregisterImage } from './images/deregister-image.ts';
 import { describeImages } from './images/describe-images.ts';
+import { registerImage } from './images/register-image.ts';
+import { describeInstanceStatus } from './instances/describe-instance-status.ts';
 import { describeInstances } from './instances/describe-instances.ts';
+import { describeInstanceAttribute, modifyInstanceAttribute } from './instances/instance-attribute.ts';
+import {
+  describeInstanceCreditSpecifications,
+  describeInstanceTypeOfferings,
+  describeInstanceTypes,
+} from './instances/instance-types.ts';
+import { rebootInstances } from './instances/reboot-instances.ts';
+import { createReplaceRootVolumeTask, describeReplaceRootVolumeTasks } from './instances/replace-root-volume.ts';
 import { runInstances } from './instances/run-instances.ts';
 import { startInstances } from './instances/start-instances.ts';
 import { stopInstances } from './instances/stop-instances.ts';
@@ -7,6 +19,7 @@ import { terminateInstances } from './instances/terminate-instances.ts';
 import type { AnyOperation } from './operation.ts';
 import { describeAvailabilityZones } from './regions/describe-availability-zones.ts';
 import { describeRegions } from './regions/describe-regions.ts';
+import { describeAccountAttributes, describeSecurityGroups, describeSubnets, describeVpcs } from './regions/network.ts';
 import { copySnapshot } from './snapshots/copy-snapshot.ts';
 import { createSnapshot } from './snapshots/create-snapshot.ts';
 import { createSnapshots } from './snapshots/create-snapshots.ts';
@@ -37,14 +50,30 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   CopySnapshot: copySnapshot,
   CreateSnapshot: createSnapshot,
   CreateSnapshots: createSnapshots,
+  CreateImage: createImage,
+  CreateReplaceRootVolumeTask: createReplaceRootVolumeTask,
   CreateTags: createTags,
+  DeregisterImage: deregisterImage,
+  DescribeReplaceRootVolumeTasks: describeReplaceRootVolumeTasks,
+  RegisterImage: registerImage,
   CreateVolume: createVolume,
   DeleteSnapshot: deleteSnapshot,
   DeleteTags: deleteTags,
   DeleteVolume: deleteVolume,
   DescribeAvailabilityZones: describeAvailabilityZones,
   DescribeImages: describeImages,
+  DescribeAccountAttributes: describeAccountAttributes,
+  DescribeInstanceAttribute: describeInstanceAttribute,
+  DescribeInstanceCreditSpecifications: describeInstanceCreditSpecifications,
+  DescribeInstanceStatus: describeInstanceStatus,
+  DescribeInstanceTypeOfferings: describeInstanceTypeOfferings,
+  DescribeInstanceTypes: describeInstanceTypes,
   DescribeInstances: describeInstances,
+  DescribeSecurityGroups: describeSecurityGroups,
+  DescribeSubnets: describeSubnets,
+  DescribeVpcs: describeVpcs,
+  ModifyInstanceAttribute: modifyInstanceAttribute,
+  RebootInstances: rebootInstances,
   DescribeRegions: describeRegions,
   DescribeSnapshotAttribute: describeSnapshotAttribute,
   DescribeSnapshots: describeSnapshots,

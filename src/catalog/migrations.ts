@@ -47,6 +47,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('launched_at', 'text', (c) => c.notNull())
         .addColumn('state_reason', 'text', (c) => c.notNull())
         .addColumn('terminated_at', 'text')
+        .addColumn('protected', 'integer', (c) => c.notNull())
         .addColumn('client_token', 'text')
         .addColumn('client_token_request', 'text')
         .execute();
@@ -128,6 +129,19 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('root', 'text')
         .addColumn('data_blocks', 'integer', (c) => c.notNull())
         .addColumn('stored_bytes', 'integer', (c) => c.notNull())
+        .execute();
+      await db.schema
+        .createTable('replace_root_tasks')
+        .addColumn('task_id', 'text', (c) => c.primaryKey())
+        .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
+        .addColumn('instance_id', 'text', (c) => c.notNull())
+        .addColumn('client_token', 'text')
+        .addColumn('snapshot_id', 'text')
+        .addColumn('delete_replaced', 'integer', (c) => c.notNull())
+        .addColumn('state', 'text', (c) => c.notNull())
+        .addColumn('started_at', 'text', (c) => c.notNull())
+        .addColumn('completed_at', 'text')
         .execute();
       await db.schema
         .createTable('snapshot_permissions')

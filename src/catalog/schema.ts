@@ -49,6 +49,8 @@ export type InstanceRow = {
   /** When and why the state last changed at someone's wish; empty at first, as EC2 shows it. */
   state_reason: string;
   terminated_at: string | null;
+  /** DisableApiTermination. */
+  protected: Flag;
   client_token: string | null;
   /** SHA-256 of the request that the token came with. */
   client_token_request: string | null;
@@ -145,6 +147,19 @@ export type VolumeModificationRow = {
   target_throughput: number | null;
 };
 
+export type ReplaceRootTaskRow = {
+  task_id: string;
+  account_id: AccountId;
+  region: string;
+  instance_id: InstanceId;
+  client_token: string | null;
+  snapshot_id: SnapshotId | null;
+  delete_replaced: Flag;
+  state: 'in-progress' | 'succeeded';
+  started_at: string;
+  completed_at: string | null;
+};
+
 /** Who, besides its owner, may make volumes of a snapshot. */
 export type SnapshotPermissionRow = {
   snapshot_id: SnapshotId;
@@ -152,7 +167,7 @@ export type SnapshotPermissionRow = {
   grantee: string;
 };
 
-export type ResourceType = 'image' | 'instance' | 'snapshot' | 'volume';
+export type ResourceType = 'image' | 'instance' | 'replace-root-volume-task' | 'snapshot' | 'volume';
 
 export type TagRow = {
   resource_id: string;
@@ -173,6 +188,7 @@ export type CatalogSchema = {
   volume_modifications: VolumeModificationRow;
   snapshot_sets: SetRow;
   snapshots: SnapshotRow;
+  replace_root_tasks: ReplaceRootTaskRow;
   snapshot_permissions: SnapshotPermissionRow;
   tags: TagRow;
 };

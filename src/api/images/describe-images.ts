@@ -8,8 +8,9 @@ import { readImageId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { tagView } from '../tags/tag-view.ts';
+import { type ImageState, imageStates } from './find-image.ts';
 
-type FullImage = ImageRow & { devices: ImageDeviceRow[]; tags: ReadonlyMap<string, string> };
+type FullImage = ImageRow & { state: ImageState; devices: ImageDeviceRow[]; tags: ReadonlyMap<string, string> };
 
 const FILTERS: FilterTable<FullImage> = {
   architecture: () => 'x86_64',
@@ -30,7 +31,7 @@ const FILTERS: FilterTable<FullImage> = {
   'owner-id': (image) => image.account_id,
   'root-device-name': (image) => image.root_device_name,
   'root-device-type': () => 'ebs',
-  state: () => 'available',
+  state: (image) => image.state,
   'virtualization-type': () => 'hvm',
 };
 
@@ -93,8 +94,10 @@ async function withDevices(call: Call, images: readonly ImageRow[]): Promise<Ful
     .orderBy('device_name')
     .execute();
   const tags = await tagsOf(catalog, ids);
+  const states = await imageStates(catalog, ids);
   return images.map((image) => ({
     ...image,
+    state: states.get(image.image_id) ?? 'available',
     devices: devices.filter((device) => device.image_id === image.image_id),
     tags: tags.get(image.image_id) ?? new Map(),
   }));
@@ -106,7 +109,7 @@ function imageView(image: FullImage): Image {
     Name: image.name,
     Description: image.description,
     OwnerId: image.account_id,
-    State: 'available',
+    State: image.state,
     Public: image.is_public === 1,
     CreationDate: image.created_at,
     Architecture: 'x86_64',

@@ -26,3 +26,22 @@ export function imageDevices(catalog: Catalog, imageId: ImageId): Promise<ImageD
     .orderBy('device_name')
     .execute();
 }
+
+export type ImageState = 'pending' | 'available' | 'failed';
+
+/** An image is what its snapshots are: pending while one is, failed when one has. */
+export async function imageStates(catalog: Catalog, ids: readonly ImageId[]): Promise<Map<ImageId, ImageState>> {
+  const rows = await catalog
+    .selectFrom('image_devices')
+    .innerJoin('snapshots', 'snapshots.snapshot_id', 'image_devices.snapshot_id')
+    .select(['image_devices.image_id', 'snapshots.state'])
+    .where('image_devices.image_id', 'in', [...ids])
+    .where('snapshots.state', '!=', 'completed')
+    .execute();
+  const states = new Map<ImageId, ImageState>();
+  for (const { image_id, state } of rows) {
+    if (state === 'error') states.set(image_id, 'failed');
+    else if (!states.has(image_id)) states.set(image_id, 'pending');
+  }
+  return states;
+}

@@ -16,6 +16,8 @@ export type Transition = {
   through: InstanceState;
   move: (instanceId: InstanceId) => Promise<void>;
   reason: string;
+  /** Refuses an instance that must not be moved. @throws ApiError */
+  check?: (instance: InstanceRow) => void;
 };
 
 /**
@@ -33,6 +35,7 @@ export async function changeState(
   const { catalog, lifecycle, now } = call.services;
   return lifecycle.locks.hold(instanceIds, async () => {
     const instances = await findInstances(call, instanceIds);
+    for (const instance of instances) transition.check?.(instance);
     for (const { instance_id, state } of instances) {
       if (!transition.from.includes(state) && !transition.settled.includes(state)) {
         throw errors.instanceState(instance_id, state, transition.from.join(' or '));

@@ -18,6 +18,8 @@ export type Launch = {
   instanceTags: Tags;
   volumeTags: Tags;
   clientToken: ClientToken | undefined;
+  /** DisableApiTermination. */
+  protected: boolean;
 };
 
 /**
@@ -43,6 +45,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
     launched_at: launchedAt.toISOString(),
     state_reason: '',
     terminated_at: null,
+    protected: order.protected ? 1 : 0,
     client_token: order.clientToken?.token ?? null,
     client_token_request: order.clientToken?.request ?? null,
   }));

@@ -3,7 +3,7 @@ import type { ReservationId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { checkSameRequest, readClientToken } from '../idempotency.ts';
 import { readImageId } from '../identifiers.ts';
-import { findImage, imageDevices } from '../images/find-image.ts';
+import { findImage, imageDevices, imageStates } from '../images/find-image.ts';
 import type { Call, Operation } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { checkMappings, planDevices } from './device-plan.ts';
@@ -27,6 +27,7 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     'Placement',
     'TagSpecifications',
     'ClientToken',
+    'DisableApiTermination',
   ],
   withoutEffect: [
     'KeyName',
@@ -45,7 +46,6 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     'MetadataOptions',
     'MaintenanceOptions',
     'PrivateDnsNameOptions',
-    'DisableApiTermination',
     'DisableApiStop',
     'CapacityReservationSpecification',
     'EnclaveOptions',
@@ -76,6 +76,8 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
         }
       }
       const image = await findImage(call, imageId);
+      const state = (await imageStates(catalog, [imageId])).get(imageId) ?? 'available';
+      if (state !== 'available') throw errors.imageUnavailable(imageId, state);
       const devices = await planDevices(call, await imageDevices(catalog, imageId), input.BlockDeviceMappings);
       const [first] = await launch(call, {
         count,
@@ -87,6 +89,7 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
         instanceTags: tags.get('instance') ?? new Map(),
         volumeTags: tags.get('volume') ?? new Map(),
         clientToken,
+        protected: input.DisableApiTermination === true,
       });
       const launched = await catalog
         .selectFrom('instances')

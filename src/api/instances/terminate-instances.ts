@@ -1,4 +1,5 @@
 import type { TerminateInstancesRequest, TerminateInstancesResult } from '@aws-sdk/client-ec2';
+import { errors } from '../errors.ts';
 import type { Operation } from '../operation.ts';
 import { changeState } from './change-state.ts';
 
@@ -13,6 +14,9 @@ export const terminateInstances: Operation<TerminateInstancesRequest, TerminateI
       through: 'shutting-down',
       move: (instanceId) => lifecycle.takeApart(instanceId),
       reason: 'User initiated',
+      check: ({ instance_id, state, ...instance }) => {
+        if (instance.protected === 1 && state !== 'terminated') throw errors.terminationProtected(instance_id);
+      },
     });
     return { TerminatingInstances: changes };
   },

@@ -1,3 +1,4 @@
+import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { VolumeRow } from '../../catalog/schema.ts';
 import type { InstanceId, SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
@@ -11,7 +12,13 @@ export type VolumeToCut = {
   tags: Tags;
 };
 
-export type CutOrder = { instanceId: InstanceId | null; description: string; volumes: readonly VolumeToCut[] };
+export type CutOrder = {
+  instanceId: InstanceId | null;
+  description: string;
+  volumes: readonly VolumeToCut[];
+  /** What is to be recorded in the same step. */
+  also?: (transaction: CatalogTransaction, snapshotIds: readonly SnapshotId[]) => Promise<void>;
+};
 
 /** Throughput-optimised and cold volumes may have one snapshot in progress; the others the limit of the settings. */
 const ONE_AT_A_TIME = new Set(['st1', 'sc1']);
@@ -83,15 +90,13 @@ async function cutAndRecord(call: Call, order: CutOrder): Promise<{ snapshotIds:
       };
     });
     // In one transaction, and durable before the answer: all snapshots of the set exist, or none.
-    const { snapshotIds } = await catalog.transaction().execute((transaction) =>
-      insertSet(transaction, call, {
-        instanceId: order.instanceId,
-        description: order.description,
-        startedAt,
-        holdMilliseconds,
-        snapshots,
-      }),
-    );
+    const { instanceId, description } = order;
+    const set = { instanceId, description, startedAt, holdMilliseconds, snapshots };
+    const { snapshotIds } = await catalog.transaction().execute(async (transaction) => {
+      const inserted = await insertSet(transaction, call, set);
+      await order.also?.(transaction, inserted.snapshotIds);
+      return inserted;
+    });
     return { snapshotIds, startedAt };
   } catch (error) {
     // No snapshot came to be: the volumes need keep nothing.

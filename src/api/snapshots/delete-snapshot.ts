@@ -1,9 +1,10 @@
 import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
 import { removeTags } from '../../catalog/tags.ts';
 import { removeSnapshotRecord } from '../../snapshots/snapshot-record.ts';
+import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
-import type { Operation } from '../operation.ts';
+import type { Call, Operation } from '../operation.ts';
 import { findOwnSnapshot } from './find-snapshot.ts';
 
 export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
@@ -12,26 +13,31 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
     call.permit();
-    const { catalog, lifecycle, store, log } = call.services;
-    await lifecycle.locks.hold([snapshotId], async () => {
-      const snapshot = await findOwnSnapshot(call, snapshotId);
-      const image = await catalog
-        .selectFrom('image_devices')
-        .select('image_id')
-        .where('snapshot_id', '=', snapshotId)
-        .executeTakeFirst();
-      if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
-      await catalog.transaction().execute(async (transaction) => {
-        await removeTags(transaction, snapshotId);
-        await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
-      });
-      // After the catalog: a record that is left behind by a crash names a snapshot that no one has any more; the
-      // other way round, a snapshot that is still there could not be brought back from the bucket.
-      await removeSnapshotRecord(store, snapshotId).catch((error: Error) => {
-        log('warn', `${snapshotId} is deleted, but its record is still in the object store: ${error.message}`);
-      });
-      if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
-    });
+    await removeSnapshot(call, snapshotId);
     return {};
   },
 };
+
+/** @throws ApiError InvalidSnapshot.NotFound, InvalidSnapshot.InUse */
+export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void> {
+  const { catalog, lifecycle, store, log } = call.services;
+  return lifecycle.locks.hold([snapshotId], async () => {
+    const snapshot = await findOwnSnapshot(call, snapshotId);
+    const image = await catalog
+      .selectFrom('image_devices')
+      .select('image_id')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
+    await catalog.transaction().execute(async (transaction) => {
+      await removeTags(transaction, snapshotId);
+      await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
+    });
+    // After the catalog: a record that is left behind by a crash names a snapshot that no one has any more; the other
+    // way round, a snapshot that is still there could not be brought back from the bucket.
+    await removeSnapshotRecord(store, snapshotId).catch((error: Error) => {
+      log('warn', `${snapshotId} is deleted, but its record is still in the object store: ${error.message}`);
+    });
+    if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
+  });
+}

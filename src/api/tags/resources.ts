@@ -4,9 +4,12 @@ import type { ApiError } from '../../wire/api-error.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
 
-export type Resource = { id: string; type: ResourceType };
+/** What CreateTags works on. */
+type TaggableType = Exclude<ResourceType, 'replace-root-volume-task'>;
 
-const NOT_FOUND: Record<ResourceType, (id: string) => ApiError> = {
+export type Resource = { id: string; type: TaggableType };
+
+const NOT_FOUND: Record<TaggableType, (id: string) => ApiError> = {
   snapshot: errors.noSnapshot,
   volume: errors.noVolume,
   instance: errors.noInstance,

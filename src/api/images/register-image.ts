@@ -1,0 +1,70 @@
+import type { BlockDeviceMapping, RegisterImageRequest, RegisterImageResult } from '@aws-sdk/client-ec2';
+import type { ImageDeviceRow } from '../../catalog/schema.ts';
+import { errors } from '../errors.ts';
+import { readSnapshotId } from '../identifiers.ts';
+import { checkMappings } from '../instances/device-plan.ts';
+import type { Call, Operation } from '../operation.ts';
+import { checkDescription } from '../snapshots/snapshot-rules.ts';
+import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { findRestorable, volumeSize } from '../volumes/new-volume.ts';
+import { checkVolumeShape } from '../volumes/volume-types.ts';
+import { checkImageName, insertImage, requireFreeName } from './image-rules.ts';
+
+/** An image of snapshots that are there. */
+export const registerImage: Operation<RegisterImageRequest, RegisterImageResult> = {
+  honoured: ['Name', 'Description', 'RootDeviceName', 'BlockDeviceMappings', 'TagSpecifications'],
+  withoutEffect: [
+    'Architecture',
+    'BootMode',
+    'EnaSupport',
+    'ImdsSupport',
+    'KernelId',
+    'RamdiskId',
+    'SriovNetSupport',
+    'TpmSupport',
+    'UefiData',
+    'VirtualizationType',
+  ],
+
+  async run(input, call) {
+    const name = checkImageName(input.Name);
+    const description = checkDescription(input.Description);
+    const rootDeviceName = input.RootDeviceName;
+    if (rootDeviceName === undefined) throw errors.missing('RootDeviceName');
+    checkMappings(input.BlockDeviceMappings);
+    const mappings = (input.BlockDeviceMappings ?? []).filter((mapping) => mapping.NoDevice === undefined);
+    const root = mappings.find((mapping) => mapping.DeviceName === rootDeviceName);
+    if (root?.Ebs?.SnapshotId === undefined) {
+      const reason = 'The block device mappings must map the root device to a snapshot.';
+      throw errors.invalidValue('RootDeviceName', rootDeviceName, reason);
+    }
+    const tags = readTagSpecifications(input.TagSpecifications, ['image']).get('image') ?? new Map();
+    call.permit();
+    const { catalog, lifecycle } = call.services;
+    return lifecycle.locks.hold([`images ${call.caller.accountId}`], async () => {
+      await requireFreeName(call, name);
+      const devices = await Promise.all(mappings.map((mapping) => imageDevice(call, mapping)));
+      const image = { name, description, rootDeviceName, devices, tags };
+      return { ImageId: await catalog.transaction().execute((transaction) => insertImage(transaction, call, image)) };
+    });
+  },
+};
+
+async function imageDevice(call: Call, mapping: BlockDeviceMapping): Promise<Omit<ImageDeviceRow, 'image_id'>> {
+  const { Ebs, DeviceName = '' } = mapping;
+  if (Ebs === undefined) throw errors.missing(`BlockDeviceMapping.Ebs (of ${DeviceName})`);
+  const source = Ebs.SnapshotId === undefined ? undefined : await findRestorable(call, readSnapshotId(Ebs.SnapshotId));
+  const shape = checkVolumeShape({
+    type: Ebs.VolumeType,
+    sizeGiB: volumeSize(Ebs.VolumeSize, source),
+    iops: Ebs.Iops,
+    throughput: Ebs.Throughput,
+  });
+  return {
+    device_name: DeviceName,
+    snapshot_id: source?.snapshot_id ?? null,
+    size_gib: shape.sizeGiB,
+    volume_type: shape.type,
+    delete_on_termination: Ebs.DeleteOnTermination === false ? 0 : 1,
+  };
+}

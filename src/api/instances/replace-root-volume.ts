@@ -1,0 +1,181 @@
+import { randomBytes } from 'node:crypto';
+import type {
+  CreateReplaceRootVolumeTaskRequest,
+  CreateReplaceRootVolumeTaskResult,
+  DescribeReplaceRootVolumeTasksRequest,
+  DescribeReplaceRootVolumeTasksResult,
+  ReplaceRootVolumeTask,
+} from '@aws-sdk/client-ec2';
+import type { ReplaceRootTaskRow, SnapshotRow } from '../../catalog/schema.ts';
+import { putTags, tagsOf } from '../../catalog/tags.ts';
+import { newId } from '../../types/ids.ts';
+import { errors } from '../errors.ts';
+import { compileFilters } from '../filters.ts';
+import { readInstanceId, readSnapshotId } from '../identifiers.ts';
+import type { Call, Operation } from '../operation.ts';
+import { fillPage } from '../pages.ts';
+import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { tagView } from '../tags/tag-view.ts';
+import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
+import { findRestorable, insertVolume } from '../volumes/new-volume.ts';
+import { findInstance } from './find-instance.ts';
+
+/** A running instance gets a new root volume: from a snapshot, or as its first one was. */
+export const createReplaceRootVolumeTask: Operation<
+  CreateReplaceRootVolumeTaskRequest,
+  CreateReplaceRootVolumeTaskResult
+> = {
+  honoured: ['InstanceId', 'SnapshotId', 'TagSpecifications', 'DeleteReplacedRootVolume', 'ClientToken'],
+
+  async run(input, call) {
+    const instanceId = readInstanceId(input.InstanceId);
+    const sourceId = input.SnapshotId === undefined ? undefined : readSnapshotId(input.SnapshotId);
+    const tags = readTagSpecifications(input.TagSpecifications, ['replace-root-volume-task']);
+    call.permit();
+    const { catalog, lifecycle, now } = call.services;
+    return lifecycle.locks.hold([instanceId], async () => {
+      const earlier = await catalog
+        .selectFrom('replace_root_tasks')
+        .selectAll()
+        .where('instance_id', '=', instanceId)
+        .where('client_token', '=', input.ClientToken ?? '')
+        .executeTakeFirst();
+      if (earlier !== undefined) return { ReplaceRootVolumeTask: await taskView(call, earlier) };
+      const instance = await findInstance(call, instanceId);
+      if (instance.state !== 'running') throw errors.instanceState(instanceId, instance.state, 'running');
+      const attached = await attachedVolumes(catalog, instanceId);
+      const root = attached.find((volume) => volume.device_name === instance.root_device_name);
+      if (root === undefined) throw errors.combination(`Instance '${instanceId}' has no root volume to replace.`);
+      const first = sourceId ?? root.snapshot_id ?? undefined;
+      const source = first === undefined ? undefined : await findRestorable(call, first);
+      const task: ReplaceRootTaskRow = {
+        task_id: `replacevol-${randomBytes(9).toString('hex').slice(0, 17)}`,
+        account_id: call.caller.accountId,
+        region: call.region,
+        instance_id: instanceId,
+        client_token: input.ClientToken ?? null,
+        snapshot_id: source?.snapshot_id ?? null,
+        delete_replaced: input.DeleteReplacedRootVolume === true ? 1 : 0,
+        state: 'in-progress',
+        started_at: now().toISOString(),
+        completed_at: null,
+      };
+      await replace(call, root, source, task);
+      const owner = { resourceId: task.task_id, resourceType: 'replace-root-volume-task' as const };
+      const chosen = tags.get('replace-root-volume-task') ?? new Map();
+      await putTags(catalog, { ...owner, accountId: call.caller.accountId, region: call.region }, chosen);
+      const done = await catalog
+        .selectFrom('replace_root_tasks')
+        .selectAll()
+        .where('task_id', '=', task.task_id)
+        .executeTakeFirstOrThrow();
+      return { ReplaceRootVolumeTask: await taskView(call, done) };
+    });
+  },
+};
+
+async function replace(
+  call: Call,
+  root: AttachedVolume,
+  source: SnapshotRow | undefined,
+  task: ReplaceRootTaskRow,
+): Promise<void> {
+  const { catalog, dataPlane, lifecycle, now } = call.services;
+  const volumeId = newId('vol');
+  const sizeGiB = Math.max(root.size_gib, source?.size_gib ?? 0);
+  const shape = { type: root.volume_type, sizeGiB, iops: root.iops, throughput: root.throughput };
+  await catalog.transaction().execute(async (transaction) => {
+    await transaction.insertInto('replace_root_tasks').values(task).execute();
+    await insertVolume(transaction, {
+      volumeId,
+      accountId: root.account_id,
+      region: root.region,
+      shape,
+      zone: root.zone,
+      multiAttach: false,
+      source,
+      createdAt: now(),
+      clientToken: undefined,
+    });
+  });
+  await lifecycle.createVolume(volumeId);
+  // The old root's export first: no client is left on it when the new one takes its place.
+  await lifecycle.endExport(root.volume_id, root.instance_id);
+  // In one step: at every moment, after a crash too, the instance has one root.
+  await catalog.transaction().execute(async (transaction) => {
+    const { instance_id, device_name, delete_on_termination } = root;
+    await transaction
+      .deleteFrom('attachments')
+      .where('volume_id', '=', root.volume_id)
+      .where('instance_id', '=', instance_id)
+      .execute();
+    const attached_at = now().toISOString();
+    await transaction
+      .insertInto('attachments')
+      .values({ volume_id: volumeId, instance_id, device_name, delete_on_termination, attached_at })
+      .execute();
+    await transaction.updateTable('volumes').set({ state: 'in-use' }).where('volume_id', '=', volumeId).execute();
+    await transaction
+      .updateTable('volumes')
+      .set({ state: task.delete_replaced === 1 ? 'deleting' : 'available' })
+      .where('volume_id', '=', root.volume_id)
+      .execute();
+    await transaction
+      .updateTable('replace_root_tasks')
+      .set({ state: 'succeeded', completed_at: attached_at })
+      .where('task_id', '=', task.task_id)
+      .execute();
+  });
+  await dataPlane.exportVolume(volumeId);
+  await lifecycle.reap(root.volume_id);
+}
+
+export const describeReplaceRootVolumeTasks: Operation<
+  DescribeReplaceRootVolumeTasksRequest,
+  DescribeReplaceRootVolumeTasksResult
+> = {
+  honoured: ['ReplaceRootVolumeTaskIds', 'Filters', 'MaxResults', 'NextToken'],
+
+  async run(input, call) {
+    const passes = compileFilters<ReplaceRootTaskRow>(
+      input.Filters,
+      { 'instance-id': (task) => task.instance_id },
+      () => new Map(),
+    );
+    call.permit();
+    const ids = input.ReplaceRootVolumeTaskIds;
+    const page = await fillPage(
+      input,
+      { least: 1, most: 50 },
+      (after, most) =>
+        call.services.catalog
+          .selectFrom('replace_root_tasks')
+          .selectAll()
+          .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
+          .where('task_id', '>', after)
+          .orderBy('task_id')
+          .limit(most)
+          .execute(),
+      (row) => row.task_id,
+      async (rows) => rows,
+      (row) => (ids?.includes(row.task_id) ?? true) && passes(row),
+    );
+    const tasks = await Promise.all(page.items.map((task) => taskView(call, task)));
+    return { ReplaceRootVolumeTasks: tasks, NextToken: page.nextToken };
+  },
+};
+
+async function taskView(call: Call, task: ReplaceRootTaskRow): Promise<ReplaceRootVolumeTask> {
+  const tags = await tagsOf(call.services.catalog, [task.task_id]);
+  return {
+    ReplaceRootVolumeTaskId: task.task_id,
+    InstanceId: task.instance_id,
+    TaskState: task.state,
+    StartTime: task.started_at,
+    CompleteTime: task.completed_at ?? undefined,
+    SnapshotId: task.snapshot_id ?? undefined,
+    DeleteReplacedRootVolume: task.delete_replaced === 1,
+    Tags: tagView(tags.get(task.task_id)),
+  };
+}

@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { after, before, test } from 'node:test';
+import {
+  CreateImageCommand,
+  CreateReplaceRootVolumeTaskCommand,
+  DeleteSnapshotCommand,
+  DeregisterImageCommand,
+  DescribeImagesCommand,
+  DescribeInstanceAttributeCommand,
+  DescribeInstanceStatusCommand,
+  DescribeInstancesCommand,
+  DescribeInstanceTypesCommand,
+  DescribeReplaceRootVolumeTasksCommand,
+  DescribeSnapshotsCommand,
+  DescribeVolumesCommand,
+  ModifyInstanceAttributeCommand,
+  RebootInstancesCommand,
+  RegisterImageCommand,
+  RunInstancesCommand,
+  StartInstancesCommand,
+  StopInstancesCommand,
+  TerminateInstancesCommand,
+  waitUntilImageAvailable,
+  waitUntilInstanceRunning,
+} from '@aws-sdk/client-ec2';
+import { ended, launchInstance, type TestInstance } from '../support/instances.ts';
+import { startTestServer, type TestServer } from '../support/server.ts';
+
+let server: TestServer;
+let instance: TestInstance;
+const afterwards: (() => void)[] = [];
+before(async () => {
+  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  instance = await launchInstance(server.ec2, [1]);
+});
+after(async () => {
+  await server.stop();
+  for (const run of afterwards.reverse()) run();
+});
+
+async function writeTo(volume: string, offset: number, bytes: Buffer): Promise<void> {
+  const client = await server.connect(volume);
+  await client.write(offset, bytes);
+  await client.close();
+}
+
+async function readFrom(name: string, offset: number, length: number): Promise<Buffer> {
+  const client = await server.connect(name);
+  const bytes = await client.read(offset, length);
+  await client.close();
+  return bytes;
+}
+
+test('an image of an instance: cut, stored, launched from, taken off', async () => {
+  const root = randomBytes(100_000);
+  const data = randomBytes(100_000);
+  await writeTo(instance.root, 4096, root);
+  await writeTo(instance.volumes[0], 8192, data);
+  const { ImageId = '' } = await server.ec2.send(
+    new CreateImageCommand({
+      InstanceId: instance.instanceId,
+      Name: 'golden',
+      NoReboot: true,
+      TagSpecifications: [{ ResourceType: 'image', Tags: [{ Key: 'k', Value: 'v' }] }],
+    }),
+  );
+  await waitUntilImageAvailable(
+    { client: server.ec2, maxWaitTime: 20, minDelay: 1, maxDelay: 1 },
+    { ImageIds: [ImageId] },
+  );
+  const [image] =
+    (
+      await server.ec2.send(
+        new DescribeImagesCommand({ Owners: ['self'], Filters: [{ Name: 'name', Values: ['gold*'] }] }),
+      )
+    ).Images ?? [];
+  assert.equal(image.ImageId, ImageId);
+  assert.deepEqual(image.Tags, [{ Key: 'k', Value: 'v' }]);
+  assert.deepEqual(
+    image.BlockDeviceMappings?.map((each) => each.DeviceName),
+    ['/dev/sdf', '/dev/xvda'],
+  );
+  const launched = await server.ec2.send(
+    new RunInstancesCommand({
+      ImageId,
+      MinCount: 1,
+      MaxCount: 1,
+      BlockDeviceMappings: [{ DeviceName: '/dev/sdf', Ebs: { VolumeSize: 2 } }],
+    }),
+  );
+  const copy = launched.Instances?.[0];
+  await waitUntilInstanceRunning(
+    { client: server.ec2, maxWaitTime: 20, minDelay: 1, maxDelay: 1 },
+    { InstanceIds: [copy?.InstanceId ?? ''] },
+  );
+  const at = (device: string): string =>
+    copy?.BlockDeviceMappings?.find((each) => each.DeviceName === device)?.Ebs?.VolumeId ?? '';
+  assert.ok((await readFrom(at('/dev/xvda'), 4096, 100_000)).equals(root));
+  assert.ok((await readFrom(at('/dev/sdf'), 8192, 100_000)).equals(data));
+  const SnapshotId = image.BlockDeviceMappings?.[0].Ebs?.SnapshotId ?? '';
+  await assert.rejects(server.ec2.send(new DeleteSnapshotCommand({ SnapshotId })), {
+    name: 'InvalidSnapshot.InUse',
+    message: `The snapshot ${SnapshotId} is currently in use by ${ImageId}`,
+  });
+  await assert.rejects(server.ec2.send(new CreateImageCommand({ InstanceId: instance.instanceId, Name: 'golden' })), {
+    name: 'InvalidAMIName.Duplicate',
+  });
+  await server.ec2.send(new DeregisterImageCommand({ ImageId, DeleteAssociatedSnapshots: true }));
+  await assert.rejects(server.ec2.send(new DescribeImagesCommand({ ImageIds: [ImageId] })), {
+    name: 'InvalidAMIID.NotFound',
+  });
+  await assert.rejects(server.ec2.send(new DescribeSnapshotsCommand({ SnapshotIds: [SnapshotId] })), {
+    name: 'InvalidSnapshot.NotFound',
+  });
+});
+
+test('an image registered from a snapshot', async () => {
+  const made = await server.ec2.send(new CreateImageCommand({ InstanceId: instance.instanceId, Name: 'first' }));
+  const [image] = (await server.ec2.send(new DescribeImagesCommand({ ImageIds: [made.ImageId ?? ''] }))).Images ?? [];
+  const SnapshotId = image.BlockDeviceMappings?.find((each) => each.DeviceName === '/dev/xvda')?.Ebs?.SnapshotId;
+  await ended(server.ec2, [{ SnapshotId }]);
+  const BlockDeviceMappings = [{ DeviceName: '/dev/sda1', Ebs: { SnapshotId, VolumeSize: 2 } }];
+  const registered = await server.ec2.send(
+    new RegisterImageCommand({
+      Name: 'second',
+      RootDeviceName: '/dev/sda1',
+      BlockDeviceMappings,
+      Architecture: 'x86_64',
+    }),
+  );
+  const [second] =
+    (await server.ec2.send(new DescribeImagesCommand({ ImageIds: [registered.ImageId ?? ''] }))).Images ?? [];
+  assert.deepEqual(
+    [second.State, second.RootDeviceName, second.BlockDeviceMappings?.[0].Ebs?.VolumeSize],
+    ['available', '/dev/sda1', 2],
+  );
+  await assert.rejects(server.ec2.send(new RegisterImageCommand({ Name: 'third', RootDeviceName: '/dev/sda1' })), {
+    name: 'InvalidParameterValue',
+    message: /root device/,
+  });
+  await assert.rejects(
+    server.ec2.send(new RegisterImageCommand({ Name: '!', RootDeviceName: '/dev/sda1', BlockDeviceMappings })),
+    { name: 'InvalidAMIName.Malformed' },
+  );
+});
+
+test('a reboot ends connections and loses nothing', async () => {
+  const client = await server.connect(instance.volumes[0]);
+  await client.write(0, Buffer.alloc(4096, 3));
+  await server.ec2.send(new RebootInstancesCommand({ InstanceIds: [instance.instanceId] }));
+  await assert.rejects(client.read(0, 512));
+  assert.ok((await readFrom(instance.volumes[0], 0, 4096)).equals(Buffer.alloc(4096, 3)));
+});
+
+test('a root volume is replaced while the instance runs', async () => {
+  const other = await launchInstance(server.ec2, []);
+  await writeTo(other.root, 0, Buffer.alloc(512, 1));
+  const image = await server.ec2.send(new CreateImageCommand({ InstanceId: other.instanceId, Name: 'before' }));
+  const [found] = (await server.ec2.send(new DescribeImagesCommand({ ImageIds: [image.ImageId ?? ''] }))).Images ?? [];
+  const SnapshotId = found.BlockDeviceMappings?.[0].Ebs?.SnapshotId ?? '';
+  await ended(server.ec2, [{ SnapshotId }]);
+  await writeTo(other.root, 0, Buffer.alloc(512, 2));
+  const answer = await server.ec2.send(
+    new CreateReplaceRootVolumeTaskCommand({
+      InstanceId: other.instanceId,
+      SnapshotId,
+      DeleteReplacedRootVolume: true,
+    }),
+  );
+  assert.equal(answer.ReplaceRootVolumeTask?.TaskState, 'succeeded');
+  const listed = await server.ec2.send(
+    new DescribeReplaceRootVolumeTasksCommand({ Filters: [{ Name: 'instance-id', Values: [other.instanceId] }] }),
+  );
+  assert.equal(listed.ReplaceRootVolumeTasks?.length, 1);
+  const [described] =
+    (await server.ec2.send(new DescribeInstancesCommand({ InstanceIds: [other.instanceId] }))).Reservations?.[0]
+      .Instances ?? [];
+  const root = described.BlockDeviceMappings?.[0].Ebs?.VolumeId ?? '';
+  assert.notEqual(root, other.root);
+  assert.ok((await readFrom(root, 0, 512)).equals(Buffer.alloc(512, 1)));
+  await assert.rejects(server.ec2.send(new DescribeVolumesCommand({ VolumeIds: [other.root] })), {
+    name: 'InvalidVolume.NotFound',
+  });
+});
+
+test('status, attributes, types, and protection from termination', async () => {
+  const { instanceId } = await launchInstance(server.ec2, []);
+  const InstanceIds = [instanceId];
+  const status = await server.ec2.send(new DescribeInstanceStatusCommand({ InstanceIds }));
+  assert.equal(status.InstanceStatuses?.[0].InstanceStatus?.Status, 'ok');
+  const type = () =>
+    server.ec2.send(new DescribeInstanceAttributeCommand({ InstanceId: instanceId, Attribute: 'instanceType' }));
+  const retype = () =>
+    server.ec2.send(
+      new ModifyInstanceAttributeCommand({ InstanceId: instanceId, InstanceType: { Value: 't3.large' } }),
+    );
+  await assert.rejects(retype(), { name: 'IncorrectInstanceState' });
+  await server.ec2.send(new StopInstancesCommand({ InstanceIds }));
+  await retype();
+  assert.equal((await type()).InstanceType?.Value, 't3.large');
+  assert.equal((await server.ec2.send(new DescribeInstanceStatusCommand({ InstanceIds }))).InstanceStatuses?.length, 0);
+  await server.ec2.send(new StartInstancesCommand({ InstanceIds }));
+  const protect = (Value: boolean) =>
+    server.ec2.send(new ModifyInstanceAttributeCommand({ InstanceId: instanceId, DisableApiTermination: { Value } }));
+  await protect(true);
+  await assert.rejects(server.ec2.send(new TerminateInstancesCommand({ InstanceIds })), {
+    name: 'OperationNotPermitted',
+  });
+  await protect(false);
+  await server.ec2.send(
+    new ModifyInstanceAttributeCommand({
+      InstanceId: instanceId,
+      BlockDeviceMappings: [{ DeviceName: '/dev/xvda', Ebs: { DeleteOnTermination: false } }],
+    }),
+  );
+  await server.ec2.send(new TerminateInstancesCommand({ InstanceIds }));
+  const types = await server.ec2.send(new DescribeInstanceTypesCommand({ InstanceTypes: ['t3.micro'] }));
+  assert.equal(types.InstanceTypes?.[0].MemoryInfo?.SizeInMiB, 1024);
+});
