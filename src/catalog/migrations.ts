@@ -116,6 +116,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('region', 'text', (c) => c.notNull())
         .addColumn('set_id', 'text', (c) => c.notNull().references('snapshot_sets.set_id'))
         .addColumn('volume_id', 'text', (c) => c.notNull())
+        .addColumn('parent_snapshot_id', 'text')
         .addColumn('device_name', 'text')
         .addColumn('is_root', 'integer', (c) => c.notNull())
         .addColumn('volume_type', 'text', (c) => c.notNull())
@@ -142,6 +143,32 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('state', 'text', (c) => c.notNull())
         .addColumn('started_at', 'text', (c) => c.notNull())
         .addColumn('completed_at', 'text')
+        .execute();
+      await db.schema
+        .createTable('secrets')
+        .addColumn('name', 'text', (c) => c.primaryKey())
+        .addColumn('value', 'text', (c) => c.notNull())
+        .execute();
+      await db.schema
+        .createTable('direct_uploads')
+        .addColumn('snapshot_id', 'text', (c) => c.primaryKey().references('snapshots.snapshot_id').onDelete('cascade'))
+        .addColumn('parent_snapshot_id', 'text')
+        .addColumn('parent_root', 'text')
+        .addColumn('timeout_minutes', 'integer', (c) => c.notNull())
+        .addColumn('active_at', 'text', (c) => c.notNull())
+        .addColumn('client_token', 'text')
+        .addColumn('client_token_request', 'text')
+        .execute();
+      await db.schema
+        .createTable('direct_blocks')
+        .addColumn('snapshot_id', 'text', (c) => c.notNull().references('snapshots.snapshot_id').onDelete('cascade'))
+        .addColumn('block_index', 'integer', (c) => c.notNull())
+        .addColumn('sha256', 'text', (c) => c.notNull())
+        .addColumn('pack', 'text')
+        .addColumn('pack_offset', 'integer', (c) => c.notNull())
+        .addColumn('stored_length', 'integer', (c) => c.notNull())
+        .addColumn('encoding', 'integer', (c) => c.notNull())
+        .addPrimaryKeyConstraint('direct_blocks_key', ['snapshot_id', 'block_index'])
         .execute();
       await db.schema
         .createTable('snapshot_permissions')

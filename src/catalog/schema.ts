@@ -112,6 +112,8 @@ export type SnapshotRow = {
   region: string;
   set_id: SetId;
   volume_id: VolumeId;
+  /** The snapshot that it was written on top of, through the EBS direct APIs. */
+  parent_snapshot_id: SnapshotId | null;
   /** How the volume was attached at the cut, so that a set can be restored as it was. */
   device_name: string | null;
   is_root: Flag;
@@ -160,6 +162,31 @@ export type ReplaceRootTaskRow = {
   completed_at: string | null;
 };
 
+/** A snapshot that is being written block by block through the EBS direct APIs. */
+export type DirectUploadRow = {
+  snapshot_id: SnapshotId;
+  parent_snapshot_id: SnapshotId | null;
+  parent_root: Sha256 | null;
+  timeout_minutes: number;
+  active_at: string;
+  client_token: string | null;
+  client_token_request: string | null;
+};
+
+/** A block of such a snapshot: where it is stored, or (without a pack) that it is zeroes. */
+export type DirectBlockRow = {
+  snapshot_id: SnapshotId;
+  block_index: number;
+  sha256: Sha256;
+  pack: string | null;
+  pack_offset: number;
+  stored_length: number;
+  encoding: number;
+};
+
+/** Values that the server keeps for itself, by name. */
+export type SecretRow = { name: string; value: string };
+
 /** Who, besides its owner, may make volumes of a snapshot. */
 export type SnapshotPermissionRow = {
   snapshot_id: SnapshotId;
@@ -189,6 +216,9 @@ export type CatalogSchema = {
   snapshot_sets: SetRow;
   snapshots: SnapshotRow;
   replace_root_tasks: ReplaceRootTaskRow;
+  direct_uploads: DirectUploadRow;
+  direct_blocks: DirectBlockRow;
+  secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
   tags: TagRow;
 };

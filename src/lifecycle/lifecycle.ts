@@ -161,8 +161,32 @@ export class Lifecycle {
     for (const { volume_id } of attached) await this.reap(volume_id);
   }
 
+  /** What is done once a minute. */
+  async tidy(): Promise<void> {
+    const { log } = this.#options;
+    for (const chore of [() => this.#forgetTerminated(), () => this.#endIdleUploads()]) {
+      await chore().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
+    }
+  }
+
+  /** Snapshots that are written through the EBS direct APIs, and have not been for longer than they may. */
+  async #endIdleUploads(): Promise<void> {
+    const { catalog, now } = this.#options;
+    const uploads = await catalog
+      .selectFrom('direct_uploads')
+      .innerJoin('snapshots', 'snapshots.snapshot_id', 'direct_uploads.snapshot_id')
+      .select(['snapshots.snapshot_id', 'snapshots.account_id', 'timeout_minutes', 'active_at'])
+      .where('snapshots.state', '=', 'pending')
+      .execute();
+    for (const { snapshot_id, account_id, timeout_minutes, active_at } of uploads) {
+      if (now().getTime() - Date.parse(active_at) < timeout_minutes * 60_000) continue;
+      const reason = `The snapshot was not completed, nor written to, for ${timeout_minutes} minutes.`;
+      await this.snapshots.failImport(snapshot_id, account_id, reason);
+    }
+  }
+
   /** Forgets the instances that were terminated an hour ago. */
-  async forgetTerminated(): Promise<void> {
+  async #forgetTerminated(): Promise<void> {
     const { catalog, now } = this.#options;
     const before = new Date(now().getTime() - TERMINATED_MILLISECONDS).toISOString();
     const gone = await catalog

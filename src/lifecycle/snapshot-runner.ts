@@ -72,6 +72,10 @@ export class SnapshotRunner {
       .where('state', '=', 'pending')
       .where('boundary', 'is', null)
       .where('root', 'is', null)
+      // Those of the EBS direct APIs go on: their blocks are stored one by one.
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
+      )
       .execute();
     for (const snapshot of imports) await this.#fail(snapshot, 'The import was cut off by a restart of the server.');
     const sets = await this.#catalog

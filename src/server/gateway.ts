@@ -5,6 +5,7 @@ import { findAccessKey } from '../auth/access-keys.ts';
 import { ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { readScope, verifySignature } from '../wire/signature.ts';
+import type { EbsEndpoint } from './ebs-endpoint.ts';
 import { type Ec2Endpoint, queryParameters } from './ec2-endpoint.ts';
 import { stsEndpoint } from './sts-endpoint.ts';
 
@@ -14,12 +15,14 @@ export type Health = { status: 'live' | 'ready'; version: string };
 export class Gateway {
   readonly #services: Services;
   readonly #ec2: Ec2Endpoint;
+  readonly #ebs: EbsEndpoint;
   readonly #admin: AdminEndpoint;
   readonly #health: () => Health;
 
-  constructor(services: Services, ec2: Ec2Endpoint, admin: AdminEndpoint, health: () => Health) {
+  constructor(services: Services, ec2: Ec2Endpoint, ebs: EbsEndpoint, admin: AdminEndpoint, health: () => Health) {
     this.#services = services;
     this.#ec2 = ec2;
+    this.#ebs = ebs;
     this.#admin = admin;
     this.#health = health;
   }
@@ -68,6 +71,8 @@ export class Gateway {
         return this.#ec2.answer(queryParameters(request), caller, requestId);
       case 'sts':
         return stsEndpoint.answer(queryParameters(request), caller, requestId);
+      case 'ebs':
+        return this.#ebs.answer(request, caller, requestId);
       case 'cleancut':
         return this.#admin.answer(request, caller, requestId);
       default:
@@ -79,6 +84,8 @@ export class Gateway {
     switch (service) {
       case 'sts':
         return stsEndpoint.error(error, requestId);
+      case 'ebs':
+        return this.#ebs.error(error, requestId);
       case 'cleancut':
         return this.#admin.error(error, requestId);
       default:

@@ -1,6 +1,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { pino } from 'pino';
 import { AdminEndpoint } from '../admin/admin-endpoint.ts';
+import { Tokens } from '../api/ebs/tokens.ts';
 import type { Services } from '../api/operation.ts';
 import { ensureAdministrator } from '../auth/access-keys.ts';
 import { openCatalog } from '../catalog/catalog.ts';
@@ -12,6 +13,7 @@ import { openObjectStore } from '../objects/open-store.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import type { Config } from './config.ts';
 import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
+import { EbsEndpoint } from './ebs-endpoint.ts';
 import { Ec2Endpoint } from './ec2-endpoint.ts';
 import { CatalogExports } from './export-directory.ts';
 import { Gateway, type Health } from './gateway.ts';
@@ -81,7 +83,13 @@ export async function startServer(config: Config): Promise<RunningServer> {
     holdDeadlineMilliseconds: config.holdDeadlineMs,
   };
   const health: Health = { status: 'live', version: readVersion() };
-  const gateway = new Gateway(services, new Ec2Endpoint(services), new AdminEndpoint(services), () => health);
+  const gateway = new Gateway(
+    services,
+    new Ec2Endpoint(services),
+    new EbsEndpoint(services, await Tokens.open(catalog, now)),
+    new AdminEndpoint(services),
+    () => health,
+  );
   const http = new HttpServer(
     (request) => gateway.handle(request),
     (error) => gateway.refuse(error),
@@ -110,7 +118,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     objectStore: config.objectStore,
   };
   writeFileSync(paths.running, `${JSON.stringify(running)}\n`, { mode: 0o600 });
-  const tidying = setInterval(() => void lifecycle.forgetTerminated(), TIDY_MILLISECONDS);
+  const tidying = setInterval(() => void lifecycle.tidy(), TIDY_MILLISECONDS);
 
   return {
     apiUrl,

@@ -3,11 +3,14 @@ export class ApiError extends Error {
   override name = 'ApiError';
   readonly code: string;
   readonly status: number;
+  /** What services that speak JSON say beside the code. */
+  readonly reason: string | undefined;
 
-  constructor(code: string, message: string, status = 400) {
+  constructor(code: string, message: string, status = 400, reason?: string) {
     super(message);
     this.code = code;
     this.status = status;
+    this.reason = reason;
   }
 }
 
@@ -39,6 +42,7 @@ export const wireErrors = {
   authFailure: () => new ApiError('AuthFailure', 'AWS was not able to validate the provided access credentials', 401),
   requestExpired: () => new ApiError('RequestExpired', 'Request has expired.'),
   incompleteSignature: (why: string) => new ApiError('IncompleteSignature', why),
+  validation: (message: string, reason: string) => new ApiError('ValidationException', message, 400, reason),
   internal: () => new ApiError('InternalError', 'An internal error has occurred; the server log says more.', 500),
 };
 

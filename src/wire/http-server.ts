@@ -3,7 +3,12 @@ import { ApiError, wireErrors } from './api-error.ts';
 import type { SignedRequest } from './signature.ts';
 
 export type HttpRequest = SignedRequest & { sourceAddress: string };
-export type HttpAnswer = { status: number; contentType: string; body: string; headers?: Record<string, string> };
+export type HttpAnswer = {
+  status: number;
+  contentType: string;
+  body: string | Buffer;
+  headers?: Record<string, string>;
+};
 
 const MAX_BODY_BYTES = 1024 * 1024;
 const REQUEST_MILLISECONDS = 60_000;

@@ -16,6 +16,8 @@ export type NewSnapshot = {
   sizeGiB: number;
   device: { name: string; isRoot: boolean } | undefined;
   tags: Tags;
+  /** The snapshot that it is written on top of. */
+  parentId?: SnapshotId | undefined;
   /** The cut whose bytes are to be stored; or a manifest that is stored already; or neither yet (an import). */
   bytes: { boundary: EpochNumber } | { root: Sha256; dataBlocks: number } | undefined;
 };
@@ -52,7 +54,7 @@ export async function insertSet(
     })
     .execute();
   const snapshotIds: SnapshotId[] = [];
-  for (const { volumeId, volumeType, sizeGiB, device, tags, bytes } of set.snapshots) {
+  for (const { volumeId, volumeType, sizeGiB, device, tags, parentId, bytes } of set.snapshots) {
     const snapshotId = newId('snap');
     const row: SnapshotRow = {
       snapshot_id: snapshotId,
@@ -60,6 +62,7 @@ export async function insertSet(
       region,
       set_id: setId,
       volume_id: volumeId,
+      parent_snapshot_id: parentId ?? null,
       device_name: device?.name ?? null,
       is_root: device?.isRoot === true ? 1 : 0,
       volume_type: volumeType,

@@ -1,0 +1,117 @@
+import type {
+  ListChangedBlocksRequest,
+  ListChangedBlocksResponse,
+  ListSnapshotBlocksRequest,
+  ListSnapshotBlocksResponse,
+} from '@aws-sdk/client-ebs';
+import type { SnapshotRow } from '../../catalog/schema.ts';
+import { changedBlocks } from '../../snapshots/changed-blocks.ts';
+import { Manifest } from '../../snapshots/manifest.ts';
+import { BLOCK_BYTES } from '../../types/units.ts';
+import type { Call } from '../operation.ts';
+import { NO_VOLUME } from '../snapshots/new-set.ts';
+import { ebsErrors } from './ebs-errors.ts';
+import { type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
+
+const PAGE = { least: 100, most: 10_000 };
+
+/** The blocks of a snapshot that hold data. */
+export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSnapshotBlocksResponse> = async (
+  input,
+  call,
+  tokens,
+) => {
+  const id = readSnapshotId(input.SnapshotId);
+  call.permit();
+  const snapshot = await findCompleted(call, id);
+  const manifest = manifestOf(call, snapshot);
+  const list = `${id}`;
+  const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
+  const most = pageSize(input.MaxResults);
+  const expiry = tokens.expiry();
+  const blocks: number[] = [];
+  for await (const { block } of changedBlocks(new Manifest(call.services.store, undefined), manifest, from)) {
+    if (blocks.length > most) break;
+    blocks.push(block);
+  }
+  return {
+    Blocks: blocks
+      .slice(0, most)
+      .map((BlockIndex) => ({ BlockIndex, BlockToken: tokens.block(id, BlockIndex, expiry) })),
+    NextToken: blocks.length > most ? tokens.page(list, blocks[most]) : undefined,
+    ExpiryTime: expiry,
+    VolumeSize: snapshot.size_gib,
+    BlockSize: BLOCK_BYTES,
+  };
+};
+
+/** The blocks in which two snapshots of one lineage differ. */
+export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChangedBlocksResponse> = async (
+  input,
+  call,
+  tokens,
+) => {
+  const secondId = readSnapshotId(input.SecondSnapshotId);
+  const firstId = input.FirstSnapshotId === undefined ? undefined : readSnapshotId(input.FirstSnapshotId);
+  call.permit();
+  const second = await findCompleted(call, secondId);
+  const first = firstId === undefined ? undefined : await findCompleted(call, firstId);
+  if (first !== undefined && !(await isRelated(call, first, second))) {
+    const message = `The snapshots '${firstId}' and '${secondId}' are not of one lineage.`;
+    throw ebsErrors.invalid(message, 'UNRELATED_SNAPSHOTS');
+  }
+  const list = `${firstId ?? ''} ${secondId}`;
+  const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
+  const most = pageSize(input.MaxResults);
+  const expiry = tokens.expiry();
+  const before = first === undefined ? new Manifest(call.services.store, undefined) : manifestOf(call, first);
+  const changes = [];
+  for await (const change of changedBlocks(before, manifestOf(call, second), from)) {
+    if (changes.length > most) break;
+    changes.push(change);
+  }
+  return {
+    ChangedBlocks: changes.slice(0, most).map((change) => ({
+      BlockIndex: change.block,
+      FirstBlockToken:
+        change.first === undefined || firstId === undefined ? undefined : tokens.block(firstId, change.block, expiry),
+      SecondBlockToken: change.second === undefined ? undefined : tokens.block(secondId, change.block, expiry),
+    })),
+    NextToken: changes.length > most ? tokens.page(list, changes[most].block) : undefined,
+    ExpiryTime: expiry,
+    VolumeSize: second.size_gib,
+    BlockSize: BLOCK_BYTES,
+  };
+};
+
+function manifestOf(call: Call, snapshot: SnapshotRow): Manifest {
+  return new Manifest(call.services.store, snapshot.root ?? undefined);
+}
+
+function pageSize(asked: number | undefined): number {
+  if (asked === undefined) return PAGE.most;
+  if (asked < PAGE.least || asked > PAGE.most) {
+    const message = `Value (${asked}) of MaxResults must be from ${PAGE.least} to ${PAGE.most}.`;
+    throw ebsErrors.invalid(message, 'INVALID_PARAMETER_VALUE');
+  }
+  return asked;
+}
+
+/** Of one volume, or one written on top of the other. */
+async function isRelated(call: Call, first: SnapshotRow, second: SnapshotRow): Promise<boolean> {
+  if (first.volume_id === second.volume_id && first.volume_id !== NO_VOLUME) return true;
+  return (await descends(call, second, first)) || (await descends(call, first, second));
+}
+
+async function descends(call: Call, from: SnapshotRow, ancestor: SnapshotRow): Promise<boolean> {
+  let parent = from.parent_snapshot_id;
+  while (parent !== null && parent !== ancestor.snapshot_id) {
+    const row = await call.services.catalog
+      .selectFrom('snapshots')
+      .select('parent_snapshot_id')
+      .where('snapshot_id', '=', parent)
+      .executeTakeFirst();
+    parent = row?.parent_snapshot_id ?? null;
+  }
+  return parent !== null;
+}

@@ -1,0 +1,58 @@
+import * as sdk from '@aws-sdk/client-ebs';
+import { ebsErrors } from '../api/ebs/ebs-errors.ts';
+import type { EbsOperation } from '../api/ebs/ebs-operation.ts';
+import { getSnapshotBlock } from '../api/ebs/get-block.ts';
+import { listChangedBlocks, listSnapshotBlocks } from '../api/ebs/list-blocks.ts';
+import type { Tokens } from '../api/ebs/tokens.ts';
+import { completeSnapshot, putSnapshotBlock, startSnapshot } from '../api/ebs/write-snapshot.ts';
+import { Call, type Caller, type Services } from '../api/operation.ts';
+import type { ApiError } from '../wire/api-error.ts';
+import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
+import { decodeRest, encodeRest, matchRoute, restOperations } from '../wire/rest-json.ts';
+
+// biome-ignore lint/suspicious/noExplicitAny: the table of all operations holds inputs of every type.
+type AnyEbsOperation = EbsOperation<any, object>;
+
+const OPERATIONS: Readonly<Record<string, AnyEbsOperation>> = {
+  CompleteSnapshot: completeSnapshot,
+  GetSnapshotBlock: getSnapshotBlock,
+  ListChangedBlocks: listChangedBlocks,
+  ListSnapshotBlocks: listSnapshotBlocks,
+  PutSnapshotBlock: putSnapshotBlock,
+  StartSnapshot: startSnapshot,
+};
+
+/** The EBS direct APIs: REST and JSON. */
+export class EbsEndpoint {
+  readonly #services: Services;
+  readonly #tokens: Tokens;
+  readonly #model = restOperations(sdk);
+
+  constructor(services: Services, tokens: Tokens) {
+    this.#services = services;
+    this.#tokens = tokens;
+  }
+
+  async answer(request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {
+    const route = matchRoute(this.#model, request.method, request.path);
+    if (route === undefined) throw ebsErrors.notBuilt(request.path);
+    const input = decodeRest(route.operation, request, route.labels);
+    const call = new Call(this.#services, caller, requestId, false);
+    const output = await OPERATIONS[route.operation.name](input, call, this.#tokens);
+    call.assertPermitted();
+    return encodeRest(route.operation, output as Record<string, unknown>);
+  }
+
+  error(error: ApiError, requestId: string): HttpAnswer {
+    // What the rules shared with EC2 refuse is a validation here.
+    const isOwn = error.code.endsWith('Exception') || error.status !== 400;
+    const type = isOwn ? error.code : 'ValidationException';
+    const Reason = error.reason ?? (isOwn ? undefined : 'INVALID_PARAMETER_VALUE');
+    return {
+      status: error.status,
+      contentType: 'application/json',
+      body: JSON.stringify({ Message: error.message, Reason, RequestId: requestId }),
+      headers: { 'x-amzn-ErrorType': type },
+    };
+  }
+}
