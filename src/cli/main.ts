@@ -29,6 +29,8 @@ program
   .option('--snapshot-gap-seconds <s>', 'least time between two snapshots of a volume (default: 0)')
   .option('--pending-snapshots-per-volume <n>', 'snapshots of a volume in progress at once (default: 5)')
   .option('--snapshots-per-account <n>', 'snapshots an account can have (default: 100000)')
+  .option('--requests-per-second <n>', 'API requests of one account; 0 lets all through (default: 0)')
+  .option('--request-burst <n>', 'so many at once on top (default: 100)')
   .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error', 'silent']))
   .option('--config <file>', 'settings as JSON: { "dataDir": "/srv/cleancut", … }')
   .addHelpText('after', '\nEach setting is also read from the environment: CLEANCUT_DATA_DIR, CLEANCUT_PORT, …')

@@ -31,6 +31,9 @@ const Settings = z.strictObject({
   snapshotGapSeconds: z.coerce.number().min(0).default(0),
   pendingSnapshotsPerVolume: z.coerce.number().int().min(0).default(5),
   snapshotsPerAccount: z.coerce.number().int().min(0).default(100_000),
+  /** API requests of one account; 0 lets all through. */
+  requestsPerSecond: z.coerce.number().min(0).default(0),
+  requestBurst: z.coerce.number().int().min(1).default(100),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 

@@ -13,7 +13,8 @@ import { decodeRest, encodeRest, matchRoute, restOperations } from '../wire/rest
 // biome-ignore lint/suspicious/noExplicitAny: the table of all operations holds inputs of every type.
 type AnyEbsOperation = EbsOperation<any, object>;
 
-const OPERATIONS: Readonly<Record<string, AnyEbsOperation>> = {
+/** All six. */
+export const EBS_OPERATIONS: Readonly<Record<string, AnyEbsOperation>> = {
   CompleteSnapshot: completeSnapshot,
   GetSnapshotBlock: getSnapshotBlock,
   ListChangedBlocks: listChangedBlocks,
@@ -38,7 +39,7 @@ export class EbsEndpoint {
     if (route === undefined) throw ebsErrors.notBuilt(request.path);
     const input = decodeRest(route.operation, request, route.labels);
     const call = new Call(this.#services, caller, requestId, false);
-    const output = await OPERATIONS[route.operation.name](input, call, this.#tokens);
+    const output = await EBS_OPERATIONS[route.operation.name](input, call, this.#tokens);
     call.assertPermitted();
     return encodeRest(route.operation, output as Record<string, unknown>);
   }

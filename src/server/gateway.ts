@@ -8,6 +8,7 @@ import { readScope, verifySignature } from '../wire/signature.ts';
 import type { EbsEndpoint } from './ebs-endpoint.ts';
 import { type Ec2Endpoint, queryParameters } from './ec2-endpoint.ts';
 import { stsEndpoint } from './sts-endpoint.ts';
+import type { Throttle } from './throttle.ts';
 
 export type Health = { status: 'live' | 'ready'; version: string };
 
@@ -17,13 +18,22 @@ export class Gateway {
   readonly #ec2: Ec2Endpoint;
   readonly #ebs: EbsEndpoint;
   readonly #admin: AdminEndpoint;
+  readonly #throttle: Throttle;
   readonly #health: () => Health;
 
-  constructor(services: Services, ec2: Ec2Endpoint, ebs: EbsEndpoint, admin: AdminEndpoint, health: () => Health) {
+  constructor(
+    services: Services,
+    ec2: Ec2Endpoint,
+    ebs: EbsEndpoint,
+    admin: AdminEndpoint,
+    throttle: Throttle,
+    health: () => Health,
+  ) {
     this.#services = services;
     this.#ec2 = ec2;
     this.#ebs = ebs;
     this.#admin = admin;
+    this.#throttle = throttle;
     this.#health = health;
   }
 
@@ -56,6 +66,7 @@ export class Gateway {
     if (key === undefined) throw wireErrors.authFailure();
     // A request signed for another region was not meant for here.
     if (!this.#services.regions.has(claimed.region)) throw wireErrors.authFailure();
+    if (!this.#throttle.admit(key.account_id)) throw wireErrors.throttled(claimed.service);
     return {
       accountId: key.account_id,
       userName: key.user_name,

@@ -17,6 +17,7 @@ import { EbsEndpoint } from './ebs-endpoint.ts';
 import { Ec2Endpoint } from './ec2-endpoint.ts';
 import { CatalogExports } from './export-directory.ts';
 import { Gateway, type Health } from './gateway.ts';
+import { Throttle } from './throttle.ts';
 import { readVersion } from './version.ts';
 
 const GIB = 1024 ** 3;
@@ -88,6 +89,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     new Ec2Endpoint(services),
     new EbsEndpoint(services, await Tokens.open(catalog, now)),
     new AdminEndpoint(services),
+    new Throttle(config.requestsPerSecond, config.requestBurst, () => performance.now()),
     () => health,
   );
   const http = new HttpServer(

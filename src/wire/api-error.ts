@@ -43,6 +43,10 @@ export const wireErrors = {
   requestExpired: () => new ApiError('RequestExpired', 'Request has expired.'),
   incompleteSignature: (why: string) => new ApiError('IncompleteSignature', why),
   validation: (message: string, reason: string) => new ApiError('ValidationException', message, 400, reason),
+  throttled: (service: string) =>
+    service === 'ebs'
+      ? new ApiError('RequestThrottledException', 'Request limit exceeded.', 400, 'ACCOUNT_THROTTLED')
+      : new ApiError('RequestLimitExceeded', 'Request limit exceeded.', 503),
   internal: () => new ApiError('InternalError', 'An internal error has occurred; the server log says more.', 500),
 };
 

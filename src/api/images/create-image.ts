@@ -2,7 +2,7 @@ import type { CreateImageRequest, CreateImageResult } from '@aws-sdk/client-ec2'
 import type { ImageId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readInstanceId } from '../identifiers.ts';
-import { checkMappings } from '../instances/device-plan.ts';
+import { checkMappings, REFUSED_IN_MAPPINGS } from '../instances/device-plan.ts';
 import { findInstance } from '../instances/find-instance.ts';
 import type { Operation } from '../operation.ts';
 import { cutSet } from '../snapshots/cut-set.ts';
@@ -18,6 +18,13 @@ import { checkImageName, insertImage, requireFreeName } from './image-rules.ts';
 export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
   honoured: ['InstanceId', 'Name', 'Description', 'BlockDeviceMappings', 'TagSpecifications'],
   withoutEffect: ['NoReboot'],
+  // The volumes are what they are.
+  refused: [
+    ...REFUSED_IN_MAPPINGS,
+    ...['Iops', 'SnapshotId', 'Throughput', 'VolumeSize', 'VolumeType'].map(
+      (member) => `BlockDeviceMappings.Ebs.${member}`,
+    ),
+  ],
 
   async run(input, call) {
     const instanceId = readInstanceId(input.InstanceId);

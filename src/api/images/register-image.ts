@@ -2,7 +2,7 @@ import type { BlockDeviceMapping, RegisterImageRequest, RegisterImageResult } fr
 import type { ImageDeviceRow } from '../../catalog/schema.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
-import { checkMappings } from '../instances/device-plan.ts';
+import { checkMappings, REFUSED_IN_MAPPINGS } from '../instances/device-plan.ts';
 import type { Call, Operation } from '../operation.ts';
 import { checkDescription } from '../snapshots/snapshot-rules.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
@@ -13,6 +13,7 @@ import { checkImageName, insertImage, requireFreeName } from './image-rules.ts';
 /** An image of snapshots that are there. */
 export const registerImage: Operation<RegisterImageRequest, RegisterImageResult> = {
   honoured: ['Name', 'Description', 'RootDeviceName', 'BlockDeviceMappings', 'TagSpecifications'],
+  refused: REFUSED_IN_MAPPINGS,
   withoutEffect: [
     'Architecture',
     'BootMode',

@@ -26,6 +26,8 @@ const FILTERS: FilterTable<InstanceRow> = {
 
 export const describeInstanceStatus: Operation<DescribeInstanceStatusRequest, DescribeInstanceStatusResult> = {
   honoured: ['InstanceIds', 'Filters', 'MaxResults', 'NextToken', 'IncludeAllInstances'],
+  // Nothing here is managed by another service.
+  withoutEffect: ['IncludeManagedResources'],
 
   async run(input, call) {
     const ids = (input.InstanceIds ?? []).map((id) => readInstanceId(id));

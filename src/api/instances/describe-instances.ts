@@ -35,6 +35,8 @@ const FILTERS: FilterTable<TaggedInstance> = {
 
 export const describeInstances: Operation<DescribeInstancesRequest, DescribeInstancesResult> = {
   honoured: ['InstanceIds', 'Filters', 'MaxResults', 'NextToken'],
+  // Nothing here is managed by another service.
+  withoutEffect: ['IncludeManagedResources'],
 
   async run(input, call) {
     const ids = (input.InstanceIds ?? []).map((id) => readInstanceId(id));

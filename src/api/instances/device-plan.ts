@@ -8,6 +8,16 @@ import { checkDeviceName } from '../volumes/device-names.ts';
 import { findRestorable, volumeSize } from '../volumes/new-volume.ts';
 import { checkVolumeShape, DEFAULT_VOLUME_TYPE, type VolumeShape } from '../volumes/volume-types.ts';
 
+/** What a mapping may not say here. */
+export const REFUSED_IN_MAPPINGS = [
+  'AvailabilityZone',
+  'AvailabilityZoneId',
+  'EbsCardIndex',
+  'KmsKeyId',
+  'OutpostArn',
+  'VolumeInitializationRate',
+].map((member) => `BlockDeviceMappings.Ebs.${member}`);
+
 /** A volume that an instance begins with. */
 export type PlannedDevice = {
   deviceName: string;

@@ -57,6 +57,7 @@ export const describeInstanceAttribute: Operation<DescribeInstanceAttributeReque
 
 export const modifyInstanceAttribute: Operation<ModifyInstanceAttributeRequest, object> = {
   honoured: ['InstanceId', 'Attribute', 'Value', 'InstanceType', 'DisableApiTermination', 'BlockDeviceMappings'],
+  refused: ['BlockDeviceMappings.Ebs.VolumeId', 'BlockDeviceMappings.NoDevice', 'BlockDeviceMappings.VirtualName'],
   // Of a computer, which is not here.
   withoutEffect: [
     'DisableApiStop',

@@ -6,7 +6,7 @@ import { readImageId } from '../identifiers.ts';
 import { findImage, imageDevices, imageStates } from '../images/find-image.ts';
 import type { Call, Operation } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
-import { checkMappings, planDevices } from './device-plan.ts';
+import { checkMappings, planDevices, REFUSED_IN_MAPPINGS } from './device-plan.ts';
 import { instanceView, withDevices } from './instance-view.ts';
 import { launch } from './launch.ts';
 
@@ -28,6 +28,19 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     'TagSpecifications',
     'ClientToken',
     'DisableApiTermination',
+  ],
+  refused: [
+    ...REFUSED_IN_MAPPINGS,
+    ...[
+      'Affinity',
+      'AvailabilityZoneId',
+      'GroupId',
+      'GroupName',
+      'HostId',
+      'HostResourceGroupArn',
+      'PartitionNumber',
+      'SpreadDomain',
+    ].map((member) => `Placement.${member}`),
   ],
   withoutEffect: [
     'KeyName',
@@ -57,6 +70,8 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     const { catalog, lifecycle } = call.services;
     const zone = input.Placement?.AvailabilityZone ?? call.zones[0];
     if (!call.zones.includes(zone)) throw errors.unknownZone(zone, call.zones);
+    const tenancy = input.Placement?.Tenancy ?? 'default';
+    if (tenancy !== 'default') throw errors.unsupported(`Placement.Tenancy=${tenancy}: there are no hosts here.`);
     const tags = readTagSpecifications(input.TagSpecifications, ['instance', 'volume']);
     checkMappings(input.BlockDeviceMappings);
     const clientToken = readClientToken(input.ClientToken, input);

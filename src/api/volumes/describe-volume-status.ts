@@ -25,6 +25,8 @@ const FILTERS: FilterTable<VolumeRow> = {
 
 export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, DescribeVolumeStatusResult> = {
   honoured: ['VolumeIds', 'Filters', 'MaxResults', 'NextToken'],
+  // Nothing here is managed by another service.
+  withoutEffect: ['IncludeManagedResources'],
 
   async run(input, call) {
     const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));

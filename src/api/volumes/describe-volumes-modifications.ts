@@ -28,6 +28,8 @@ export const describeVolumesModifications: Operation<
   DescribeVolumesModificationsResult
 > = {
   honoured: ['VolumeIds', 'Filters', 'MaxResults', 'NextToken'],
+  // Nothing here is managed by another service.
+  withoutEffect: ['IncludeManagedResources'],
 
   async run(input, call) {
     const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));

@@ -30,6 +30,8 @@ const FILTERS: FilterTable<TaggedVolume> = {
 
 export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesResult> = {
   honoured: ['VolumeIds', 'Filters', 'MaxResults', 'NextToken'],
+  // Nothing here is managed by another service.
+  withoutEffect: ['IncludeManagedResources'],
 
   async run(input, call) {
     const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));
