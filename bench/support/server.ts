@@ -12,6 +12,7 @@ const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
 
 export type BenchServer = {
   directory: string;
+  apiUrl: string;
   nbdSocket: string;
   ec2: EC2Client;
   /** @returns the instance's id and its data volumes' */
@@ -26,7 +27,20 @@ export async function startBenchServer(): Promise<BenchServer> {
   const directory = mkdtempSync(path.join(tmpdir(), 'cleancut-bench-'));
   const child = spawn(
     process.execPath,
-    [CLEANCUT, 'serve', '--data-dir', directory, '--port', '0', '--log-level', 'error'],
+    [
+      CLEANCUT,
+      'serve',
+      '--data-dir',
+      directory,
+      '--port',
+      '0',
+      '--log-level',
+      'error',
+      '--pending-snapshots-per-volume',
+      '0',
+      '--snapshots-per-account',
+      '0',
+    ],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
     },
@@ -36,6 +50,7 @@ export async function startBenchServer(): Promise<BenchServer> {
   const ec2 = new EC2Client({ region: 'us-east-1', endpoint: apiUrl, credentials });
   return {
     directory,
+    apiUrl,
     nbdSocket: `${directory}/nbd.sock`,
     ec2,
     async launch(sizesGiB) {

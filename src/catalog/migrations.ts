@@ -21,6 +21,10 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('root_device_name', 'text', (c) => c.notNull())
         .addColumn('is_public', 'integer', (c) => c.notNull())
         .addColumn('created_at', 'text', (c) => c.notNull())
+        .addColumn('architecture', 'text', (c) => c.notNull())
+        .addColumn('virtualization_type', 'text', (c) => c.notNull())
+        .addColumn('ena_support', 'integer', (c) => c.notNull())
+        .addColumn('sriov_net_support', 'text')
         .execute();
       await db.schema
         .createTable('image_devices')

@@ -20,6 +20,11 @@ export type ImageRow = {
   root_device_name: string;
   is_public: Flag;
   created_at: string;
+  /** What the image says of the computers that it is for: kept and shown. */
+  architecture: string;
+  virtualization_type: string;
+  ena_support: Flag;
+  sriov_net_support: string | null;
 };
 
 /** One device of an image; without a snapshot the volume begins empty. */

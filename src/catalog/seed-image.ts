@@ -35,6 +35,10 @@ export async function seedImage(
         root_device_name: '/dev/xvda',
         is_public: 1,
         created_at: now.toISOString(),
+        architecture: 'x86_64',
+        virtualization_type: 'hvm',
+        ena_support: 0,
+        sriov_net_support: null,
       })
       .execute();
     await transaction

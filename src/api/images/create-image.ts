@@ -60,6 +60,7 @@ export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
             name,
             description,
             rootDeviceName: instance.root_device_name,
+            computer: { architecture: 'x86_64', virtualization_type: 'hvm', ena_support: 0, sriov_net_support: null },
             tags: tags.get('image') ?? new Map(),
             devices: volumes.map((volume, index) => {
               const keep =

@@ -1,4 +1,11 @@
-import type { DescribeImagesRequest, DescribeImagesResult, Image, VolumeType } from '@aws-sdk/client-ec2';
+import type {
+  ArchitectureValues,
+  DescribeImagesRequest,
+  DescribeImagesResult,
+  Image,
+  VirtualizationType,
+  VolumeType,
+} from '@aws-sdk/client-ec2';
 import type { ImageDeviceRow, ImageRow } from '../../catalog/schema.ts';
 import { tagsOf } from '../../catalog/tags.ts';
 import type { ImageId } from '../../types/ids.ts';
@@ -13,7 +20,7 @@ import { type ImageState, imageStates } from './find-image.ts';
 type FullImage = ImageRow & { state: ImageState; devices: ImageDeviceRow[]; tags: ReadonlyMap<string, string> };
 
 const FILTERS: FilterTable<FullImage> = {
-  architecture: () => 'x86_64',
+  architecture: (image) => image.architecture,
   'block-device-mapping.delete-on-termination': (image) =>
     image.devices.map((device) => String(device.delete_on_termination === 1)),
   'block-device-mapping.device-name': (image) => image.devices.map((device) => device.device_name),
@@ -32,7 +39,7 @@ const FILTERS: FilterTable<FullImage> = {
   'root-device-name': (image) => image.root_device_name,
   'root-device-type': () => 'ebs',
   state: (image) => image.state,
-  'virtualization-type': () => 'hvm',
+  'virtualization-type': (image) => image.virtualization_type,
 };
 
 export const describeImages: Operation<DescribeImagesRequest, DescribeImagesResult> = {
@@ -112,12 +119,14 @@ function imageView(image: FullImage): Image {
     State: image.state,
     Public: image.is_public === 1,
     CreationDate: image.created_at,
-    Architecture: 'x86_64',
+    Architecture: image.architecture as ArchitectureValues,
     ImageType: 'machine',
     ImageLocation: `${image.account_id}/${image.name}`,
     RootDeviceType: 'ebs',
     RootDeviceName: image.root_device_name,
-    VirtualizationType: 'hvm',
+    VirtualizationType: image.virtualization_type as VirtualizationType,
+    EnaSupport: image.ena_support === 1,
+    SriovNetSupport: image.sriov_net_support ?? undefined,
     Hypervisor: 'xen',
     BlockDeviceMappings: image.devices.map((device) => ({
       DeviceName: device.device_name,

@@ -1,5 +1,5 @@
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
-import type { ImageDeviceRow } from '../../catalog/schema.ts';
+import type { ImageDeviceRow, ImageRow } from '../../catalog/schema.ts';
 import { putTags } from '../../catalog/tags.ts';
 import { type ImageId, newId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
@@ -31,6 +31,7 @@ export type NewImage = {
   rootDeviceName: string;
   devices: readonly Omit<ImageDeviceRow, 'image_id'>[];
   tags: Tags;
+  computer: Pick<ImageRow, 'architecture' | 'virtualization_type' | 'ena_support' | 'sriov_net_support'>;
 };
 
 export async function insertImage(transaction: CatalogTransaction, call: Call, image: NewImage): Promise<ImageId> {
@@ -47,6 +48,7 @@ export async function insertImage(transaction: CatalogTransaction, call: Call, i
       root_device_name: image.rootDeviceName,
       is_public: 0,
       created_at: call.services.now().toISOString(),
+      ...image.computer,
     })
     .execute();
   for (const device of image.devices) {

@@ -12,26 +12,29 @@ import { checkImageName, insertImage, requireFreeName } from './image-rules.ts';
 
 /** An image of snapshots that are there. */
 export const registerImage: Operation<RegisterImageRequest, RegisterImageResult> = {
-  honoured: ['Name', 'Description', 'RootDeviceName', 'BlockDeviceMappings', 'TagSpecifications'],
-  refused: REFUSED_IN_MAPPINGS,
-  withoutEffect: [
+  honoured: [
+    'ImageLocation',
+    'Name',
+    'Description',
+    'RootDeviceName',
+    'BlockDeviceMappings',
+    'TagSpecifications',
     'Architecture',
-    'BootMode',
     'EnaSupport',
-    'ImdsSupport',
-    'KernelId',
-    'RamdiskId',
     'SriovNetSupport',
-    'TpmSupport',
-    'UefiData',
     'VirtualizationType',
   ],
+  refused: REFUSED_IN_MAPPINGS,
+  withoutEffect: ['BootMode', 'ImdsSupport', 'KernelId', 'RamdiskId', 'TpmSupport', 'UefiData'],
 
   async run(input, call) {
     const name = checkImageName(input.Name);
     const description = checkDescription(input.Description);
     const rootDeviceName = input.RootDeviceName;
     if (rootDeviceName === undefined) throw errors.missing('RootDeviceName');
+    // Tools send it empty.
+    if ((input.ImageLocation ?? '') !== '')
+      throw errors.unsupported('ImageLocation: images here are made of snapshots.');
     checkMappings(input.BlockDeviceMappings);
     const mappings = (input.BlockDeviceMappings ?? []).filter((mapping) => mapping.NoDevice === undefined);
     const root = mappings.find((mapping) => mapping.DeviceName === rootDeviceName);
@@ -45,7 +48,13 @@ export const registerImage: Operation<RegisterImageRequest, RegisterImageResult>
     return lifecycle.locks.hold([`images ${call.caller.accountId}`], async () => {
       await requireFreeName(call, name);
       const devices = await Promise.all(mappings.map((mapping) => imageDevice(call, mapping)));
-      const image = { name, description, rootDeviceName, devices, tags };
+      const computer = {
+        architecture: input.Architecture ?? 'x86_64',
+        virtualization_type: input.VirtualizationType ?? 'hvm',
+        ena_support: input.EnaSupport === true ? (1 as const) : (0 as const),
+        sriov_net_support: input.SriovNetSupport ?? null,
+      };
+      const image = { name, description, rootDeviceName, devices, tags, computer };
       return { ImageId: await catalog.transaction().execute((transaction) => insertImage(transaction, call, image)) };
     });
   },

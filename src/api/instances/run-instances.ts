@@ -28,6 +28,7 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     'TagSpecifications',
     'ClientToken',
     'DisableApiTermination',
+    'HibernationOptions',
   ],
   refused: [
     ...REFUSED_IN_MAPPINGS,
@@ -72,6 +73,8 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     if (!call.zones.includes(zone)) throw errors.unknownZone(zone, call.zones);
     const tenancy = input.Placement?.Tenancy ?? 'default';
     if (tenancy !== 'default') throw errors.unsupported(`Placement.Tenancy=${tenancy}: there are no hosts here.`);
+    if (input.HibernationOptions?.Configured === true)
+      throw errors.unsupported('HibernationOptions: there is nothing to hibernate.');
     const tags = readTagSpecifications(input.TagSpecifications, ['instance', 'volume']);
     checkMappings(input.BlockDeviceMappings);
     const clientToken = readClientToken(input.ClientToken, input);

@@ -1,11 +1,13 @@
-import type { DescribeSnapshotsRequest, DescribeSnapshotsResult, Snapshot } from '@aws-sdk/client-ec2';
+import type { DescribeSnapshotsRequest, DescribeSnapshotsResult, Filter, Snapshot } from '@aws-sdk/client-ec2';
+import { type SqlBool, sql } from 'kysely';
 import { granteesOf } from '../../catalog/permissions.ts';
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import { tagsOf } from '../../catalog/tags.ts';
-import type { SnapshotId } from '../../types/ids.ts';
+import type { SnapshotId, VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
 import { readSnapshotId } from '../identifiers.ts';
+import { exactTags, exactValues } from '../narrowing.ts';
 import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { findVisibleSnapshots, visibleTo } from './find-snapshot.ts';
@@ -50,15 +52,7 @@ export const describeSnapshots: Operation<DescribeSnapshotsRequest, DescribeSnap
     const page = await fillPage(
       input,
       { least: 1, most: 1000 },
-      (after, most) =>
-        call.services.catalog
-          .selectFrom('snapshots')
-          .selectAll()
-          .where(visibleTo(call))
-          .where('snapshot_id', '>', after as SnapshotId)
-          .orderBy('snapshot_id')
-          .limit(most)
-          .execute(),
+      (after, most) => candidates(call, input.Filters, after as SnapshotId, most),
       (row) => row.snapshot_id,
       prepare,
       matches,
@@ -66,6 +60,32 @@ export const describeSnapshots: Operation<DescribeSnapshotsRequest, DescribeSnap
     return { Snapshots: page.items.map(snapshotView), NextToken: page.nextToken };
   },
 };
+
+/** Rows that may match, in the order of their ids. */
+function candidates(
+  call: Call,
+  filters: Filter[] | undefined,
+  after: SnapshotId,
+  most: number,
+): Promise<SnapshotRow[]> {
+  let query = call.services.catalog
+    .selectFrom('snapshots')
+    .selectAll()
+    .where(visibleTo(call))
+    .where('snapshot_id', '>', after)
+    .orderBy('snapshot_id')
+    .limit(most);
+  const volumes = exactValues(filters, 'volume-id');
+  if (volumes !== undefined) query = query.where('volume_id', 'in', volumes as VolumeId[]);
+  const states = exactValues(filters, 'status');
+  if (states !== undefined) query = query.where('state', 'in', states as SnapshotRow['state'][]);
+  for (const { key, values } of exactTags(filters)) {
+    query = query.where(
+      sql<SqlBool>`snapshot_id in (select resource_id from tags where account_id = ${call.caller.accountId} and tag_key = ${key} and tag_value in (${sql.join(values)}))`,
+    );
+  }
+  return query.execute();
+}
 
 /** A snapshot as DescribeSnapshots shows it. */
 export async function describeOne(call: Call, snapshotId: SnapshotId): Promise<Snapshot> {
