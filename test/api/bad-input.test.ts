@@ -6,9 +6,8 @@ import {
   StopInstancesCommand,
   TerminateInstancesCommand,
 } from '@aws-sdk/client-ec2';
-import { SignatureV4 } from '@smithy/signature-v4';
-import { Sha256 } from '../../src/wire/signature.ts';
 import { createSnapshots, EMPTY_IMAGE, ended, launchInstance, type TestInstance } from '../support/instances.ts';
+import { type Asked, askQuery, type How } from '../support/query.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
 
 let server: TestServer;
@@ -32,63 +31,7 @@ after(async () => {
   for (const run of afterwards.reverse()) run();
 });
 
-type Asked = { action?: string; version?: string; [parameter: string]: string | undefined };
-
-/** Sends a raw Query request, so that things go out that no SDK would send. */
-async function ask(
-  parameters: Asked,
-  how: {
-    method?: string;
-    credentials?: { accessKeyId: string; secretAccessKey: string };
-    at?: Date;
-    region?: string;
-    tamper?: boolean;
-  } = {},
-): Promise<{ status: number; code: string; message: string; body: string }> {
-  const { action = 'CreateSnapshots', version = '2016-11-15', ...others } = parameters;
-  const form = new URLSearchParams({ Action: action, Version: version });
-  for (const [name, value] of Object.entries(others)) if (value !== undefined) form.append(name, value);
-  const url = new URL(server.apiUrl);
-  const method = how.method ?? 'POST';
-  const signer = new SignatureV4({
-    credentials: how.credentials ?? readCredentials(server.dataDir),
-    region: how.region ?? 'us-east-1',
-    service: 'ec2',
-    sha256: Sha256,
-  });
-  const body = method === 'POST' ? form.toString() : '';
-  const query = method === 'GET' ? Object.fromEntries(form) : {};
-  const signed = await signer.sign(
-    {
-      method,
-      protocol: url.protocol,
-      hostname: url.hostname,
-      path: '/',
-      query,
-      headers: { host: url.host, 'content-type': 'application/x-www-form-urlencoded' },
-      body,
-    },
-    { signingDate: how.at ?? new Date() },
-  );
-  if (method === 'GET') url.search = form.toString();
-  const response = await fetch(url, {
-    method,
-    headers: signed.headers,
-    ...(method === 'POST' ? { body: how.tamper ? `${body}&Description=other` : body } : {}),
-  });
-  const text = await response.text();
-  return {
-    status: response.status,
-    code: /<Code>([^<]*)<\/Code>/.exec(text)?.[1] ?? '',
-    message:
-      /<Message>([^<]*)<\/Message>/
-        .exec(text)?.[1]
-        ?.replaceAll('&apos;', "'")
-        .replaceAll('&quot;', '"')
-        .replaceAll('&gt;', '>') ?? '',
-    body: text,
-  };
-}
+const ask = (parameters: Asked, how?: How): ReturnType<typeof askQuery> => askQuery(server, parameters, how);
 
 type Case = { what: string; ask: () => Asked; code: string; message: RegExp };
 
