@@ -21,7 +21,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   admin: ['types', 'catalog', 'auth', 'api', 'wire'],
   server: ['types', 'objects', 'volumes', 'catalog', 'auth', 'nbd', 'dataplane', 'lifecycle', 'api', 'admin', 'wire'],
   demo: ['types', 'catalog', 'auth', 'nbd', 'admin', 'server'],
-  cli: ['types', 'objects', 'volumes', 'snapshots', 'auth', 'admin', 'server', 'demo'],
+  cli: ['types', 'objects', 'volumes', 'snapshots', 'auth', 'lifecycle', 'admin', 'server', 'demo'],
 };
 
 function sourceFiles(directory: string): string[] {

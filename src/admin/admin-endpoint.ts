@@ -1,6 +1,7 @@
 import { Call, type Caller, type Services } from '../api/operation.ts';
 import { type ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
+import { collect } from './collect.ts';
 import { createUser } from './create-user.ts';
 import { beginImport, failImport, finishImport } from './import-snapshot.ts';
 import { restoreSet } from './restore-set.ts';
@@ -11,6 +12,7 @@ import { volumes } from './volumes.ts';
 
 const VERBS: Readonly<Record<string, Verb>> = {
   'begin-import': beginImport,
+  collect,
   'create-user': createUser,
   'fail-import': failImport,
   'finish-import': finishImport,

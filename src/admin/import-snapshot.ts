@@ -21,23 +21,26 @@ export const beginImport = verb(Begin, async (input, call) => {
   const description = checkDescription(input.description);
   call.permit();
   const { catalog, now } = call.services;
-  const { snapshotIds } = await catalog.transaction().execute((transaction) =>
-    insertSet(transaction, call, {
-      instanceId: null,
-      description,
-      startedAt: now(),
-      holdMilliseconds: 0,
-      snapshots: [
-        {
-          volumeId: NO_VOLUME,
-          volumeType: DEFAULT_VOLUME_TYPE,
-          sizeGiB: input.sizeGiB,
-          device: undefined,
-          tags: new Map(),
-          bytes: undefined,
-        },
-      ],
-    }),
+  // Not while a collection runs: once the import is recorded, none begins.
+  const { snapshotIds } = await call.services.lifecycle.uploads.upload(() =>
+    catalog.transaction().execute((transaction) =>
+      insertSet(transaction, call, {
+        instanceId: null,
+        description,
+        startedAt: now(),
+        holdMilliseconds: 0,
+        snapshots: [
+          {
+            volumeId: NO_VOLUME,
+            volumeType: DEFAULT_VOLUME_TYPE,
+            sizeGiB: input.sizeGiB,
+            device: undefined,
+            tags: new Map(),
+            bytes: undefined,
+          },
+        ],
+      }),
+    ),
   );
   return { snapshotId: snapshotIds[0] };
 });

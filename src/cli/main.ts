@@ -95,6 +95,23 @@ program
   .option(...JSON_FLAG)
   .action(async (target, flags) => (await import('./inspect.ts')).inspect(target, flags));
 program
+  .command('gc')
+  .description('free what nothing needs any more in the object store; it runs by itself once a day, too')
+  .option('--dry-run', 'only say what it would free')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (flags) => (await reports()).collectGarbage(flags));
+program
+  .command('user')
+  .description('manage who may use the API')
+  .command('create')
+  .description('make a user and its access key; the secret is shown this once')
+  .argument('<name>')
+  .option('--account <digits>', "the user's account, twelve digits (default: 000000000001)")
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, flags) => (await reports()).createUser(name, flags));
+program
   .command('demo')
   .description('see the main job done, and proven, in under a minute')
   .action(async () => (await import('./demo.ts')).demo());

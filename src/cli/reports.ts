@@ -2,6 +2,7 @@ import type { NewUser } from '../admin/create-user.ts';
 import type { RestoredSet } from '../admin/restore-set.ts';
 import type { SetReport } from '../admin/sets.ts';
 import type { VolumeReport } from '../admin/volumes.ts';
+import type { Collected } from '../lifecycle/collector.ts';
 import { formatBytes } from '../types/units.ts';
 import { connectToServer, type DataDirFlag } from './connection.ts';
 import { print } from './output.ts';
@@ -83,6 +84,14 @@ export async function createUser(userName: string, flags: Flags & { account?: st
     ['account', 'user', 'access key', 'secret'],
     [[accountId, userName, accessKeyId, secretAccessKey]],
   );
+}
+
+export async function collectGarbage(flags: Flags & { dryRun?: boolean }): Promise<void> {
+  const collected = await connectToServer(flags).ask<Collected>('collect', { remove: flags.dryRun !== true });
+  if (collected.busy !== undefined) throw new Error(`nothing was collected: ${collected.busy}; try again later`);
+  const { objects, garbageBytes, liveBytes, removed } = collected;
+  const row = [removed ? 'removed' : 'would be removed', objects, formatBytes(garbageBytes), formatBytes(liveBytes)];
+  print(flags.json, collected, ['garbage', 'objects', 'bytes', 'in use'], [row]);
 }
 
 function shown(name: string, value: unknown): string {

@@ -2,7 +2,7 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { VolumeId } from '../types/ids.ts';
-import type { LifecycleOptions } from './lifecycle.ts';
+import type { LifecycleOptions } from './options.ts';
 
 const VOLUMES_AT_ONCE = 2;
 const RETRY_MILLISECONDS = 5_000;

@@ -1,23 +1,17 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import { removeTags } from '../catalog/tags.ts';
-import type { DataPlane } from '../dataplane/data-plane.ts';
 import type { VolumeOpening } from '../dataplane/messages.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
+import { Collector } from './collector.ts';
 import { HydrationRunner } from './hydration-runner.ts';
+import type { LifecycleOptions } from './options.ts';
 import { ResourceLocks } from './resource-locks.ts';
 import { SnapshotRunner } from './snapshot-runner.ts';
-
-export type LifecycleOptions = {
-  catalog: Catalog;
-  dataPlane: DataPlane;
-  store: ObjectStore;
-  now: () => Date;
-  log: (level: 'info' | 'warn' | 'error', message: string) => void;
-};
+import { UploadGate } from './upload-gate.ts';
 
 /** Terminated instances stay visible for about an hour. */
+const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
 const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
 
 /**
@@ -28,12 +22,21 @@ export class Lifecycle {
   readonly locks = new ResourceLocks();
   readonly snapshots: SnapshotRunner;
   readonly hydrations: HydrationRunner;
+  readonly uploads = new UploadGate();
+  readonly collector: Collector;
   readonly #options: LifecycleOptions;
+  #collectedAt: number;
 
   constructor(options: LifecycleOptions) {
     this.#options = options;
-    this.snapshots = new SnapshotRunner({ ...options, onSnapshotEnded: (volumeId) => this.reap(volumeId) });
+    this.#collectedAt = options.now().getTime();
+    this.snapshots = new SnapshotRunner({
+      ...options,
+      uploads: this.uploads,
+      onSnapshotEnded: (volumeId) => this.reap(volumeId),
+    });
     this.hydrations = new HydrationRunner(options);
+    this.collector = new Collector(options.catalog, options.store, this.uploads);
   }
 
   /** Makes the files of a volume that the catalog has as `creating`. */
@@ -164,9 +167,19 @@ export class Lifecycle {
   /** What is done once a minute. */
   async tidy(): Promise<void> {
     const { log } = this.#options;
-    for (const chore of [() => this.#forgetTerminated(), () => this.#endIdleUploads()]) {
+    for (const chore of [() => this.#forgetTerminated(), () => this.#endIdleUploads(), () => this.#collectWhenDue()]) {
       await chore().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
     }
+  }
+
+  /** Once a day, or as soon after as nothing is being uploaded. */
+  async #collectWhenDue(): Promise<void> {
+    const { now, log } = this.#options;
+    if (now().getTime() - this.#collectedAt < COLLECTION_MILLISECONDS) return;
+    const { busy, objects, garbageBytes } = await this.collector.collect(true);
+    if (busy !== undefined) return;
+    this.#collectedAt = now().getTime();
+    log('info', `collected ${objects} objects, ${garbageBytes} bytes, from the object store`);
   }
 
   /** Snapshots that are written through the EBS direct APIs, and have not been for longer than they may. */
@@ -232,6 +245,9 @@ export class Lifecycle {
       }
     }
     await this.hydrations.recover();
+    await this.collector
+      .claim()
+      .catch((error: Error) => log('warn', `the object store could not be claimed: ${error.message}`));
   }
 
   async #recoverInstance(instanceId: InstanceId, state: string): Promise<void> {

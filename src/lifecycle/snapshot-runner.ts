@@ -7,9 +7,10 @@ import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
 import { asEpoch, GIB } from '../types/units.ts';
-import type { LifecycleOptions } from './lifecycle.ts';
+import type { LifecycleOptions } from './options.ts';
+import type { UploadGate } from './upload-gate.ts';
 
-type Options = LifecycleOptions & { onSnapshotEnded: (volumeId: VolumeId) => Promise<void> };
+type Options = LifecycleOptions & { uploads: UploadGate; onSnapshotEnded: (volumeId: VolumeId) => Promise<void> };
 
 const RECORD_RETRY_MILLISECONDS = 1_000;
 
@@ -132,13 +133,14 @@ export class SnapshotRunner {
         .where('volume_id', '=', volumeId)
         .executeTakeFirstOrThrow();
       try {
-        const captured = await dataPlane.capture({
+        const order = {
           cut: { volumeId, boundary: snapshot.boundary },
           snapshotId: snapshot.snapshot_id,
           sizeBytes: snapshot.size_gib * GIB,
           base: { boundary: asEpoch(volume.base_boundary), root: volume.base_root ?? undefined },
-        });
-        await this.#stored(snapshot, captured);
+        };
+        // Until the catalog names the manifest, a collection would take what is uploaded for garbage.
+        await this.#options.uploads.upload(async () => this.#stored(snapshot, await dataPlane.capture(order)));
       } catch (error) {
         if (dataPlane.stopping) return;
         if (error instanceof WorkerDiedError) {

@@ -31,7 +31,7 @@ const Saved = z.strictObject({
 
 export type SnapshotRecord = z.infer<typeof Saved>;
 
-function recordKey(snapshotId: string): string {
+export function recordKey(snapshotId: string): string {
   return `snapshots/${snapshotId}.json`;
 }
 

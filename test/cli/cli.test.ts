@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { closeSync, ftruncateSync, openSync, readdirSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { DescribeInstancesCommand } from '@aws-sdk/client-ec2';
+import { DescribeInstancesCommand, EC2Client } from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
@@ -46,7 +46,19 @@ async function asJson(...argv: string[]): Promise<any> {
 
 test('--help teaches every verb', async () => {
   const help = await cleancut('--help');
-  for (const verb of ['serve', 'demo', 'status', 'volumes', 'sets', 'restore', 'export', 'import', 'inspect']) {
+  for (const verb of [
+    'serve',
+    'demo',
+    'status',
+    'volumes',
+    'sets',
+    'restore',
+    'export',
+    'import',
+    'inspect',
+    'gc',
+    'user',
+  ]) {
     assert.match(help, new RegExp(`^  ${verb} `, 'm'));
     assert.match(await cleancut(verb, '--help'), /Usage: cleancut/);
   }
@@ -137,6 +149,19 @@ test('inspect says what stands in a record, a manifest node, a pack and a bitmap
   const bitmap = readdirSync(directory).find((name) => name.endsWith('.dirty')) ?? '';
   assert.equal((await asJson('inspect', `${directory}/${bitmap}`)).bits, 2048);
   assert.match(await cleancut('inspect', `${directory}/${bitmap}`), /first block/);
+});
+
+test('gc says what it would free, and frees it; user create makes a key that works', async () => {
+  const shown = await asJson('gc', '--dry-run');
+  assert.equal(shown.removed, false);
+  assert.equal((await asJson('gc')).removed, true);
+  assert.match(await cleancut('gc', '--dry-run', '--data-dir', server.dataDir), /would be removed/);
+  const user = await asJson('user', 'create', 'carol', '--account', '000000000003');
+  const credentials = { accessKeyId: user.accessKeyId, secretAccessKey: user.secretAccessKey };
+  const client = new EC2Client({ region: 'us-east-1', endpoint: server.apiUrl, credentials });
+  assert.deepEqual((await client.send(new DescribeInstancesCommand({}))).Reservations, []);
+  client.destroy();
+  await assert.rejects(asJson('user', 'create', 'carol', '--account', '000000000003'), /has a user 'carol' already/);
 });
 
 test('failures: one line on stderr that says what to do, exit code 1', async (t) => {

@@ -135,32 +135,34 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
   if (index < 0 || index >= blockCount(snapshot.size_gib * GIB)) {
     throw ebsErrors.invalid(`Block ${index} is outside of a snapshot of ${snapshot.size_gib} GiB.`, 'INVALID_BLOCK');
   }
-  const { store, catalog, now } = call.services;
-  let location: BlockLocation | undefined;
-  if (!isZero(bytes)) {
-    const { encoding, stored } = await encodeBlock(bytes);
-    const pack = new PackBuilder();
-    location = pack.add(stored, encoding, digest);
-    // The block before the row that names it: after a crash in between, an object that no one names is left.
-    await store.put(packKey(pack.id), pack.finish());
-  }
-  const row: DirectBlockRow = {
-    snapshot_id: id,
-    block_index: index,
-    sha256: digest,
-    pack: location?.pack ?? null,
-    pack_offset: location?.offset ?? 0,
-    stored_length: location?.length ?? 0,
-    encoding: location?.encoding ?? 0,
-  };
-  await catalog.transaction().execute(async (transaction) => {
-    await transaction
-      .insertInto('direct_blocks')
-      .values(row)
-      .onConflict((conflict) => conflict.columns(['snapshot_id', 'block_index']).doUpdateSet(row))
-      .execute();
-    const active_at = now().toISOString();
-    await transaction.updateTable('direct_uploads').set({ active_at }).where('snapshot_id', '=', id).execute();
+  const { store, catalog, now, lifecycle } = call.services;
+  await lifecycle.uploads.upload(async () => {
+    let location: BlockLocation | undefined;
+    if (!isZero(bytes)) {
+      const { encoding, stored } = await encodeBlock(bytes);
+      const pack = new PackBuilder();
+      location = pack.add(stored, encoding, digest);
+      // The block before the row that names it: after a crash in between, an object that no one names is left.
+      await store.put(packKey(pack.id), pack.finish());
+    }
+    const row: DirectBlockRow = {
+      snapshot_id: id,
+      block_index: index,
+      sha256: digest,
+      pack: location?.pack ?? null,
+      pack_offset: location?.offset ?? 0,
+      stored_length: location?.length ?? 0,
+      encoding: location?.encoding ?? 0,
+    };
+    await catalog.transaction().execute(async (transaction) => {
+      await transaction
+        .insertInto('direct_blocks')
+        .values(row)
+        .onConflict((conflict) => conflict.columns(['snapshot_id', 'block_index']).doUpdateSet(row))
+        .execute();
+      const active_at = now().toISOString();
+      await transaction.updateTable('direct_uploads').set({ active_at }).where('snapshot_id', '=', id).execute();
+    });
   });
   return { Checksum: checksum, ChecksumAlgorithm: 'SHA256' };
 };
@@ -189,15 +191,17 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
       throw ebsErrors.invalid(message, 'INVALID_PARAMETER_VALUE');
     }
     checkAggregate(input, aggregate.digest('base64'));
-    const { root, dataBlocks } = await assembleManifest(store, upload.parent_root ?? undefined, changesOf(call, id));
-    await catalog.transaction().execute(async (transaction) => {
-      await transaction
-        .updateTable('snapshots')
-        .set({ root, data_blocks: dataBlocks })
-        .where('snapshot_id', '=', id)
-        .execute();
-      await transaction.deleteFrom('direct_uploads').where('snapshot_id', '=', id).execute();
-      await transaction.deleteFrom('direct_blocks').where('snapshot_id', '=', id).execute();
+    await lifecycle.uploads.upload(async () => {
+      const { root, dataBlocks } = await assembleManifest(store, upload.parent_root ?? undefined, changesOf(call, id));
+      await catalog.transaction().execute(async (transaction) => {
+        await transaction
+          .updateTable('snapshots')
+          .set({ root, data_blocks: dataBlocks })
+          .where('snapshot_id', '=', id)
+          .execute();
+        await transaction.deleteFrom('direct_uploads').where('snapshot_id', '=', id).execute();
+        await transaction.deleteFrom('direct_blocks').where('snapshot_id', '=', id).execute();
+      });
     });
     await lifecycle.snapshots.completeStored(id);
     return { Status: (await findSnapshot(call, id)).state };

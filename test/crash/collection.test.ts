@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { CreateSnapshotCommand, CreateVolumeCommand, DeleteSnapshotCommand } from '@aws-sdk/client-ec2';
+import type { Collected } from '../../src/lifecycle/collector.ts';
+import { UploadGate } from '../../src/lifecycle/upload-gate.ts';
+import { ended, launchInstance } from '../support/instances.ts';
+import { chooseSeed, seededRandom } from '../support/random.ts';
+import { startTestServer, type TestServer } from '../support/server.ts';
+
+const MIB = 1024 * 1024;
+
+function storeBytes(directory: string): number {
+  let bytes = 0;
+  for (const name of readdirSync(directory)) {
+    const path = `${directory}/${name}`;
+    const stat = statSync(path);
+    bytes += stat.isDirectory() ? storeBytes(path) : stat.size;
+  }
+  return bytes;
+}
+
+function collect(server: TestServer, remove = true): Promise<Collected> {
+  return server.admin.ask<Collected>('collect', { remove });
+}
+
+/** Again and again, until it is let in between two uploads. */
+async function collectSoon(server: TestServer): Promise<Collected> {
+  for (;;) {
+    const collected = await collect(server);
+    if (collected.busy === undefined) return collected;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+async function snapshotOf(server: TestServer, volume: string): Promise<string> {
+  const [done] = await ended(server.ec2, [await server.ec2.send(new CreateSnapshotCommand({ VolumeId: volume }))]);
+  assert.equal(done.State, 'completed', done.StateMessage ?? '');
+  return done.SnapshotId ?? '';
+}
+
+async function digestOf(server: TestServer, name: string, bytes: number): Promise<string> {
+  const client = await server.connect(name);
+  const hash = createHash('sha256');
+  for (let at = 0; at < bytes; at += 4 * MIB) hash.update(await client.read(at, 4 * MIB));
+  await client.close();
+  return hash.digest('hex');
+}
+
+test('a collection frees what deleted snapshots alone needed, and nothing else', async (t) => {
+  const server = await startTestServer(t);
+  const objects = `${server.dataDir}/objects`;
+  const instance = await launchInstance(server.ec2, [1]);
+  const [volume] = instance.volumes;
+  const client = await server.connect(volume);
+  await client.write(0, randomBytes(20 * MIB));
+  const first = await snapshotOf(server, volume);
+  await client.write(5 * MIB, randomBytes(10 * MIB));
+  const second = await snapshotOf(server, volume);
+  await client.close();
+  const before = await digestOf(server, second, 20 * MIB);
+  assert.equal((await collect(server)).objects, 0, 'there is no garbage yet');
+
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: first }));
+  const shown = await collect(server, false);
+  assert.equal(shown.removed, false);
+  const size = storeBytes(objects);
+  await collectSoon(server);
+  assert.equal(await digestOf(server, second, 20 * MIB), before);
+
+  // The volume's base stays, whatever users delete: the next snapshot is incremental against it.
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: second }));
+  await collectSoon(server);
+  const third = await snapshotOf(server, volume);
+  assert.equal(await digestOf(server, third, 20 * MIB), before);
+  assert.ok(storeBytes(objects) <= size);
+
+  // What a broken upload left behind.
+  mkdirSync(`${objects}/packs/ff`, { recursive: true });
+  writeFileSync(`${objects}/packs/ff/${'f'.repeat(32)}`, randomBytes(1000));
+  const collected = await collectSoon(server);
+  assert.deepEqual([collected.objects, collected.garbageBytes], [1, 1000]);
+});
+
+test('a volume that is still hydrating keeps what it needs of a deleted snapshot', async (t) => {
+  const server = await startTestServer(t);
+  const instance = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(instance.volumes[0]);
+  for (let at = 0; at < 96 * MIB; at += 16 * MIB) await client.write(at, randomBytes(16 * MIB));
+  await client.close();
+  const snapshot = await snapshotOf(server, instance.volumes[0]);
+  const made = await server.ec2.send(new CreateVolumeCommand({ AvailabilityZone: 'us-east-1a', SnapshotId: snapshot }));
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: snapshot }));
+  await collectSoon(server);
+  const copy = await snapshotOf(server, made.VolumeId ?? '');
+  assert.equal(await digestOf(server, copy, 96 * MIB), await digestOf(server, instance.volumes[0], 96 * MIB));
+});
+
+test('collections among snapshots, deletions and restores never take what is needed', async (t) => {
+  const seed = chooseSeed();
+  t.diagnostic(`seed ${seed}`);
+  const random = seededRandom(seed);
+  const server = await startTestServer(t);
+  const instance = await launchInstance(server.ec2, [1]);
+  const [volume] = instance.volumes;
+  const client = await server.connect(volume);
+  const alive = new Map<string, string>();
+  let stopping = false;
+  let collections = 0;
+  const collecting = (async () => {
+    while (!stopping) {
+      if ((await collect(server)).busy === undefined) collections += 1;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  })();
+  for (let round = 0; round < 25; round += 1) {
+    for (let write = 0; write < 4; write += 1) {
+      // The same bytes come back again and again, so that manifests' nodes do.
+      const bytes = Buffer.alloc(MIB, `content ${Math.floor(random() * 3)} `);
+      await client.write(Math.floor(random() * 15) * MIB, bytes);
+    }
+    const digest = await digestOf(server, volume, 16 * MIB);
+    alive.set(await snapshotOf(server, volume), digest);
+    for (const id of [...alive.keys()]) {
+      if (random() > 0.4) continue;
+      await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: id }));
+      alive.delete(id);
+    }
+  }
+  stopping = true;
+  await collecting;
+  await client.close();
+  t.diagnostic(`${collections} collections, ${alive.size} snapshots left`);
+  assert.ok(collections > 3);
+  for (const [id, digest] of alive) assert.equal(await digestOf(server, id, 16 * MIB), digest, `seed ${seed}: ${id}`);
+});
+
+test('nothing is collected from a store that belongs to another server, or while what is live cannot be read', async (t) => {
+  const server = await startTestServer(t);
+  const objects = `${server.dataDir}/objects`;
+  const instance = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(instance.volumes[0]);
+  await client.write(0, randomBytes(MIB));
+  await client.close();
+  await snapshotOf(server, instance.volumes[0]);
+  writeFileSync(`${objects}/packs/stray`, 'x');
+  writeFileSync(`${objects}/owner.json`, JSON.stringify({ serverId: 'another' }));
+  await assert.rejects(collect(server), /belongs to another server/);
+  rmSync(`${objects}/owner.json`);
+  await assert.rejects(collect(server), /names no owner/);
+  assert.ok(statSync(`${objects}/packs/stray`).size === 1);
+});
+
+test('uploads and collections keep out of each other’s way', async () => {
+  const gate = new UploadGate();
+  let uploading = 0;
+  let collecting = 0;
+  let collections = 0;
+  const check = (): void => assert.ok(collecting === 0 || uploading === 0, 'both at once');
+  const upload = async (): Promise<void> => {
+    for (let round = 0; round < 50; round += 1) {
+      await gate.upload(async () => {
+        uploading += 1;
+        check();
+        await new Promise(setImmediate);
+        check();
+        uploading -= 1;
+      });
+      await new Promise(setImmediate);
+    }
+  };
+  const collectAll = async (): Promise<void> => {
+    for (let round = 0; round < 200; round += 1) {
+      await gate.collect(async () => {
+        collecting += 1;
+        collections += 1;
+        check();
+        await new Promise(setImmediate);
+        check();
+        collecting -= 1;
+      });
+      await new Promise(setImmediate);
+    }
+  };
+  await Promise.all([upload(), collectAll()]);
+  assert.ok(collections > 0);
+});
