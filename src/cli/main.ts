@@ -95,6 +95,22 @@ program
   .option(...JSON_FLAG)
   .action(async (target, flags) => (await import('./inspect.ts')).inspect(target, flags));
 program
+  .command('verify')
+  .description('read and check everything that snapshots name (all of them, unless some are given); needs no server')
+  .argument('[snapshots...]')
+  .option('--set <set>', 'those of one set')
+  .option(...STORE)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (ids, flags) => (await import('./store-care.ts')).verify(ids, flags));
+program
+  .command('rebuild')
+  .description('bring every completed snapshot back from the object store alone, into a new data directory')
+  .requiredOption('--object-store <url>', 'the store that is left')
+  .option('--data-dir <dir>', 'the data directory to be (default: ./cleancut-data)')
+  .option(...JSON_FLAG)
+  .action(async (flags) => (await import('./store-care.ts')).rebuild(flags));
+program
   .command('gc')
   .description('free what nothing needs any more in the object store; it runs by itself once a day, too')
   .option('--dry-run', 'only say what it would free')

@@ -18,6 +18,26 @@ export function print(
   process.stdout.write(`${table.toString()}\n`);
 }
 
+/** How far something has come whose end is not known. On stderr, where someone looks. */
+export class ProgressBar {
+  readonly #what: string;
+  readonly #show: (value: number) => string;
+  readonly #looks = process.stderr.isTTY === true;
+
+  constructor(what: string, show: (value: number) => string) {
+    this.#what = what;
+    this.#show = show;
+  }
+
+  set(value: number): void {
+    if (this.#looks) process.stderr.write(`\r${this.#what}: ${this.#show(value)}   `);
+  }
+
+  end(): void {
+    if (this.#looks) process.stderr.write('\n');
+  }
+}
+
 /** A progress bar in bytes, on stderr, so that stdout stays clean. Quiet where no one looks. */
 export class ByteProgress {
   readonly #bar: SingleBar;

@@ -10,8 +10,9 @@ export async function serve(flags: Record<string, unknown>): Promise<void> {
     `cleancut ready api=${server.apiUrl} nbd=${server.nbdUris.join(',')} credentials=${server.credentialsFile}\n`,
   );
   await new Promise<void>((resolve) => {
-    process.once('SIGTERM', () => resolve());
-    process.once('SIGINT', () => resolve());
+    // Heard once and again: a second one (a terminal and npm both pass Ctrl-C on) must not cut the stop short.
+    process.on('SIGTERM', () => resolve());
+    process.on('SIGINT', () => resolve());
   });
   await server.stop();
 }

@@ -72,7 +72,7 @@ async function captureCut(order: CaptureOrder & { directory: string }, signal: A
       },
       blocks: blockCount(sizeBytes),
       store,
-      base: new Manifest(store, base.root),
+      base: new Manifest(store, base.root, patience),
       journal,
       patience,
       onProgress: (progress) => {

@@ -202,6 +202,8 @@ const server = new RpcPeer<ServerMethods>(
   },
   methods,
 );
+// A terminal's Ctrl-C and a service manager's stop go to every process; the server says when a worker is to end.
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
 process.on('disconnect', () => process.exit(0));
 

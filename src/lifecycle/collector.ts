@@ -50,9 +50,12 @@ export class Collector {
 
   /** Says in the store whose it is, so that no other server takes its objects for garbage. */
   async claim(): Promise<void> {
-    const known = await this.#serverId();
-    const found = await this.#readOwner();
-    if (found === undefined) await this.#store.put(OWNER_KEY, [Buffer.from(JSON.stringify({ serverId: known }))]);
+    if ((await this.#readOwner()) === undefined) await this.takeOver();
+  }
+
+  /** The store is this server's from now on, whoever's it was. */
+  async takeOver(): Promise<void> {
+    await this.#store.put(OWNER_KEY, [Buffer.from(JSON.stringify({ serverId: await this.#serverId() }))]);
   }
 
   async #requireOwner(): Promise<void> {

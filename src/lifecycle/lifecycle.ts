@@ -245,7 +245,8 @@ export class Lifecycle {
       }
     }
     await this.hydrations.recover();
-    await this.collector
+    // Behind the start: an object store that is away must not keep the volumes from their guests.
+    void this.collector
       .claim()
       .catch((error: Error) => log('warn', `the object store could not be claimed: ${error.message}`));
   }

@@ -343,6 +343,7 @@ function recordOf(
     sharedWith: [...sharedWith],
     instanceId: set.instance_id,
     volumeId: snapshot.volume_id,
+    parentSnapshotId: snapshot.parent_snapshot_id,
     volumeSizeGiB: snapshot.size_gib,
     volumeType: snapshot.volume_type,
     deviceName: snapshot.device_name,

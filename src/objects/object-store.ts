@@ -27,14 +27,19 @@ export interface ObjectStore {
   remove(key: string): Promise<void>;
 }
 
-export class ObjectNotFoundError extends Error {
+/** A failure that asking again will not change. */
+export class FinalError extends Error {
+  override name = 'FinalError';
+}
+
+export class ObjectNotFoundError extends FinalError {
   override name = 'ObjectNotFoundError';
   constructor(url: string, key: string) {
     super(`the object store ${url} has no object '${key}'`);
   }
 }
 
-/** The store said no in a way that asking again will not change (no such bucket, no permission). */
-export class ObjectStoreRefusedError extends Error {
+/** The store said no: no such bucket, no permission. */
+export class ObjectStoreRefusedError extends FinalError {
   override name = 'ObjectStoreRefusedError';
 }

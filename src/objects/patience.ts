@@ -1,4 +1,4 @@
-import { ObjectNotFoundError, ObjectStoreRefusedError } from './object-store.ts';
+import { FinalError } from './object-store.ts';
 
 export type Patience = {
   /** Total time (milliseconds) after which the last error is thrown. */
@@ -23,7 +23,7 @@ export async function patiently<Answer>(patience: Patience, request: () => Promi
     try {
       return await request();
     } catch (error) {
-      if (error instanceof ObjectNotFoundError || error instanceof ObjectStoreRefusedError) throw error;
+      if (error instanceof FinalError) throw error;
       const longest = Math.min(LONGEST_PAUSE_MILLISECONDS, FIRST_PAUSE_MILLISECONDS * 2 ** attempt);
       const pause = longest * (0.5 + 0.5 * patience.random());
       if (patience.now() + pause - begun > patience.milliseconds) throw error;

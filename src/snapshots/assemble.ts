@@ -1,4 +1,5 @@
 import type { ObjectStore } from '../objects/object-store.ts';
+import { type Patience, patiently } from '../objects/patience.ts';
 import type { Sha256 } from '../types/units.ts';
 import { type ChangedLeaves, Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
@@ -11,10 +12,12 @@ import type { BlockLocation } from './pack.ts';
 export async function assembleManifest(
   store: ObjectStore,
   base: Sha256 | undefined,
+  patience: Patience,
   changes: AsyncIterable<{ block: number; location: BlockLocation | undefined }>,
 ): Promise<{ root: Sha256; dataBlocks: number }> {
-  const manifest = new Manifest(store, base);
-  const putNode = ({ node, bytes }: EncodedNode): Promise<void> => store.put(nodeKey(node), [bytes]);
+  const manifest = new Manifest(store, base, patience);
+  const putNode = ({ node, bytes }: EncodedNode): Promise<void> =>
+    patiently(patience, () => store.put(nodeKey(node), [bytes]));
   const leaves: ChangedLeaves = new Map();
   let number = -1;
   let leaf = new Map<number, BlockLocation>();

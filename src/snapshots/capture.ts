@@ -59,6 +59,9 @@ type Decision =
 
 type Batch = { decisions: Decision[]; target: Buffer };
 
+/** What differs from the base in one leaf, and the groups that must be stored before it. */
+type LeafChanges = { locations: Map<number, BlockLocation | undefined>; groups: Set<Group> };
+
 /** Decisions that wait for one pack to be stored. */
 type Group = {
   pack: PackBuilder;
@@ -85,7 +88,7 @@ class CaptureRun {
   readonly #options: Capture;
   readonly #wanted: PagedBitmap;
   /** By leaf: what differs from the base in leaves that are not stored yet. */
-  readonly #changes = new Map<number, Map<number, BlockLocation | undefined>>();
+  readonly #changes = new Map<number, LeafChanges>();
   readonly #leaves: ChangedLeaves = new Map();
   readonly #packPuts = new Set<Promise<void>>();
   readonly #leafPuts = new Set<Promise<void>>();
@@ -150,11 +153,11 @@ class CaptureRun {
         continue;
       }
       for (const { block, location } of record.stored) {
-        this.#note(block, location);
+        this.#note(block, location, undefined);
         this.#storedBlocks += 1;
         this.#storedBytes += location.length;
       }
-      for (const block of record.zero) this.#note(block, undefined);
+      for (const block of record.zero) this.#note(block, undefined, undefined);
       const blocks = [...record.stored.map(({ block }) => block), ...record.zero, ...record.same];
       for (const block of blocks) this.#wanted.clear(block);
       this.#doneBlocks += blocks.length;
@@ -199,8 +202,8 @@ class CaptureRun {
   }
 
   async #compare(block: number, bytes: Buffer): Promise<Decision> {
-    const { base, patience } = this.#options;
-    const before = await patiently(patience, () => base.locate(asBlock(block)));
+    const { base } = this.#options;
+    const before = await base.locate(asBlock(block));
     if (isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
     const digest = sha256(bytes);
     if (before?.sha256 === digest) return { kind: 'same', block };
@@ -220,7 +223,7 @@ class CaptureRun {
           break;
         case 'zero':
           group.zero.push(decision.block);
-          this.#note(decision.block, undefined);
+          this.#note(decision.block, undefined, group);
           break;
         case 'data':
           data.push({ block: decision.block, sha256: decision.sha256, ...(await decision.encoded) });
@@ -236,7 +239,7 @@ class CaptureRun {
       const bytes = encoding === ENCODING.PLAIN && !keep ? Buffer.from(stored) : stored;
       const location = group.pack.add(bytes, encoding, digest);
       group.stored.push({ block, location });
-      this.#note(block, location);
+      this.#note(block, location, group);
       this.#storedBlocks += 1;
       this.#storedBytes += bytes.length;
     }
@@ -277,12 +280,14 @@ class CaptureRun {
     const changes = this.#changes.get(number);
     if (changes === undefined) return;
     this.#changes.delete(number);
-    const packs = [this.#group.done.promise, ...this.#packPuts];
+    if (this.#leaves.has(number))
+      throw new Error(`leaf ${number} was stored already, and has changed: the journal is not right`);
     const { base, journal, patience } = this.#options;
-    const task = Promise.all(packs).then(() =>
+    // A leaf is stored, and said to be in the journal, only when every one of its packs is: a pack that fails fails it too.
+    const task = Promise.all([...changes.groups].map((group) => group.done.promise)).then(() =>
       this.#nodeLimit.run(async () => {
-        const leaf = new Map(await patiently(patience, () => base.leaf(number)));
-        for (const [slot, location] of changes) {
+        const leaf = new Map(await base.leaf(number));
+        for (const [slot, location] of changes.locations) {
           if (location === undefined) leaf.delete(slot);
           else leaf.set(slot, location);
         }
@@ -310,14 +315,16 @@ class CaptureRun {
     );
   }
 
-  #note(block: number, location: BlockLocation | undefined): void {
+  /** @param group the group that must be stored before the leaf is; none for what an earlier run stored */
+  #note(block: number, location: BlockLocation | undefined, group: Group | undefined): void {
     const number = leafOf(block);
     let changes = this.#changes.get(number);
     if (changes === undefined) {
-      changes = new Map();
+      changes = { locations: new Map(), groups: new Set() };
       this.#changes.set(number, changes);
     }
-    changes.set(block % LEAF_BLOCKS, location);
+    changes.locations.set(block % LEAF_BLOCKS, location);
+    if (group !== undefined) changes.groups.add(group);
   }
 
   async #putNode(encoded: EncodedNode): Promise<void> {

@@ -65,7 +65,7 @@ export function importImage(
     },
     blocks: blockCount(sizeBytes),
     store,
-    base: new Manifest(store, undefined),
+    base: new Manifest(store, undefined, patience),
     journal: NO_JOURNAL,
     patience,
     onProgress,

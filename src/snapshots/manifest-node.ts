@@ -1,6 +1,6 @@
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import type { Sha256 } from '../types/units.ts';
-import { type Encoding, sha256 } from './block-encoding.ts';
+import { CorruptBlockError, type Encoding, sha256 } from './block-encoding.ts';
 import type { BlockLocation, PackId } from './pack.ts';
 
 /**
@@ -111,11 +111,13 @@ function encode(kind: number, body: Buffer): EncodedNode {
 }
 
 function decode(node: Sha256, bytes: Buffer, kind: number): Buffer {
-  if (sha256(bytes) !== node) throw new Error(`manifest node ${node} is damaged: its bytes have another SHA-256`);
+  if (sha256(bytes) !== node)
+    throw new CorruptBlockError(`manifest node ${node} is damaged: its bytes have another SHA-256`);
   const known = bytes.toString('latin1', 0, 6) === MAGIC && bytes.readUInt8(6) === VERSION;
-  if (!known || bytes.readUInt8(7) !== kind) throw new Error(`manifest node ${node} is not what its parent says it is`);
+  if (!known || bytes.readUInt8(7) !== kind)
+    throw new CorruptBlockError(`manifest node ${node} is not what its parent says it is`);
   const length = bytes.readUInt32LE(8);
-  if (length > MAX_BODY_BYTES) throw new Error(`manifest node ${node} claims a body of ${length} bytes`);
+  if (length > MAX_BODY_BYTES) throw new CorruptBlockError(`manifest node ${node} claims a body of ${length} bytes`);
   return zstdDecompressSync(bytes.subarray(HEADER_BYTES), { maxOutputLength: Math.max(1, length) });
 }
 

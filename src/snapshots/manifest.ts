@@ -1,5 +1,7 @@
 import type { ObjectStore } from '../objects/object-store.ts';
+import type { Patience } from '../objects/patience.ts';
 import type { BlockIndex, Sha256 } from '../types/units.ts';
+import { fetchPatiently } from './fetch.ts';
 import {
   type Branch,
   decodeBranch,
@@ -20,11 +22,13 @@ const CACHED_BRANCHES = 64;
 export class Manifest {
   readonly #store: ObjectStore;
   readonly #root: Sha256 | undefined;
+  readonly #patience: Patience;
   readonly #leaves = new Map<Sha256, Promise<Leaf>>();
   readonly #branches = new Map<Sha256, Promise<Branch>>();
 
   /** @param root undefined for a volume that never held anything */
-  constructor(store: ObjectStore, root: Sha256 | undefined) {
+  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience) {
+    this.#patience = patience;
     this.#store = store;
     this.#root = root;
   }
@@ -69,14 +73,14 @@ export class Manifest {
   }
 
   #readLeaf(node: Sha256): Promise<Leaf> {
-    return remember(this.#leaves, CACHED_LEAVES, node, async () =>
-      decodeLeaf(node, await this.#store.get(nodeKey(node))),
+    return remember(this.#leaves, CACHED_LEAVES, node, () =>
+      fetchPatiently(this.#patience, async () => decodeLeaf(node, await this.#store.get(nodeKey(node)))),
     );
   }
 
   #readBranch(node: Sha256): Promise<Branch> {
-    return remember(this.#branches, CACHED_BRANCHES, node, async () =>
-      decodeBranch(node, await this.#store.get(nodeKey(node))),
+    return remember(this.#branches, CACHED_BRANCHES, node, () =>
+      fetchPatiently(this.#patience, async () => decodeBranch(node, await this.#store.get(nodeKey(node)))),
     );
   }
 }

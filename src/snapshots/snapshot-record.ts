@@ -14,6 +14,8 @@ const Saved = z.strictObject({
   sharedWith: z.array(z.string()),
   instanceId: z.string().nullable(),
   volumeId: z.string(),
+  /** The snapshot that it was written on top of, through the EBS direct APIs. */
+  parentSnapshotId: z.string().nullable(),
   volumeSizeGiB: z.number().int().positive(),
   volumeType: z.string(),
   /** How the volume was attached at the cut. */
@@ -41,12 +43,26 @@ export async function putSnapshotRecord(store: ObjectStore, record: SnapshotReco
 
 /** @throws ObjectNotFoundError; an error that says what is wrong with a record that is not one */
 export async function getSnapshotRecord(store: ObjectStore, snapshotId: string): Promise<SnapshotRecord> {
-  const text = (await store.get(recordKey(snapshotId))).toString('utf8');
-  const parsed = Saved.safeParse(JSON.parse(text));
+  return readRecord(store, recordKey(snapshotId));
+}
+
+/** Every record in a store; one that cannot be read comes with the reason. */
+export async function* listSnapshotRecords(
+  store: ObjectStore,
+): AsyncGenerator<{ key: string; record: SnapshotRecord } | { key: string; record: undefined; why: string }> {
+  for await (const { key } of store.list('snapshots/')) {
+    try {
+      yield { key, record: await readRecord(store, key) };
+    } catch (error) {
+      yield { key, record: undefined, why: (error as Error).message };
+    }
+  }
+}
+
+async function readRecord(store: ObjectStore, key: string): Promise<SnapshotRecord> {
+  const parsed = Saved.safeParse(JSON.parse((await store.get(key)).toString('utf8')));
   if (!parsed.success) {
-    throw new Error(
-      `${recordKey(snapshotId)} in ${store.url} is no version 1 record: ${z.prettifyError(parsed.error)}`,
-    );
+    throw new Error(`${key} in ${store.url} is no version 1 record: ${z.prettifyError(parsed.error)}`);
   }
   return parsed.data;
 }

@@ -1,8 +1,9 @@
 import type { ObjectStore } from '../objects/object-store.ts';
-import { type Patience, patiently } from '../objects/patience.ts';
+import type { Patience } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
 import { decodeBlock } from './block-encoding.ts';
+import { fetchPatiently } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
 import { type BlockLocation, packKey } from './pack.ts';
@@ -24,16 +25,13 @@ export class SnapshotSource implements BlockSource {
   constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience) {
     this.#store = store;
     this.#patience = patience;
-    this.manifest = new Manifest(store, root);
+    this.manifest = new Manifest(store, root, patience);
   }
 
   read(block: BlockIndex): Promise<Buffer | undefined> {
     const cached = this.#cache.get(block);
     if (cached !== undefined) return cached;
-    const reading = patiently(this.#patience, async () => {
-      const location = await this.manifest.locate(block);
-      return location === undefined ? undefined : this.#fetchBlock({ block, location });
-    });
+    const reading = this.#read(block);
     this.#cache.set(block, reading);
     reading.catch(() => this.#cache.delete(block));
     for (const oldest of this.#cache.keys()) {
@@ -43,10 +41,15 @@ export class SnapshotSource implements BlockSource {
     return reading;
   }
 
+  async #read(block: BlockIndex): Promise<Buffer | undefined> {
+    const location = await this.manifest.locate(block);
+    return location && fetchPatiently(this.#patience, () => this.#fetchBlock({ block, location }));
+  }
+
   async *blocks(from: BlockIndex): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
     const ahead: Promise<{ block: BlockIndex; bytes: Buffer }[]>[] = [];
     for await (const run of this.#runs(from)) {
-      const fetching = patiently(this.#patience, () => this.#fetchRun(run));
+      const fetching = fetchPatiently(this.#patience, () => this.#fetchRun(run));
       fetching.catch(() => undefined);
       ahead.push(fetching);
       if (ahead.length > RUNS_AHEAD) yield* (await ahead.shift()) ?? [];

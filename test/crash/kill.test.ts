@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DescribeInstancesCommand } from '@aws-sdk/client-ec2';
@@ -228,6 +229,20 @@ test('a stop and a start: instances run, volumes are exported, nothing has to be
   const again = await second.connect(instance.volumes[0]);
   assert.equal((await again.read(12345, 10)).toString(), 'still here');
   await again.close();
+});
+
+test('Ctrl-C in a terminal goes to every process, twice, and is an orderly stop all the same', async (t) => {
+  const server = await startTestServer(t);
+  const instance = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(instance.volumes[0]);
+  await client.write(0, randomBytes(4096));
+  const exited = once(server.process, 'exit');
+  process.kill(-(server.process.pid ?? 0), 'SIGINT');
+  process.kill(-(server.process.pid ?? 0), 'SIGINT');
+  assert.deepEqual(await exited, [0, null]);
+  const state = readFileSync(`${server.dataDir}/volumes/${instance.volumes[0]}/volume.json`, 'utf8');
+  assert.equal((JSON.parse(state) as { clean: boolean }).clean, true);
+  assert.doesNotMatch(server.log(), /starting it again/);
 });
 
 test('a second server on the same data directory is turned away', async (t) => {

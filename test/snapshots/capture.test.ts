@@ -48,7 +48,7 @@ function run(
     cut,
     blocks: 1_000_000,
     store,
-    base: new Manifest(store, base),
+    base: new Manifest(store, base, NO_PATIENCE),
     journal,
     patience: NO_PATIENCE,
     onProgress: () => undefined,
@@ -189,6 +189,48 @@ test('a capture that is cut short at any request goes on from its journal, and e
     const { root } = await run(store, guarded(), undefined, journal);
     assertSame(await contents(store, root), blocks, `seed ${seed}, failed at put ${failAt}`);
   }
+});
+
+test('a pack that fails late fails the leaf that names it: the leaf is not taken for stored after a resume', async () => {
+  // A leaf in four packs. The second one fails when the leaf's last batch, which fills the fourth, is about to go there.
+  const blocks = new Map<number, Buffer>();
+  for (let block = 0; block < 128; block += 1) blocks.set(block, randomBytes(BLOCK_BYTES));
+  blocks.set(1024, randomBytes(BLOCK_BYTES));
+  const changed = [...blocks.keys()];
+  const store = new MemoryStore();
+  const records: JournalRecord[] = [];
+  const journal: UploadJournal = { read: () => [...records], append: (record) => records.push(record) };
+  const failing = Promise.withResolvers<void>();
+  let packs = 0;
+  store.beforeRequest = async (request, key) => {
+    if (request !== 'put' || !key.startsWith('packs/')) return;
+    packs += 1;
+    if (packs === 2) {
+      await failing.promise;
+      throw new Error('the power went');
+    }
+  };
+  const cut = cutOf(blocks, changed);
+  const late: CutReader = {
+    ...cut,
+    async read(asked, target) {
+      const answer = await cut.read(asked, target);
+      if (asked.includes(1024)) {
+        failing.resolve();
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      return answer;
+    },
+  };
+  await assert.rejects(run(store, late, undefined, journal), /the power went/);
+  assert.deepEqual(
+    records.filter((record) => record.kind === 'leaf'),
+    [],
+    'a leaf is in the journal whose pack is not stored',
+  );
+  store.beforeRequest = () => undefined;
+  const { root } = await run(store, cutOf(blocks, changed), undefined, journal);
+  assertSame(await contents(store, root), blocks, 'after the resume');
 });
 
 test('nothing is named before it is stored: at every moment of an upload, each node leads to whole packs', async () => {

@@ -35,6 +35,8 @@ export async function startTestServer(test: TestContext, options: ServerOptions 
   const flags = ['--data-dir', dataDir, '--port', '0', '--nbd-port', '0', '--workers', '2', '--log-level', 'info'];
   const child = spawn(process.execPath, [CLEANCUT, 'serve', ...flags, ...(options.flags ?? [])], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    // A process group of its own, as a terminal gives it.
+    detached: true,
     env: { ...process.env, ...options.environment },
   });
   test.after(() => child.kill('SIGKILL'));

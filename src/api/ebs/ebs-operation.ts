@@ -1,9 +1,15 @@
 import type { SnapshotRow } from '../../catalog/schema.ts';
+import { type Patience, realPatience } from '../../objects/patience.ts';
 import { parseId, type SnapshotId } from '../../types/ids.ts';
 import type { Call } from '../operation.ts';
 import { visibleTo } from '../snapshots/find-snapshot.ts';
 import { ebsErrors } from './ebs-errors.ts';
 import type { Tokens } from './tokens.ts';
+
+/** A caller waits this long for an object store that fails. */
+export function apiPatience(): Patience {
+  return realPatience(10_000);
+}
 
 export type EbsOperation<Input, Output> = (input: Input, call: Call, tokens: Tokens) => Promise<Output>;
 

@@ -1,12 +1,8 @@
 import type { GetSnapshotBlockRequest } from '@aws-sdk/client-ebs';
-import { realPatience } from '../../objects/patience.ts';
 import { SnapshotSource } from '../../snapshots/snapshot-source.ts';
 import { asBlock, BLOCK_BYTES } from '../../types/units.ts';
 import { ebsErrors } from './ebs-errors.ts';
-import { type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
-
-/** A caller waits this long for an object store that fails. */
-const PATIENCE_MILLISECONDS = 10_000;
+import { apiPatience, type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
 
 type Block = { DataLength: number; BlockData: Buffer; Checksum: string; ChecksumAlgorithm: 'SHA256' };
 
@@ -16,11 +12,7 @@ export const getSnapshotBlock: EbsOperation<GetSnapshotBlockRequest, Block> = as
   call.permit();
   const snapshot = await findCompleted(call, id);
   tokens.checkBlock(input.BlockToken ?? '', id, index);
-  const source = new SnapshotSource(
-    call.services.store,
-    snapshot.root ?? undefined,
-    realPatience(PATIENCE_MILLISECONDS),
-  );
+  const source = new SnapshotSource(call.services.store, snapshot.root ?? undefined, apiPatience());
   const location = await source.manifest.locate(asBlock(index));
   const block = await source.read(asBlock(index));
   if (location === undefined || block === undefined) {

@@ -11,7 +11,7 @@ import { BLOCK_BYTES } from '../../types/units.ts';
 import type { Call } from '../operation.ts';
 import { NO_VOLUME } from '../snapshots/new-set.ts';
 import { ebsErrors } from './ebs-errors.ts';
-import { type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
+import { apiPatience, type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
 
 const PAGE = { least: 100, most: 10_000 };
 
@@ -30,7 +30,11 @@ export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSna
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
   const blocks: number[] = [];
-  for await (const { block } of changedBlocks(new Manifest(call.services.store, undefined), manifest, from)) {
+  for await (const { block } of changedBlocks(
+    new Manifest(call.services.store, undefined, apiPatience()),
+    manifest,
+    from,
+  )) {
     if (blocks.length > most) break;
     blocks.push(block);
   }
@@ -64,7 +68,8 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
   const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
-  const before = first === undefined ? new Manifest(call.services.store, undefined) : manifestOf(call, first);
+  const before =
+    first === undefined ? new Manifest(call.services.store, undefined, apiPatience()) : manifestOf(call, first);
   const changes = [];
   for await (const change of changedBlocks(before, manifestOf(call, second), from)) {
     if (changes.length > most) break;
@@ -85,7 +90,7 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
 };
 
 function manifestOf(call: Call, snapshot: SnapshotRow): Manifest {
-  return new Manifest(call.services.store, snapshot.root ?? undefined);
+  return new Manifest(call.services.store, snapshot.root ?? undefined, apiPatience());
 }
 
 function pageSize(asked: number | undefined): number {

@@ -19,7 +19,7 @@ import { checkDescription } from '../snapshots/snapshot-rules.ts';
 import { readTags } from '../tags/tag-rules.ts';
 import { DEFAULT_VOLUME_TYPE } from '../volumes/volume-types.ts';
 import { ebsErrors } from './ebs-errors.ts';
-import { type EbsOperation, findCompleted, findSnapshot, readSnapshotId } from './ebs-operation.ts';
+import { apiPatience, type EbsOperation, findCompleted, findSnapshot, readSnapshotId } from './ebs-operation.ts';
 
 const TIMEOUT_MINUTES = { least: 10, most: 4320, default: 60 };
 const LARGEST_GIB = 65_536;
@@ -192,7 +192,12 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
     }
     checkAggregate(input, aggregate.digest('base64'));
     await lifecycle.uploads.upload(async () => {
-      const { root, dataBlocks } = await assembleManifest(store, upload.parent_root ?? undefined, changesOf(call, id));
+      const { root, dataBlocks } = await assembleManifest(
+        store,
+        upload.parent_root ?? undefined,
+        apiPatience(),
+        changesOf(call, id),
+      );
       await catalog.transaction().execute(async (transaction) => {
         await transaction
           .updateTable('snapshots')

@@ -1,0 +1,67 @@
+import { realPatience } from '../objects/patience.ts';
+import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
+import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import { verifySnapshots } from '../snapshots/verify.ts';
+import { formatBytes } from '../types/units.ts';
+import { chosenDataDir } from './connection.ts';
+import { chosenStore, type StoreFlags } from './images.ts';
+import { ProgressBar, print } from './output.ts';
+
+const PATIENCE_MILLISECONDS = 30_000;
+
+/** Reads and checks everything that snapshots name; exit code 1 when anything is not as it was stored. */
+export async function verify(ids: string[], flags: StoreFlags & { set?: string }): Promise<void> {
+  const store = await chosenStore(flags);
+  const records: SnapshotRecord[] = [];
+  const unreadable: { object: string; what: string }[] = [];
+  for (const id of ids) records.push(await getSnapshotRecord(store, id));
+  if (ids.length === 0) {
+    for await (const found of listSnapshotRecords(store)) {
+      if (found.record === undefined) unreadable.push({ object: found.key, what: found.why });
+      else if (flags.set === undefined || found.record.setId === flags.set) records.push(found.record);
+    }
+  }
+  if (records.length === 0 && unreadable.length === 0) throw new Error(`there is no such snapshot in ${store.url}`);
+  const bar = new ProgressBar(`checking ${records.length} snapshots`, formatBytes);
+  const verified = await verifySnapshots(store, records, realPatience(PATIENCE_MILLISECONDS), (bytes) =>
+    bar.set(bytes),
+  );
+  bar.end();
+  const damage = [...unreadable.map((each) => ({ ...each, affected: [] })), ...verified.damage];
+  const summary = [verified.snapshots, verified.blocks, formatBytes(verified.bytes), damage.length];
+  print(flags.json, { ...verified, damage }, ['snapshots', 'blocks', 'bytes', 'damaged'], [summary]);
+  if (damage.length === 0) return;
+  if (flags.json !== true) {
+    const rows = damage.map(({ object, what, affected }) => [
+      object,
+      what,
+      affected
+        .map(({ snapshotId, blocks }) => `${snapshotId}${blocks.length > 0 ? ` blocks ${blocks.join(', ')}` : ''}`)
+        .join('\n'),
+    ]);
+    print(false, damage, ['object', 'what is wrong', 'who is affected'], rows);
+  }
+  process.exitCode = 1;
+}
+
+/** Brings every completed snapshot back from the bucket alone. */
+export async function rebuild(flags: StoreFlags): Promise<void> {
+  const store = await chosenStore(flags);
+  const bar = new ProgressBar('records read', String);
+  let read = 0;
+  const rebuilt = await rebuildCatalog(chosenDataDir(flags), store, () => {
+    read += 1;
+    bar.set(read);
+  });
+  bar.end();
+  const { snapshots, sets, known, unreadable } = rebuilt;
+  print(
+    flags.json,
+    rebuilt,
+    ['brought back', 'in sets', 'known already', 'unreadable'],
+    [[snapshots, sets, known, unreadable.length]],
+  );
+  if (unreadable.length === 0) return;
+  for (const { key, why } of unreadable) process.stderr.write(`${key}: ${why}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,105 @@
+import { openCatalog } from '../catalog/catalog.ts';
+import type { SnapshotRow } from '../catalog/schema.ts';
+import { putTags } from '../catalog/tags.ts';
+import { Collector } from '../lifecycle/collector.ts';
+import { UploadGate } from '../lifecycle/upload-gate.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import { listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import { knownId, parseAccountId } from '../types/ids.ts';
+import type { Sha256 } from '../types/units.ts';
+import { dataPaths, takeDataDirectory } from './data-directory.ts';
+
+export type Rebuilt = { snapshots: number; sets: number; known: number; unreadable: { key: string; why: string }[] };
+
+/**
+ * Brings back, into a data directory's catalog, every completed snapshot that the bucket holds: with its tags, its set,
+ * its owner, and with whom it is shared. Those that the catalog has are left as they are, so it may be done again. The
+ * bucket belongs to this directory's server from then on.
+ * @throws when a server is using the data directory
+ */
+export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () => void): Promise<Rebuilt> {
+  const lock = takeDataDirectory(dataDir);
+  const catalog = await openCatalog(dataPaths(dataDir).catalog);
+  const rebuilt: Rebuilt = { snapshots: 0, sets: 0, known: 0, unreadable: [] };
+  try {
+    for await (const found of listSnapshotRecords(store)) {
+      onRecord();
+      if (found.record === undefined) {
+        rebuilt.unreadable.push({ key: found.key, why: found.why });
+        continue;
+      }
+      const { record } = found;
+      const row = rowOf(record);
+      const known = await catalog
+        .selectFrom('snapshots')
+        .select('snapshot_id')
+        .where('snapshot_id', '=', row.snapshot_id)
+        .executeTakeFirst();
+      if (known !== undefined) {
+        rebuilt.known += 1;
+        continue;
+      }
+      // One snapshot in one step: a rebuild that is cut short is taken up by the next.
+      await catalog.transaction().execute(async (transaction) => {
+        const { account_id, region, set_id, started_at, description, snapshot_id } = row;
+        const set = await transaction
+          .insertInto('snapshot_sets')
+          .values({
+            set_id,
+            account_id,
+            region,
+            instance_id: record.instanceId === null ? null : knownId('i', record.instanceId),
+            description,
+            started_at,
+            hold_milliseconds: 0,
+            state: 'completed',
+          })
+          .onConflict((conflict) => conflict.doNothing())
+          .executeTakeFirst();
+        if (Number(set.numInsertedOrUpdatedRows ?? 0) > 0) rebuilt.sets += 1;
+        await transaction.insertInto('snapshots').values(row).execute();
+        const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
+        await putTags(
+          transaction,
+          { resourceId: snapshot_id, resourceType: 'snapshot', accountId: account_id, region },
+          tags,
+        );
+        for (const grantee of record.sharedWith) {
+          await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
+        }
+      });
+      rebuilt.snapshots += 1;
+    }
+    await new Collector(catalog, store, new UploadGate()).takeOver();
+    return rebuilt;
+  } finally {
+    await catalog.destroy();
+    lock.close();
+  }
+}
+
+function rowOf(record: SnapshotRecord): SnapshotRow {
+  const accountId = parseAccountId(record.ownerId);
+  if (accountId === undefined) throw new Error(`${record.snapshotId}: '${record.ownerId}' is no account id`);
+  return {
+    snapshot_id: knownId('snap', record.snapshotId),
+    account_id: accountId,
+    region: record.region,
+    set_id: knownId('set', record.setId),
+    volume_id: knownId('vol', record.volumeId),
+    parent_snapshot_id: record.parentSnapshotId === null ? null : knownId('snap', record.parentSnapshotId),
+    device_name: record.deviceName,
+    is_root: record.isRoot ? 1 : 0,
+    volume_type: record.volumeType,
+    size_gib: record.volumeSizeGiB,
+    description: record.description,
+    started_at: record.startTime,
+    completed_at: record.completionTime,
+    state: 'completed',
+    state_message: '',
+    boundary: null,
+    root: record.root as Sha256,
+    data_blocks: record.dataBlocks,
+    stored_bytes: 0,
+  };
+}

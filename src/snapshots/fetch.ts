@@ -1,0 +1,25 @@
+import { FinalError } from '../objects/object-store.ts';
+import { type Patience, patiently } from '../objects/patience.ts';
+import { CorruptBlockError } from './block-encoding.ts';
+
+/** Wrong bytes may be the network's doing: they are fetched again so often before the store itself is blamed. */
+const CORRUPT_ATTEMPTS = 3;
+
+/**
+ * Fetches and decodes blocks, with patience for a store that fails, and little for one that lies.
+ * @throws FinalError when the bytes are wrong again and again
+ */
+export function fetchPatiently<Answer>(patience: Patience, fetch: () => Promise<Answer>): Promise<Answer> {
+  let corrupt = 0;
+  return patiently(patience, async () => {
+    try {
+      return await fetch();
+    } catch (error) {
+      if (error instanceof CorruptBlockError) {
+        corrupt += 1;
+        if (corrupt === CORRUPT_ATTEMPTS) throw new FinalError(error.message);
+      }
+      throw error;
+    }
+  });
+}

@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { CreateTagsCommand, DescribeSnapshotsCommand, ModifySnapshotAttributeCommand } from '@aws-sdk/client-ec2';
+import type { RestoredSet } from '../../src/admin/restore-set.ts';
+import type { SetReport } from '../../src/admin/sets.ts';
+import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { startS3Server } from '../support/s3-server.ts';
+import { startTestServer, type TestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+import { tool } from '../support/tools.ts';
+
+const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
+const MIB = 1024 * 1024;
+
+async function digestOf(server: TestServer, name: string, bytes: number): Promise<string> {
+  const client = await server.connect(name);
+  const hash = createHash('sha256');
+  for (let at = 0; at < bytes; at += 4 * MIB) hash.update(await client.read(at, 4 * MIB));
+  await client.close();
+  return hash.digest('hex');
+}
+
+test('the local disk is gone: a rebuild from the bucket alone brings every snapshot back, and volumes made of them are the same', async (t) => {
+  const s3 = await startS3Server(t);
+  const flags = ['--object-store', s3.url];
+  const server = await startTestServer(t, { flags, environment: s3.environment });
+  const instance = await launchInstance(server.ec2, [1, 1]);
+  for (const volume of instance.volumes) {
+    const client = await server.connect(volume);
+    await client.write(0, randomBytes(6 * MIB));
+    await client.close();
+  }
+  const first = await createSnapshots(server.ec2, instance.instanceId, {
+    Description: 'the first',
+    TagSpecifications: [{ ResourceType: 'snapshot', Tags: [{ Key: 'run', Value: '1' }] }],
+  });
+  const client = await server.connect(instance.volumes[0]);
+  await client.write(MIB, randomBytes(MIB));
+  await client.close();
+  const second = await createSnapshots(server.ec2, instance.instanceId);
+  const before = [...(await ended(server.ec2, first)), ...(await ended(server.ec2, second))];
+  // What changes after completion is in the bucket too.
+  const [tagged] = before;
+  await server.ec2.send(
+    new CreateTagsCommand({ Resources: [tagged.SnapshotId ?? ''], Tags: [{ Key: 'later', Value: 'yes' }] }),
+  );
+  await server.ec2.send(
+    new ModifySnapshotAttributeCommand({
+      SnapshotId: tagged.SnapshotId,
+      OperationType: 'add',
+      UserIds: ['000000000002'],
+    }),
+  );
+  const described = (await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots;
+  const sets = (await server.admin.ask<{ sets: SetReport[] }>('sets')).sets;
+  const digests = new Map<string, string>();
+  for (const { SnapshotId = '' } of before) digests.set(SnapshotId, await digestOf(server, SnapshotId, 8 * MIB));
+  await server.stop();
+  rmSync(server.dataDir, { recursive: true });
+
+  const dataDir = temporaryDirectory(t);
+  const rebuild = () =>
+    tool(
+      process.execPath,
+      [CLEANCUT, 'rebuild', '--object-store', s3.url, '--data-dir', dataDir, '--json'],
+      s3.environment,
+    );
+  assert.deepEqual(JSON.parse(await rebuild()), { snapshots: 6, sets: 2, known: 0, unreadable: [] });
+  assert.deepEqual(JSON.parse(await rebuild()), { snapshots: 0, sets: 0, known: 6, unreadable: [] });
+  const again = await startTestServer(t, { dataDir, flags, environment: s3.environment });
+  assert.deepEqual((await again.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots, described);
+  const setsAgain = (await again.admin.ask<{ sets: SetReport[] }>('sets')).sets;
+  assert.deepEqual(setsAgain.map((set) => set.setId).sort(), sets.map((set) => set.setId).sort());
+  const restored = await again.admin.ask<RestoredSet>('restore-set', { setId: sets[1].setId });
+  assert.equal(restored.from, instance.instanceId);
+  for (const { volumeId, snapshotId } of restored.volumes) {
+    assert.equal(await digestOf(again, volumeId, 8 * MIB), digests.get(snapshotId ?? ''));
+  }
+  for (const [id, digest] of digests) assert.equal(await digestOf(again, id, 8 * MIB), digest);
+  // And the bucket is its own now: what it does not know of is not taken for garbage of someone else.
+  assert.equal((await again.admin.ask<{ objects: number }>('collect', { remove: false })).objects, 0);
+});
+
+test('verify finds each bad block and says whose it is; what is whole is said to be whole', async (t) => {
+  const server = await startTestServer(t);
+  const objects = `${server.dataDir}/objects`;
+  const instance = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(instance.volumes[0]);
+  await client.write(0, randomBytes(4 * MIB));
+  const specification = { InstanceSpecification: { InstanceId: instance.instanceId, ExcludeBootVolume: true } };
+  const [one] = await ended(server.ec2, await createSnapshots(server.ec2, instance.instanceId, specification));
+  await client.write(MIB, randomBytes(MIB));
+  const [two] = await ended(server.ec2, await createSnapshots(server.ec2, instance.instanceId, specification));
+  await client.close();
+  const verify = (...argv: string[]) =>
+    tool(process.execPath, [CLEANCUT, 'verify', ...argv, '--json', '--data-dir', server.dataDir]).then(
+      (out) => ({ code: 0, report: JSON.parse(out) }),
+      (error: { code: number; stdout: string }) => ({ code: error.code, report: JSON.parse(error.stdout) }),
+    );
+  const whole = await verify();
+  assert.deepEqual([whole.code, whole.report.snapshots, whole.report.blocks, whole.report.damage], [0, 2, 8 + 2, []]);
+
+  // One byte of a block that both share (the first of the first pack).
+  const packs = readdirSync(`${objects}/packs`).flatMap((folder) =>
+    readdirSync(`${objects}/packs/${folder}`).map((name) => `${objects}/packs/${folder}/${name}`),
+  );
+  const shared = packs
+    .map((path) => ({ path, bytes: readFileSync(path) }))
+    .sort((a, b) => b.bytes.length - a.bytes.length)[0];
+  const lying = Buffer.from(shared.bytes);
+  lying[32 + 1000] ^= 1;
+  writeFileSync(shared.path, lying);
+  const damaged = await verify();
+  assert.equal(damaged.code, 1);
+  assert.equal(damaged.report.damage.length, 1);
+  const [{ object, what, affected }] = damaged.report.damage;
+  assert.ok(shared.path.endsWith(object));
+  assert.match(what, /SHA-256/);
+  assert.deepEqual(
+    affected.map((each: { snapshotId: string; blocks: number[] }) => [each.snapshotId, each.blocks]).sort(),
+    [
+      [one.SnapshotId, [0]],
+      [two.SnapshotId, [0]],
+    ].sort(),
+  );
+  // A guest gets an error, never the wrong bytes.
+  const reader = await server.connect(one.SnapshotId ?? '');
+  await assert.rejects(reader.read(0, 4096), { number: 5 });
+  assert.equal((await reader.read(524_288, 4096)).length, 4096);
+  await reader.close();
+  writeFileSync(shared.path, shared.bytes);
+  assert.equal((await verify(two.SnapshotId ?? '')).code, 0);
+
+  rmSync(shared.path);
+  const missing = await verify('--set', (await server.admin.ask<{ sets: SetReport[] }>('sets')).sets[1].setId);
+  assert.equal(missing.code, 1);
+  assert.equal(missing.report.damage[0].affected[0].snapshotId, two.SnapshotId);
+});
