@@ -6,6 +6,7 @@ import {
   StopInstancesCommand,
   TerminateInstancesCommand,
 } from '@aws-sdk/client-ec2';
+import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, EMPTY_IMAGE, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { type Asked, askQuery, type How } from '../support/query.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
@@ -15,9 +16,9 @@ let instance: TestInstance;
 let snapshotId: string;
 let terminated: string;
 let stopped: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [2]);
   const snapshots = await ended(server.ec2, await createSnapshots(server.ec2, instance.instanceId));
   snapshotId = snapshots.find((snapshot) => snapshot.VolumeSize === 2)?.SnapshotId ?? '';
@@ -28,7 +29,7 @@ before(async () => {
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 const ask = (parameters: Asked, how?: How): ReturnType<typeof askQuery> => askQuery(server, parameters, how);

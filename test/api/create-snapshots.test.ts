@@ -15,19 +15,20 @@ import {
   TerminateInstancesCommand,
   waitUntilSnapshotCompleted,
 } from '@aws-sdk/client-ec2';
+import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, EMPTY_IMAGE, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 
 let server: TestServer;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1, 2]);
 });
 after(async () => {
   assert.equal(await server.stop(), 0);
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 const specification = (more = {}): { InstanceSpecification: InstanceSpecification } => ({

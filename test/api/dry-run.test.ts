@@ -3,20 +3,21 @@ import { after, before, test } from 'node:test';
 import { CreateVolumeCommand, DescribeVolumesCommand, RunInstancesCommand } from '@aws-sdk/client-ec2';
 import { OPERATIONS } from '../../src/api/operations.ts';
 import { ec2Operations } from '../../src/wire/model.ts';
+import { FileCleanup } from '../support/cleanup.ts';
 import { EMPTY_IMAGE, launchInstance, type TestInstance } from '../support/instances.ts';
 import { type Asked, askQuery } from '../support/query.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 
 let server: TestServer;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1]);
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 const SNAPSHOT = { SnapshotId: 'snap-0123456789abcdef0' };

@@ -17,6 +17,7 @@ import {
   DescribeSnapshotsCommand,
 } from '@aws-sdk/client-ec2';
 import type { NewUser } from '../../src/admin/create-user.ts';
+import { FileCleanup } from '../support/cleanup.ts';
 import { ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
 
@@ -26,9 +27,9 @@ let server: TestServer;
 let ebs: EBSClient;
 let stranger: EBSClient;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   const settings = { region: 'us-east-1', endpoint: server.apiUrl, maxAttempts: 1 };
   ebs = new EBSClient({ ...settings, credentials: readCredentials(server.dataDir) });
   const user = await server.admin.ask<NewUser>('create-user', { accountId: '000000000002', userName: 'bob' });
@@ -39,7 +40,7 @@ after(async () => {
   ebs.destroy();
   stranger.destroy();
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 function digest(bytes: Uint8Array): string {

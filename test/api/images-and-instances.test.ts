@@ -24,19 +24,20 @@ import {
   waitUntilImageAvailable,
   waitUntilInstanceRunning,
 } from '@aws-sdk/client-ec2';
+import { FileCleanup } from '../support/cleanup.ts';
 import { ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 
 let server: TestServer;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1]);
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 async function writeTo(volume: string, offset: number, bytes: Buffer): Promise<void> {

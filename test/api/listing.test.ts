@@ -10,14 +10,15 @@ import {
   type Snapshot,
 } from '@aws-sdk/client-ec2';
 import fc from 'fast-check';
+import { FileCleanup } from '../support/cleanup.ts';
 import { ended, launchInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 
 let server: TestServer;
 let all: Snapshot[];
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   const instance = await launchInstance(server.ec2, [1, 2]);
   for (let index = 0; index < 24; index += 1) {
     const made = await server.ec2.send(
@@ -37,7 +38,7 @@ before(async () => {
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 /** A filter as plainly as it can be said. */

@@ -15,6 +15,7 @@ import {
 } from '@aws-sdk/client-ec2';
 import { AdminClient } from '../../src/admin/admin-client.ts';
 import type { NewUser } from '../../src/admin/create-user.ts';
+import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
 
@@ -24,9 +25,9 @@ let stranger: EC2Client;
 let strangersAdmin: AdminClient;
 let instance: TestInstance;
 let bytes: Buffer;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never, {
+  server = await startTestServer(file, {
     flags: ['--more-regions', 'eu-west-1,ap-south-1'],
   });
   const settings = { endpoint: server.apiUrl, maxAttempts: 1 };
@@ -44,7 +45,7 @@ after(async () => {
   elsewhere.destroy();
   stranger.destroy();
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 async function oneSnapshot(): Promise<string> {

@@ -14,6 +14,7 @@ import {
   StopInstancesCommand,
   TerminateInstancesCommand,
 } from '@aws-sdk/client-ec2';
+import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 
@@ -21,14 +22,14 @@ const GIB = 1024 ** 3;
 
 let server: TestServer;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1]);
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 test('a volume grows while clients are connected; they use the new end at once, and snapshots hold it', async () => {

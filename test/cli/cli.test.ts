@@ -4,6 +4,7 @@ import { closeSync, ftruncateSync, openSync, readdirSync, readFileSync, statSync
 import { after, before, test } from 'node:test';
 import { DescribeInstancesCommand, EC2Client } from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
+import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -16,9 +17,9 @@ let server: TestServer;
 let instance: TestInstance;
 let model: Buffer;
 let snapshotId: string;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1]);
   model = Buffer.alloc(40 * MIB);
   randomBytes(3 * MIB).copy(model, 1 * MIB);
@@ -32,7 +33,7 @@ before(async () => {
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 function cleancut(...argv: string[]): Promise<string> {

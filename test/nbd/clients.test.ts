@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
+import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { mountExport } from '../support/mounted-volume.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
@@ -16,14 +17,14 @@ const MOUNT = withoutMounts('nbdfuse', 'losetup', 'mkfs.ext4', 'mount');
 
 let server: TestServer;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1, 1, 1, 1]);
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 function uri(name: string): string {

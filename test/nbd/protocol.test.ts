@@ -13,20 +13,21 @@ import {
   OPTION,
   OPTION_REPLY,
 } from '../../src/nbd/protocol.ts';
+import { FileCleanup } from '../support/cleanup.ts';
 import { launchInstance, type TestInstance } from '../support/instances.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 
 let server: TestServer;
 let instance: TestInstance;
-const afterwards: (() => void)[] = [];
+const file = new FileCleanup();
 before(async () => {
-  server = await startTestServer({ after: (run: () => void) => afterwards.push(run) } as never);
+  server = await startTestServer(file);
   instance = await launchInstance(server.ec2, [1]);
 });
 after(async () => {
   await server.stop();
-  for (const run of afterwards.reverse()) run();
+  file.run();
 });
 
 /** A bare connection, byte by byte. */

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import type { TestContext } from 'node:test';
 import { EC2Client } from '@aws-sdk/client-ec2';
 import { AdminClient } from '../../src/admin/admin-client.ts';
 import { readCredentials as readCredentialsFile } from '../../src/auth/credentials-file.ts';
 import { NbdClient } from '../../src/nbd/client.ts';
+import type { Cleanup } from './cleanup.ts';
 import { temporaryDirectory } from './temporary-directory.ts';
 
 const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
@@ -30,7 +30,7 @@ export type TestServer = {
 export type ServerOptions = { dataDir?: string; flags?: string[]; environment?: NodeJS.ProcessEnv };
 
 /** Starts a real server in a process of its own, on free ports, with two data-plane workers. */
-export async function startTestServer(test: TestContext, options: ServerOptions = {}): Promise<TestServer> {
+export async function startTestServer(test: Cleanup, options: ServerOptions = {}): Promise<TestServer> {
   const dataDir = options.dataDir ?? temporaryDirectory(test);
   const flags = ['--data-dir', dataDir, '--port', '0', '--nbd-port', '0', '--workers', '2', '--log-level', 'info'];
   const child = spawn(process.execPath, [CLEANCUT, 'serve', ...flags, ...(options.flags ?? [])], {
