@@ -24,7 +24,8 @@ Written by \`npm run docs\` from AWS's own model and the code; a test fails when
 
 Each parameter is **honoured**; or accepted **without effect**, where tools send it by habit and it means nothing here
 (an instance here is a group of volumes; its computer is any machine that connects); or **refused** with
-\`UnsupportedOperation\`, by name. None is ignored in silence. \`DryRun\` is honoured by every operation that has it.
+\`UnsupportedOperation\`, by name. None is ignored in silence. A value of an honoured parameter may be refused too
+(\`Encrypted=true\`, an \`OutpostArn\`), with a message that says why. \`DryRun\` is honoured by every operation that has it.
 `;
 
 export function renderApi(): string {
