@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { launch } from '../api/instances/launch.ts';
-import { checkVolumeShape, DEFAULT_VOLUME_TYPE } from '../api/volumes/volume-types.ts';
+import { checkVolumeShape, type VolumeShape } from '../api/volumes/volume-types.ts';
+import type { SnapshotRow } from '../catalog/schema.ts';
 import { EMPTY_IMAGE_ID } from '../catalog/seed-image.ts';
 import { parseId } from '../types/ids.ts';
 import { ApiError } from '../wire/api-error.ts';
@@ -15,6 +16,12 @@ export type RestoredSet = {
   from: string | null;
   volumes: { volumeId: string; snapshotId: string | null; device: string }[];
 };
+
+/** As the volume was; provisioned rates are not in a snapshot, so those types become gp3. */
+function shapeOf({ volume_type, size_gib }: SnapshotRow): VolumeShape {
+  const type = volume_type === 'io1' || volume_type === 'io2' ? 'gp3' : volume_type;
+  return checkVolumeShape({ type, sizeGiB: size_gib, iops: undefined, throughput: undefined });
+}
 
 /** A new instance with a volume from each snapshot of the set, attached as the originals were. */
 export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> => {
@@ -56,12 +63,7 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
     rootDeviceName: root?.device_name ?? '/dev/xvda',
     devices: snapshots.map((snapshot) => ({
       deviceName: snapshot.device_name ?? '/dev/sdf',
-      shape: checkVolumeShape({
-        type: DEFAULT_VOLUME_TYPE,
-        sizeGiB: snapshot.size_gib,
-        iops: undefined,
-        throughput: undefined,
-      }),
+      shape: shapeOf(snapshot),
       source: snapshot,
       deleteOnTermination: snapshot.is_root === 1,
     })),
