@@ -23,8 +23,9 @@ export async function fillPage<Row, Item>(
   const wanted = pageSize(request.MaxResults, limits);
   let cursor = request.NextToken === undefined ? '' : readToken(request.NextToken);
   const found: { item: Item; id: string }[] = [];
-  for (;;) {
-    const rows = await fetch(cursor, CHUNK_ROWS);
+  // Where everything matches, one look is enough; where little does, later ones go further.
+  for (let chunk = wanted + 1; ; chunk = CHUNK_ROWS) {
+    const rows = await fetch(cursor, chunk);
     for (const [index, item] of (await prepare(rows)).entries()) {
       if (matches(item)) found.push({ item, id: idOf(rows[index]) });
       // One more than the page holds says that there is a next page.
@@ -35,7 +36,7 @@ export async function fillPage<Row, Item>(
       const page = found.slice(0, wanted);
       return { items: page.map(({ item }) => item), nextToken: writeToken(page[wanted - 1].id) };
     }
-    if (last === undefined || rows.length < CHUNK_ROWS) {
+    if (last === undefined || rows.length < chunk) {
       return { items: found.map(({ item }) => item), nextToken: undefined };
     }
     cursor = idOf(last);

@@ -9,13 +9,12 @@ const DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n';
 
 /** Writes the SDK's typed output as EC2 does: `<CreateSnapshotsResponse><requestId/><snapshotSet><item>…`. */
 export function encodeEc2(action: string, output: NormalizedSchema, value: object, requestId: string): string {
-  const root = new XmlNode(`${action}Response`).addAttribute('xmlns', EC2_NAMESPACE);
-  root.addChildNode(textNode('requestId', requestId));
-  const members = output.isStructSchema() ? structureNodes(output, value as Record<string, unknown>) : [];
-  for (const node of members) root.addChildNode(node);
+  const isStructure = output.isStructSchema();
+  const members = isStructure ? structureText(output, value as Record<string, unknown>) : '';
   // What an operation answers that has nothing to say.
-  if (members.length === 0 && isEmptyStructure(output)) root.addChildNode(textNode('return', 'true'));
-  return DECLARATION + root.toString();
+  const body = !isStructure || plansOf(output).length === 0 ? element('return', 'true') : members;
+  const root = `${action}Response`;
+  return `${DECLARATION}<${root} xmlns="${EC2_NAMESPACE}">${element('requestId', escaped(requestId))}${body}</${root}>`;
 }
 
 export function encodeEc2Error(error: ApiError, requestId: string): string {
@@ -44,37 +43,57 @@ export function encodeStsError(error: ApiError, requestId: string): string {
   return DECLARATION + root.addAttribute('xmlns', STS_NAMESPACE).toString();
 }
 
-function structureNodes(schema: NormalizedSchema, value: Record<string, unknown>): XmlNode[] {
-  const nodes: XmlNode[] = [];
-  for (const [member, memberSchema] of schema.structIterator()) {
-    const memberValue = value[member];
-    if (memberValue === undefined || memberValue === null) continue;
-    nodes.push(valueNode(trait(memberSchema, 'xmlName') ?? member, memberSchema, memberValue));
+/** How a member is written, worked out once for each structure of the model. */
+type MemberPlan = { member: string; name: string; schema: NormalizedSchema };
+const plans = new WeakMap<object, MemberPlan[]>();
+
+function plansOf(structure: NormalizedSchema): MemberPlan[] {
+  // By the SDK's own schema: the wrapper around it is made anew for each list.
+  const key = structure.getSchema() as object;
+  let found = plans.get(key);
+  if (found === undefined) {
+    found = [...structure.structIterator()].map(([member, schema]) => ({
+      member,
+      name: trait(schema, 'xmlName') ?? member,
+      schema,
+    }));
+    plans.set(key, found);
   }
-  return nodes;
+  return found;
 }
 
-function valueNode(name: string, schema: NormalizedSchema, value: unknown): XmlNode {
-  if (schema.isListSchema()) {
-    const item = schema.getValueSchema();
-    const itemName = trait(item, 'xmlName') ?? 'item';
-    return new XmlNode(
-      name,
-      (value as unknown[]).map((member) => valueNode(itemName, item, member)),
-    );
+function structureText(structure: NormalizedSchema, value: Record<string, unknown>): string {
+  let text = '';
+  for (const { member, name, schema } of plansOf(structure)) {
+    const found = value[member];
+    if (found !== undefined && found !== null) text += element(name, valueText(schema, found));
   }
-  if (schema.isStructSchema()) return new XmlNode(name, structureNodes(schema, value as Record<string, unknown>));
-  if (value instanceof Date) return textNode(name, value.toISOString());
-  if (value instanceof Uint8Array) return textNode(name, Buffer.from(value).toString('base64'));
-  return textNode(name, String(value));
+  return text;
+}
+
+function valueText(schema: NormalizedSchema, value: unknown): string {
+  if (Array.isArray(value)) {
+    const item = schema.getValueSchema();
+    const name = trait(item, 'xmlName') ?? 'item';
+    let text = '';
+    for (const member of value) text += element(name, valueText(item, member));
+    return text;
+  }
+  if (value instanceof Date) return value.toISOString();
+  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
+  if (typeof value === 'object') return structureText(schema, value as Record<string, unknown>);
+  return typeof value === 'string' ? escaped(value) : String(value);
+}
+
+/** @param content escaped already */
+function element(name: string, content: string): string {
+  return `<${name}>${content}</${name}>`;
+}
+
+function escaped(text: string): string {
+  return new XmlText(text).toString();
 }
 
 function textNode(name: string, text: string): XmlNode {
   return new XmlNode(name, [new XmlText(text)]);
-}
-
-function isEmptyStructure(schema: NormalizedSchema): boolean {
-  if (!schema.isStructSchema()) return true;
-  for (const _ of schema.structIterator()) return false;
-  return true;
 }
