@@ -12,6 +12,7 @@ import { UploadGate } from './upload-gate.ts';
 
 /** Terminated instances stay visible for about an hour. */
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
+const IMPORT_MILLISECONDS = 24 * 60 * 60 * 1000;
 const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
 
 /**
@@ -167,7 +168,12 @@ export class Lifecycle {
   /** What is done once a minute. */
   async tidy(): Promise<void> {
     const { log } = this.#options;
-    for (const chore of [() => this.#forgetTerminated(), () => this.#endIdleUploads(), () => this.#collectWhenDue()]) {
+    for (const chore of [
+      () => this.#forgetTerminated(),
+      () => this.#endIdleUploads(),
+      () => this.#endLostImports(),
+      () => this.#collectWhenDue(),
+    ]) {
       await chore().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
     }
   }
@@ -195,6 +201,26 @@ export class Lifecycle {
       if (now().getTime() - Date.parse(active_at) < timeout_minutes * 60_000) continue;
       const reason = `The snapshot was not completed, nor written to, for ${timeout_minutes} minutes.`;
       await this.snapshots.failImport(snapshot_id, account_id, reason);
+    }
+  }
+
+  /** Imports whose CLI has not come back for a day: nothing stays pending for ever. */
+  async #endLostImports(): Promise<void> {
+    const { catalog, now } = this.#options;
+    const before = new Date(now().getTime() - IMPORT_MILLISECONDS).toISOString();
+    const lost = await catalog
+      .selectFrom('snapshots')
+      .select(['snapshot_id', 'account_id'])
+      .where('state', '=', 'pending')
+      .where('boundary', 'is', null)
+      .where('root', 'is', null)
+      .where('started_at', '<', before)
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
+      )
+      .execute();
+    for (const { snapshot_id, account_id } of lost) {
+      await this.snapshots.failImport(snapshot_id, account_id, 'The import was not finished within a day.');
     }
   }
 
