@@ -6,7 +6,7 @@ import { WorkerDiedError } from '../dataplane/data-plane.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
-import { asEpoch, GIB } from '../types/units.ts';
+import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { UploadGate } from './upload-gate.ts';
 
@@ -24,6 +24,7 @@ export class SnapshotRunner {
   readonly #options: Options;
   readonly #catalog: Catalog;
   readonly #running = new Set<VolumeId>();
+  readonly #kicked = new Set<VolumeId>();
   readonly #progress = new Map<SnapshotId, CaptureProgress>();
 
   constructor(options: Options) {
@@ -33,13 +34,20 @@ export class SnapshotRunner {
 
   /** There is (or may be) a pending snapshot of the volume. */
   kick(volumeId: VolumeId): void {
-    if (this.#running.has(volumeId)) return;
+    if (this.#running.has(volumeId)) {
+      // It may be past its last look at the catalog: then it looks once more.
+      this.#kicked.add(volumeId);
+      return;
+    }
     this.#running.add(volumeId);
     void this.#run(volumeId)
       .catch((error: Error) => {
         if (!this.#options.dataPlane.stopping) this.#options.log('error', `${volumeId}: ${error.message}`);
       })
-      .finally(() => this.#running.delete(volumeId));
+      .finally(() => {
+        this.#running.delete(volumeId);
+        if (this.#kicked.delete(volumeId)) this.kick(volumeId);
+      });
   }
 
   reportProgress(snapshotId: SnapshotId, progress: CaptureProgress): void {
@@ -113,9 +121,7 @@ export class SnapshotRunner {
 
   /** Gives a pending snapshot up: deleted by its owner. What it owed passes to the volume's next. */
   async abandon(snapshot: SnapshotRow): Promise<void> {
-    if (snapshot.boundary !== null) {
-      await this.#options.dataPlane.finishCut({ volumeId: snapshot.volume_id, boundary: snapshot.boundary }, false);
-    }
+    if (snapshot.boundary !== null) await this.#endCut(snapshot.volume_id, snapshot.boundary, false);
     this.#progress.delete(snapshot.snapshot_id);
     await this.#completeSet(snapshot.set_id);
     await this.#options.onSnapshotEnded(snapshot.volume_id);
@@ -153,6 +159,16 @@ export class SnapshotRunner {
       }
       await this.#options.onSnapshotEnded(volumeId);
     }
+  }
+
+  /**
+   * Lets the volume go of a cut. A worker that has died meanwhile has let go already, and learns the rest from the
+   * catalog when it opens the volume: no reason to leave the set unfinished.
+   */
+  async #endCut(volumeId: VolumeId, boundary: EpochNumber, completed: boolean): Promise<void> {
+    await this.#options.dataPlane.finishCut({ volumeId, boundary }, completed).catch((error: Error) => {
+      if (!this.#options.dataPlane.stopping) this.#options.log('warn', `${volumeId}: ${error.message}`);
+    });
   }
 
   async #isOwed(snapshotId: SnapshotId): Promise<boolean> {
@@ -226,7 +242,7 @@ export class SnapshotRunner {
     });
     this.#progress.delete(snapshot_id);
     // After the commit: once the volume drops the history before this cut, the catalog must already have the new base.
-    await this.#options.dataPlane.finishCut({ volumeId: volume_id, boundary }, true);
+    await this.#endCut(volume_id, boundary, true);
     if (still) await this.#completeSet(snapshot.set_id);
   }
 
@@ -317,9 +333,7 @@ export class SnapshotRunner {
     for (const { volume_id, boundary, snapshot_id } of owing) {
       this.#progress.delete(snapshot_id);
       if (boundary === null) continue;
-      await this.#options.dataPlane.finishCut({ volumeId: volume_id, boundary }, false).catch((error: Error) => {
-        if (!this.#options.dataPlane.stopping) this.#options.log('warn', `${volume_id}: ${error.message}`);
-      });
+      await this.#endCut(volume_id, boundary, false);
       if (volume_id !== snapshot.volume_id) await this.#options.onSnapshotEnded(volume_id);
     }
   }
