@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import { AttachVolumeCommand, CreateVolumeCommand } from '@aws-sdk/client-ec2';
 import { createSnapshots, ended, launchInstance } from './support/instances.ts';
+import { childrenOf } from './support/processes.ts';
 import { startTestServer } from './support/server.ts';
 
 const TIB = 1024 ** 4;
@@ -13,20 +14,6 @@ const LIMIT_BYTES = 512 * 1024 * 1024;
 function peakMemory(pid: number): number {
   const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
   return Number(line?.[1]) * 1024;
-}
-
-function processTree(root: number): number[] {
-  const parents = new Map<number, number>();
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
-      parents.set(Number(name), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
-    } catch {
-      // It has just ended.
-    }
-  }
-  return [...parents.keys()].filter((pid) => pid === root || parents.get(pid) === root);
 }
 
 test('a 16 TiB volume, written to here and there, is snapshotted and restored within 512 MiB', async (t) => {
@@ -79,7 +66,8 @@ test('a 16 TiB volume, written to here and there, is snapshotted and restored wi
   assert.ok((await restored.read(6 * TIB, 1_000_000)).equals(Buffer.alloc(1_000_000)));
   await restored.close();
 
-  const memory = processTree(server.process.pid ?? 0).map(peakMemory);
+  const pid = server.process.pid ?? 0;
+  const memory = [pid, ...childrenOf(pid)].map(peakMemory);
   const sum = memory.reduce((total, bytes) => total + bytes, 0);
   t.diagnostic(
     `peak memory ${Math.round(sum / 1024 ** 2)} MiB in ${memory.length} processes (${memory.map((bytes) => Math.round(bytes / 1024 ** 2)).join(' + ')})`,

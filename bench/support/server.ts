@@ -1,14 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { CreateSnapshotsCommand, DescribeSnapshotsCommand, EC2Client, RunInstancesCommand } from '@aws-sdk/client-ec2';
 import { readCredentials } from '../../src/auth/credentials-file.ts';
 import { EMPTY_IMAGE_ID } from '../../src/catalog/seed-image.ts';
-
-const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
+import { spawnServer } from '../../src/server/spawn-server.ts';
 
 export type BenchServer = {
   directory: string;
@@ -25,27 +21,18 @@ export type BenchServer = {
 /** A cleancut server as it comes, in a directory that goes with it. */
 export async function startBenchServer(): Promise<BenchServer> {
   const directory = mkdtempSync(path.join(tmpdir(), 'cleancut-bench-'));
-  const child = spawn(
-    process.execPath,
-    [
-      CLEANCUT,
-      'serve',
-      '--data-dir',
-      directory,
-      '--port',
-      '0',
-      '--log-level',
-      'error',
-      '--pending-snapshots-per-volume',
-      '0',
-      '--snapshots-per-account',
-      '0',
-    ],
-    {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  );
-  const apiUrl = /api=(\S+)/.exec(await readyLine(child))?.[1] ?? '';
+  const { apiUrl, child, exited } = await spawnServer([
+    '--data-dir',
+    directory,
+    '--port',
+    '0',
+    '--log-level',
+    'error',
+    '--pending-snapshots-per-volume',
+    '0',
+    '--snapshots-per-account',
+    '0',
+  ]);
   const credentials = readCredentials(`${directory}/credentials`);
   const ec2 = new EC2Client({ region: 'us-east-1', endpoint: apiUrl, credentials });
   return {
@@ -80,16 +67,9 @@ export async function startBenchServer(): Promise<BenchServer> {
     },
     async stop() {
       ec2.destroy();
-      const exited = once(child, 'exit');
       child.kill('SIGTERM');
       await exited;
       rmSync(directory, { recursive: true, force: true });
     },
   };
-}
-
-async function readyLine(child: ChildProcess): Promise<string> {
-  if (child.stdout === null) throw new Error('the server has no stdout');
-  for await (const line of createInterface(child.stdout)) if (line.startsWith('cleancut ready')) return line;
-  throw new Error('the server ended before it was ready');
 }

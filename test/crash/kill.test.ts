@@ -1,33 +1,19 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DescribeInstancesCommand } from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
 import type { SetReport } from '../../src/admin/sets.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { childrenOf } from '../support/processes.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { startS3Server } from '../support/s3-server.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const MIB = 1024 * 1024;
-
-/** The processes below a process, by /proc. */
-function childrenOf(pid: number): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((each) => {
-      try {
-        const stat = readFileSync(`/proc/${each}/stat`, 'utf8');
-        return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === pid;
-      } catch {
-        return false;
-      }
-    });
-}
 
 async function readAll(server: TestServer, name: string, bytes: number): Promise<Buffer> {
   const client = await server.connect(name);

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
 import { newId } from '../../src/types/ids.ts';
@@ -7,6 +6,7 @@ import { PAGE_BYTES } from '../../src/types/units.ts';
 import { LocalEngine } from '../../src/volumes/local-engine.ts';
 import { NodeDisk } from '../../src/volumes/node-disk.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { childrenOf } from '../support/processes.ts';
 import { startTestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -49,7 +49,7 @@ test('a worker that does not answer in time: no snapshot comes to be, the other 
   const instance = await launchInstance(server.ec2, [1, 1, 1, 1]);
   const clients = await Promise.all(instance.volumes.map((volume) => server.connect(volume)));
   for (const client of clients) await client.write(0, Buffer.alloc(4096, 1));
-  const [stuck] = workersOf(server.process.pid ?? 0);
+  const [stuck] = childrenOf(server.process.pid ?? 0);
   process.kill(stuck, 'SIGSTOP');
   const failure = await createSnapshots(server.ec2, instance.instanceId).catch((error: Error) => error);
   assert.ok(failure instanceof Error);
@@ -70,20 +70,6 @@ test('a worker that does not answer in time: no snapshot comes to be, the other 
   assert.ok(snapshots.every((snapshot) => snapshot.State === 'completed'));
   for (const client of clients) await client.close();
 });
-
-function workersOf(server: number): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => {
-      try {
-        const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-        return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === server;
-      } catch {
-        return false;
-      }
-    });
-}
 
 function pause(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { type Captured, type CutReader, capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
-import { readPackIndex } from '../../src/snapshots/pack.ts';
+import { decodeBranch, decodeLeaf, isLeaf, nodeKey } from '../../src/snapshots/manifest-node.ts';
+import { packKey, readPackIndex } from '../../src/snapshots/pack.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { type JournalRecord, NO_JOURNAL, type UploadJournal } from '../../src/snapshots/upload-journal.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../../src/types/units.ts';
@@ -237,8 +238,13 @@ test('nothing is named before it is stored: at every moment of an upload, each n
   const store = new MemoryStore();
   const blocks = new Map<number, Buffer>();
   for (let block = 0; block < 80; block += 1) blocks.set(block * 100, randomBytes(BLOCK_BYTES));
-  store.beforeRequest = async (request, key) => {
+  store.beforeRequest = async (request, key, bytes = Buffer.alloc(0)) => {
     if (request !== 'put' || !key.startsWith('manifests/')) return;
+    const node = key.slice(-64) as Sha256;
+    const names = isLeaf(bytes)
+      ? [...decodeLeaf(node, bytes).values()].map(({ pack }) => packKey(pack))
+      : [...decodeBranch(node, bytes).values()].map((child) => nodeKey(child.node));
+    for (const name of names) assert.ok(store.objects.has(name), `${key} goes out before ${name}`);
     const packs = [...store.objects].filter(([name]) => name.startsWith('packs/'));
     const stored = packs.flatMap(([, bytes]) => readPackIndex(bytes)).length;
     // The leaf that is about to be stored names blocks; all of them are in packs that are there by now.

@@ -5,11 +5,13 @@ export class MemoryStore implements ObjectStore {
   readonly url = 'memory://';
   readonly objects = new Map<string, Buffer>();
   /** Called before each request; what it throws is the request's failure. */
-  beforeRequest: (request: 'put' | 'get' | 'remove', key: string) => void | Promise<void> = () => undefined;
+  beforeRequest: (request: 'put' | 'get' | 'remove', key: string, bytes?: Buffer) => void | Promise<void> = () =>
+    undefined;
 
   async put(key: string, pieces: readonly Uint8Array[]): Promise<void> {
-    await this.beforeRequest('put', key);
-    this.objects.set(key, Buffer.concat(pieces));
+    const bytes = Buffer.concat(pieces);
+    await this.beforeRequest('put', key, bytes);
+    this.objects.set(key, bytes);
   }
 
   async get(key: string): Promise<Buffer> {

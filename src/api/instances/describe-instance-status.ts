@@ -1,12 +1,11 @@
 import type { DescribeInstanceStatusRequest, DescribeInstanceStatusResult } from '@aws-sdk/client-ec2';
 import type { InstanceRow } from '../../catalog/schema.ts';
-import type { InstanceId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
 import { readInstanceId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
-import { findInstances } from './find-instance.ts';
+import { findInstances, instancesAfter } from './find-instance.ts';
 import { stateCode, stateView } from './instance-view.ts';
 
 const FILTERS: FilterTable<InstanceRow> = {
@@ -44,16 +43,7 @@ export const describeInstanceStatus: Operation<DescribeInstanceStatusRequest, De
     const page = await fillPage(
       input,
       { least: 1, most: 1000 },
-      (after, most) =>
-        call.services.catalog
-          .selectFrom('instances')
-          .selectAll()
-          .where('account_id', '=', call.caller.accountId)
-          .where('region', '=', call.region)
-          .where('instance_id', '>', after as InstanceId)
-          .orderBy('instance_id')
-          .limit(most)
-          .execute(),
+      (after, most) => instancesAfter(call, after, most),
       (row) => row.instance_id,
       async (rows) => rows,
       matches,

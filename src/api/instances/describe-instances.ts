@@ -1,11 +1,10 @@
 import type { DescribeInstancesRequest, DescribeInstancesResult, Reservation } from '@aws-sdk/client-ec2';
-import type { InstanceId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
 import { readInstanceId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
-import { findInstances } from './find-instance.ts';
+import { findInstances, instancesAfter } from './find-instance.ts';
 import { instanceView, stateCode, type TaggedInstance, withDevices } from './instance-view.ts';
 
 const FILTERS: FilterTable<TaggedInstance> = {
@@ -53,16 +52,7 @@ export const describeInstances: Operation<DescribeInstancesRequest, DescribeInst
     const page = await fillPage(
       input,
       { least: 1, most: 1000 },
-      (after, most) =>
-        catalog
-          .selectFrom('instances')
-          .selectAll()
-          .where('account_id', '=', call.caller.accountId)
-          .where('region', '=', call.region)
-          .where('instance_id', '>', after as InstanceId)
-          .orderBy('instance_id')
-          .limit(most)
-          .execute(),
+      (after, most) => instancesAfter(call, after, most),
       (row) => row.instance_id,
       (rows) => withDevices(catalog, rows),
       matches,

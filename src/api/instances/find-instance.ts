@@ -22,3 +22,16 @@ export async function findInstances(call: Call, ids: readonly InstanceId[]): Pro
   for (const id of ids) if (!rows.some((row) => row.instance_id === id)) throw errors.noInstance(id);
   return rows;
 }
+
+/** A page of the caller's instances, by id. */
+export function instancesAfter(call: Call, after: string, most: number): Promise<InstanceRow[]> {
+  return call.services.catalog
+    .selectFrom('instances')
+    .selectAll()
+    .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
+    .where('instance_id', '>', after as InstanceId)
+    .orderBy('instance_id')
+    .limit(most)
+    .execute();
+}

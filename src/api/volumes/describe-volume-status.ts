@@ -1,12 +1,11 @@
 import type { DescribeVolumeStatusRequest, DescribeVolumeStatusResult, VolumeStatusItem } from '@aws-sdk/client-ec2';
 import type { VolumeRow } from '../../catalog/schema.ts';
-import type { VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
 import { readVolumeId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
-import { findVolumes } from './find-volume.ts';
+import { findVolumes, volumesAfter } from './find-volume.ts';
 
 const FILTERS: FilterTable<VolumeRow> = {
   'action.code': () => undefined,
@@ -41,16 +40,7 @@ export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, Descri
     const page = await fillPage(
       input,
       { least: 1, most: 1000 },
-      (after, most) =>
-        call.services.catalog
-          .selectFrom('volumes')
-          .selectAll()
-          .where('account_id', '=', call.caller.accountId)
-          .where('region', '=', call.region)
-          .where('volume_id', '>', after as VolumeId)
-          .orderBy('volume_id')
-          .limit(most)
-          .execute(),
+      (after, most) => volumesAfter(call, after, most),
       (row) => row.volume_id,
       async (rows) => rows,
       matches,

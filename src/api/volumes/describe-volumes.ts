@@ -1,11 +1,10 @@
 import type { DescribeVolumesRequest, DescribeVolumesResult } from '@aws-sdk/client-ec2';
-import type { VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
 import { readVolumeId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
-import { findVolumes } from './find-volume.ts';
+import { findVolumes, volumesAfter } from './find-volume.ts';
 import { type TaggedVolume, volumeView, withAttachments } from './volume-view.ts';
 
 const FILTERS: FilterTable<TaggedVolume> = {
@@ -48,16 +47,7 @@ export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesR
     const page = await fillPage(
       input,
       { least: 1, most: 500 },
-      (after, most) =>
-        catalog
-          .selectFrom('volumes')
-          .selectAll()
-          .where('account_id', '=', call.caller.accountId)
-          .where('region', '=', call.region)
-          .where('volume_id', '>', after as VolumeId)
-          .orderBy('volume_id')
-          .limit(most)
-          .execute(),
+      (after, most) => volumesAfter(call, after, most),
       (row) => row.volume_id,
       (rows) => withAttachments(catalog, rows),
       matches,

@@ -22,3 +22,16 @@ export async function findVolumes(call: Call, ids: readonly VolumeId[]): Promise
   for (const id of ids) if (!rows.some((row) => row.volume_id === id)) throw errors.noVolume(id);
   return rows;
 }
+
+/** A page of the caller's volumes, by id. */
+export function volumesAfter(call: Call, after: string, most: number): Promise<VolumeRow[]> {
+  return call.services.catalog
+    .selectFrom('volumes')
+    .selectAll()
+    .where('account_id', '=', call.caller.accountId)
+    .where('region', '=', call.region)
+    .where('volume_id', '>', after as VolumeId)
+    .orderBy('volume_id')
+    .limit(most)
+    .execute();
+}
