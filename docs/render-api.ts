@@ -25,7 +25,7 @@ Written by \`npm run docs\` from AWS's own model and the code; a test fails when
 Each parameter is **honoured**; or accepted **without effect**, where tools send it by habit and it means nothing here
 (an instance here is a group of volumes; its computer is any machine that connects); or **refused** with
 \`UnsupportedOperation\`, by name. None is ignored in silence. A value of an honoured parameter may be refused too
-(\`Encrypted=true\`, an \`OutpostArn\`), with a message that says why. \`DryRun\` is honoured by every operation that has it.
+(an \`OutpostArn\`), with a message that says why. \`DryRun\` is honoured by every operation that has it.
 `;
 
 export function renderApi(): string {
@@ -43,7 +43,7 @@ export function renderApi(): string {
   const missed = Object.keys(OPERATIONS).filter((name) => !listed.has(name));
   if (missed.length > 0) throw new Error(`${missed.join(', ')} belong to no family of docs/api.md`);
   const ebs = Object.keys(EBS_OPERATIONS).sort();
-  const direct = `## EBS direct APIs\n\nAll six are built: ${ebs.join(', ')}. \`Encrypted\` and \`KmsKeyArn\` are refused; every other parameter is honoured.\n`;
+  const direct = `## EBS direct APIs\n\nAll six are built: ${ebs.join(', ')}. Every parameter is honoured.\n`;
   return [INTRODUCTION, ...sections, direct].join('\n');
 }
 
@@ -59,7 +59,8 @@ function renderOperation(name: string, operation: AnyOperation, shape: Operation
   }
   const line = (title: string, members: string[]): string =>
     members.length === 0 ? '' : `- ${title}: ${members.map((member) => `\`${member}\``).join(', ')}\n`;
-  return `### ${name}\n\n${line('honoured', honoured)}${line('without effect', withoutEffect)}${line('refused', refused)}`;
+  const lines = line('honoured', honoured) + line('without effect', withoutEffect) + line('refused', refused);
+  return `### ${name}\n\n${lines === '' ? 'No parameters.\n' : lines}`;
 }
 
 if (process.argv[1] === new URL(import.meta.url).pathname) {

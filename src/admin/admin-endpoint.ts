@@ -4,6 +4,7 @@ import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { collect } from './collect.ts';
 import { createUser } from './create-user.ts';
 import { beginImport, failImport, finishImport } from './import-snapshot.ts';
+import { aliasKey, createKey, enableKey, listKeys, rotateKey } from './keys.ts';
 import { restoreSet } from './restore-set.ts';
 import { sets } from './sets.ts';
 import { status } from './status.ts';
@@ -11,12 +12,17 @@ import type { Verb } from './verb.ts';
 import { volumes } from './volumes.ts';
 
 const VERBS: Readonly<Record<string, Verb>> = {
+  'alias-key': aliasKey,
   'begin-import': beginImport,
   collect,
+  'create-key': createKey,
   'create-user': createUser,
+  'enable-key': enableKey,
   'fail-import': failImport,
   'finish-import': finishImport,
+  'list-keys': listKeys,
   'restore-set': restoreSet,
+  'rotate-key': rotateKey,
   sets,
   status,
   volumes,

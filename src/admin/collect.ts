@@ -6,7 +6,7 @@ const Input = z.strictObject({ remove: z.boolean() });
 
 /** What nothing needs any more in the object store: shown, or removed. */
 export const collect = verb(Input, async (input, call) => {
-  call.permit();
+  await call.permit();
   return call.services.lifecycle.collector.collect(input.remove).catch((error: Error) => {
     throw new ApiError('CollectionFailed', `Nothing was removed: ${error.message}`, 500);
   });

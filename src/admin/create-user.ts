@@ -18,7 +18,7 @@ export const createUser = verb(Input, async (input, call): Promise<NewUser> => {
   if (caller !== call.services.operatorAccount || userName !== ADMINISTRATOR) {
     throw new ApiError('UnauthorizedOperation', "Only the server's administrator makes users.", 403);
   }
-  call.permit();
+  await call.permit();
   const key = await create(call.services.catalog, accountId, input.userName).catch((error: Error) => {
     throw new ApiError('EntityAlreadyExists', error.message, 409);
   });

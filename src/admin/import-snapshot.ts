@@ -1,13 +1,24 @@
 import { z } from 'zod';
+import { checkWish, planEncryption, protect, recordDataKey } from '../api/encryption.ts';
+import type { Call } from '../api/operation.ts';
 import { insertSet, NO_VOLUME } from '../api/snapshots/new-set.ts';
 import { checkDescription } from '../api/snapshots/snapshot-rules.ts';
 import { DEFAULT_VOLUME_TYPE } from '../api/volumes/volume-types.ts';
+import type { SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { ApiError } from '../wire/api-error.ts';
 import { verb } from './verb.ts';
 
-const Begin = z.strictObject({ sizeGiB: z.number().int().positive(), description: z.string().default('') });
+const Begin = z.strictObject({
+  sizeGiB: z.number().int().positive(),
+  description: z.string().default(''),
+  encrypted: z.boolean().optional(),
+  kmsKeyId: z.string().optional(),
+});
+
+/** An import that may go on, with the wrapped key of one that is to be encrypted. */
+export type BegunImport = { snapshotId: string; encryption: SnapshotRecord['encryption'] };
 const Finish = z.strictObject({
   snapshotId: z.string(),
   root: z.string().regex(/^[0-9a-f]{64}$/),
@@ -17,14 +28,19 @@ const Finish = z.strictObject({
 const Fail = z.strictObject({ snapshotId: z.string(), reason: z.string() });
 
 /** A pending snapshot whose bytes someone else will store: the CLI, straight into the object store. */
-export const beginImport = verb(Begin, async (input, call) => {
+export const beginImport = verb(Begin, async (input, call): Promise<BegunImport> => {
+  requireOperator(call);
   const description = checkDescription(input.description);
-  call.permit();
+  await call.permit();
+  const wish = { encrypted: input.encrypted, kmsKeyId: input.kmsKeyId };
+  checkWish(wish);
+  const protection = await protect(call, await planEncryption(call, wish, undefined));
   const { catalog, now } = call.services;
   // Not while a collection runs: once the import is recorded, none begins.
   const { snapshotIds } = await call.services.lifecycle.uploads.upload(() =>
-    catalog.transaction().execute((transaction) =>
-      insertSet(transaction, call, {
+    catalog.transaction().execute(async (transaction) => {
+      await recordDataKey(transaction, protection);
+      return insertSet(transaction, call, {
         instanceId: null,
         description,
         startedAt: now(),
@@ -36,18 +52,24 @@ export const beginImport = verb(Begin, async (input, call) => {
             sizeGiB: input.sizeGiB,
             device: undefined,
             tags: new Map(),
+            encryption: protection,
             bytes: undefined,
           },
         ],
-      }),
-    ),
+      });
+    }),
   );
-  return { snapshotId: snapshotIds[0] };
+  const { made } = protection;
+  return {
+    snapshotId: snapshotIds[0],
+    encryption: made && { dataKeyId: made.data_key_id, kmsKeyArn: made.kms_key_arn, wrapped: made.wrapped },
+  };
 });
 
 /** All bytes of an import are stored. */
 export const finishImport = verb(Finish, async (input, call) => {
-  call.permit();
+  requireOperator(call);
+  await call.permit();
   const snapshotId = parseId('snap', input.snapshotId);
   const updated = await call.services.catalog
     .updateTable('snapshots')
@@ -66,9 +88,19 @@ export const finishImport = verb(Finish, async (input, call) => {
 
 /** An import came to nothing. */
 export const failImport = verb(Fail, async (input, call) => {
-  call.permit();
+  requireOperator(call);
+  await call.permit();
   const snapshotId = parseId('snap', input.snapshotId);
   if (snapshotId !== undefined)
     await call.services.lifecycle.snapshots.failImport(snapshotId, call.caller.accountId, input.reason);
   return { snapshotId: input.snapshotId };
 });
+
+/**
+ * Whoever finishes an import says which manifest it has: only those may who can write to the object store anyway.
+ * @throws ApiError UnauthorizedOperation
+ */
+function requireOperator(call: Call): void {
+  if (call.caller.accountId === call.services.operatorAccount) return;
+  throw new ApiError('UnauthorizedOperation', "Only the server's own account imports.", 403);
+}

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type EncryptionPlan, planEncryption } from '../api/encryption.ts';
 import { launch } from '../api/instances/launch.ts';
 import { checkVolumeShape, type VolumeShape } from '../api/volumes/volume-types.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
@@ -28,7 +29,7 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
   const setId = parseId('set', input.setId);
   if (setId === undefined)
     throw new ApiError('InvalidSetID.Malformed', `Invalid id: "${input.setId}" (expecting "set-...")`);
-  call.permit();
+  await call.permit();
   const { catalog } = call.services;
   const zone = input.zone ?? call.zones[0];
   if (!call.zones.includes(zone))
@@ -54,6 +55,10 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
     .selectAll()
     .where('set_id', '=', setId)
     .executeTakeFirstOrThrow();
+  const plans: EncryptionPlan[] = [];
+  for (const snapshot of snapshots) {
+    plans.push(await planEncryption(call, { encrypted: undefined, kmsKeyId: undefined }, snapshot));
+  }
   const root = snapshots.find((snapshot) => snapshot.is_root === 1);
   const [instanceId] = await launch(call, {
     count: 1,
@@ -61,10 +66,11 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
     instanceType: 'm1.small',
     zone,
     rootDeviceName: root?.device_name ?? '/dev/xvda',
-    devices: snapshots.map((snapshot) => ({
+    devices: snapshots.map((snapshot, index) => ({
       deviceName: snapshot.device_name ?? '/dev/sdf',
       shape: shapeOf(snapshot),
       source: snapshot,
+      encryption: plans[index],
       deleteOnTermination: snapshot.is_root === 1,
     })),
     instanceTags: new Map([['Name', `restored from ${setId}`]]),

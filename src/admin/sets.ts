@@ -26,7 +26,7 @@ export type SetReport = {
 
 /** The caller's snapshots, by the sets in which they were cut; oldest first. */
 export const sets = verb(NOTHING, async (_, call): Promise<{ sets: SetReport[] }> => {
-  call.permit();
+  await call.permit();
   const { catalog, lifecycle } = call.services;
   const rows = await catalog
     .selectFrom('snapshot_sets')

@@ -2,7 +2,7 @@ import { NOTHING, verb } from './verb.ts';
 
 /** How the server is: what there is, in which states, and what the data plane holds. */
 export const status = verb(NOTHING, async (_, call) => {
-  call.permit();
+  await call.permit();
   const { catalog, dataPlane } = call.services;
   const activity = await dataPlane.activity();
   const { count } = catalog.fn;

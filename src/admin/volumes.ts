@@ -17,7 +17,7 @@ export type VolumeReport = {
 
 /** The caller's volumes with what the data plane knows of them. */
 export const volumes = verb(NOTHING, async (_, call): Promise<{ volumes: VolumeReport[] }> => {
-  call.permit();
+  await call.permit();
   const { catalog, dataPlane } = call.services;
   const activity = new Map((await dataPlane.activity()).map((volume) => [volume.volumeId, volume]));
   const rows = await catalog

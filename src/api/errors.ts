@@ -80,6 +80,22 @@ export const errors = {
     ),
   noSpace: (message: string) => new ApiError('InsufficientVolumeCapacity', message, 500),
 
+  keyNotFound: (message: string) => new ApiError('InvalidKMSKey.NotFound', `The KMS key was not found: ${message}.`),
+  keyState: (message: string) =>
+    new ApiError('InvalidKMSKey.InvalidState', `The KMS key provided is in an incorrect state: ${message}.`),
+  publicEncrypted: (id: string) =>
+    new ApiError('OperationNotPermitted', `The snapshot '${id}' is encrypted: it cannot be shared publicly.`),
+  sharedDefaultKey: (id: string) =>
+    new ApiError(
+      'OperationNotPermitted',
+      `The snapshot '${id}' is encrypted with the account's default key: only one under a key of its own can be shared.`,
+    ),
+  publicBlocked: (id: string, state: string) =>
+    new ApiError(
+      'OperationNotPermitted',
+      `The snapshot '${id}' cannot be made public: the account's block public access state is ${state}.`,
+    ),
+
   malformedSnapshot: (id: string) =>
     new ApiError('InvalidSnapshotID.Malformed', `The snapshot ID '${id}' is not valid`),
   noSnapshot: (id: string) => new ApiError('InvalidSnapshot.NotFound', `The snapshot '${id}' does not exist.`),

@@ -1,5 +1,6 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
+import type { DataKeys } from '../keys/data-keys.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { AccountId } from '../types/ids.ts';
@@ -22,6 +23,7 @@ export type Services = {
   dataPlane: DataPlane;
   lifecycle: Lifecycle;
   store: ObjectStore;
+  keys: DataKeys;
   regions: Regions;
   limits: Limits;
   /** The account whose administrator runs this server. */
@@ -64,7 +66,7 @@ export class Call {
    * looked up or changed. Every caller there is today is an administrator of its account, so the answer is yes.
    * @throws ApiError DryRunOperation where the request was only a question
    */
-  permit(): void {
+  async permit(): Promise<void> {
     this.#permitted = true;
     if (this.#dryRun) throw errors.dryRun();
   }

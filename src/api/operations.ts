@@ -20,6 +20,19 @@ import type { AnyOperation } from './operation.ts';
 import { describeAvailabilityZones } from './regions/describe-availability-zones.ts';
 import { describeRegions } from './regions/describe-regions.ts';
 import { describeAccountAttributes, describeSecurityGroups, describeSubnets, describeVpcs } from './regions/network.ts';
+import {
+  disableEbsEncryptionByDefault,
+  enableEbsEncryptionByDefault,
+  getEbsDefaultKmsKeyId,
+  getEbsEncryptionByDefault,
+  modifyEbsDefaultKmsKeyId,
+  resetEbsDefaultKmsKeyId,
+} from './settings/ebs-encryption.ts';
+import {
+  disableSnapshotBlockPublicAccess,
+  enableSnapshotBlockPublicAccess,
+  getSnapshotBlockPublicAccessState,
+} from './settings/snapshot-block-public-access.ts';
 import { copySnapshot } from './snapshots/copy-snapshot.ts';
 import { createSnapshot } from './snapshots/create-snapshot.ts';
 import { createSnapshots } from './snapshots/create-snapshots.ts';
@@ -60,6 +73,15 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   DeleteSnapshot: deleteSnapshot,
   DeleteTags: deleteTags,
   DeleteVolume: deleteVolume,
+  DisableEbsEncryptionByDefault: disableEbsEncryptionByDefault,
+  DisableSnapshotBlockPublicAccess: disableSnapshotBlockPublicAccess,
+  EnableEbsEncryptionByDefault: enableEbsEncryptionByDefault,
+  EnableSnapshotBlockPublicAccess: enableSnapshotBlockPublicAccess,
+  GetEbsDefaultKmsKeyId: getEbsDefaultKmsKeyId,
+  GetEbsEncryptionByDefault: getEbsEncryptionByDefault,
+  GetSnapshotBlockPublicAccessState: getSnapshotBlockPublicAccessState,
+  ModifyEbsDefaultKmsKeyId: modifyEbsDefaultKmsKeyId,
+  ResetEbsDefaultKmsKeyId: resetEbsDefaultKmsKeyId,
   DescribeAvailabilityZones: describeAvailabilityZones,
   DescribeImages: describeImages,
   DescribeAccountAttributes: describeAccountAttributes,

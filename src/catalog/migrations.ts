@@ -1,4 +1,4 @@
-import type { Kysely, Migration } from 'kysely';
+import { type Kysely, type Migration, sql } from 'kysely';
 
 /** The schema's history, in order; a step is never changed once it has been released. */
 export const MIGRATIONS: Record<string, Migration> = {
@@ -208,6 +208,46 @@ export const MIGRATIONS: Record<string, Migration> = {
           .columns([...columns])
           .execute();
       }
+    },
+  },
+  '0002-encryption': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable('data_keys')
+        .addColumn('data_key_id', 'text', (c) => c.primaryKey())
+        .addColumn('kms_key_arn', 'text', (c) => c.notNull())
+        .addColumn('wrapped', 'text', (c) => c.notNull())
+        .execute();
+      for (const table of ['volumes', 'snapshots']) {
+        await db.schema
+          .alterTable(table)
+          .addColumn('data_key_id', 'text', (c) => c.references('data_keys.data_key_id'))
+          .execute();
+        await db.schema.alterTable(table).addColumn('kms_key_arn', 'text').execute();
+      }
+      await db.schema
+        .alterTable('volumes')
+        .addColumn('origin_key_id', 'text', (c) => c.references('data_keys.data_key_id'))
+        .execute();
+      await db.schema
+        .alterTable('direct_blocks')
+        .addColumn('block_hash', 'text', (c) => c.notNull().defaultTo(''))
+        .execute();
+      await sql`update direct_blocks set block_hash = sha256`.execute(db);
+      await db.schema
+        .createTable('snapshot_copies')
+        .addColumn('snapshot_id', 'text', (c) => c.primaryKey().references('snapshots.snapshot_id').onDelete('cascade'))
+        .addColumn('source_root', 'text', (c) => c.notNull())
+        .addColumn('source_key_id', 'text', (c) => c.references('data_keys.data_key_id'))
+        .execute();
+      await db.schema
+        .createTable('account_settings')
+        .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
+        .addColumn('name', 'text', (c) => c.notNull())
+        .addColumn('value', 'text', (c) => c.notNull())
+        .addPrimaryKeyConstraint('account_settings_key', ['account_id', 'region', 'name'])
+        .execute();
     },
   },
 };

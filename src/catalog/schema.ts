@@ -85,6 +85,10 @@ export type VolumeRow = {
   /** The latest cut that is stored: the next snapshot is incremental against it. Kept alive whatever users delete. */
   base_boundary: EpochNumber;
   base_root: Sha256 | null;
+  /** Of an encrypted volume: its data key, the KMS key that wraps it, and the data key of what it was made from. */
+  data_key_id: string | null;
+  kms_key_arn: string | null;
+  origin_key_id: string | null;
 };
 
 export type AttachmentRow = {
@@ -135,7 +139,21 @@ export type SnapshotRow = {
   root: Sha256 | null;
   data_blocks: number;
   stored_bytes: number;
+  /** Of an encrypted snapshot. */
+  data_key_id: string | null;
+  kms_key_arn: string | null;
 };
+
+/** A data key, wrapped: what encrypts a volume and the snapshots of its lineage. */
+export type DataKeyRow = { data_key_id: string; kms_key_arn: string; wrapped: string };
+
+/** A copy under another key that is not made yet: the bytes are those of this manifest. */
+export type SnapshotCopyRow = { snapshot_id: SnapshotId; source_root: Sha256; source_key_id: string | null };
+
+export type AccountSetting = 'ebs-encryption-by-default' | 'ebs-default-kms-key' | 'snapshot-block-public-access';
+
+/** What an account has chosen for a region. */
+export type AccountSettingRow = { account_id: AccountId; region: string; name: AccountSetting; value: string };
 
 /** The latest modification of a volume. */
 export type VolumeModificationRow = {
@@ -182,7 +200,9 @@ export type DirectUploadRow = {
 export type DirectBlockRow = {
   snapshot_id: SnapshotId;
   block_index: number;
+  /** Of the bytes, for the aggregate checksum; and what the manifest will name the block by (see blockHash). */
   sha256: Sha256;
+  block_hash: Sha256;
   pack: string | null;
   pack_offset: number;
   stored_length: number;
@@ -223,6 +243,9 @@ export type CatalogSchema = {
   replace_root_tasks: ReplaceRootTaskRow;
   direct_uploads: DirectUploadRow;
   direct_blocks: DirectBlockRow;
+  data_keys: DataKeyRow;
+  snapshot_copies: SnapshotCopyRow;
+  account_settings: AccountSettingRow;
   secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
   tags: TagRow;

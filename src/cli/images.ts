@@ -1,5 +1,6 @@
 import { existsSync, rmSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
+import type { BegunImport } from '../admin/import-snapshot.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
@@ -8,12 +9,13 @@ import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { BLOCK_BYTES, formatBytes, GIB, type Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
-import { chosenDataDir, connectToServer, type DataDirFlag, runningServer } from './connection.ts';
+import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
+import { type KeyFlags, SnapshotKeys } from './keys.ts';
 import { ByteProgress, print } from './output.ts';
 
 const PATIENCE_MILLISECONDS = 60_000;
 
-export type StoreFlags = DataDirFlag & { objectStore?: string; json?: boolean };
+export type StoreFlags = KeyFlags & { objectStore?: string; json?: boolean };
 
 /** The store of a flag, of the server that runs, or the default below the data directory. */
 export function chosenStore(flags: StoreFlags): Promise<ObjectStore> {
@@ -32,7 +34,8 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   if (existsSync(file)) throw new Error(`${file} is there already; an export never writes over a file`);
   const store = await chosenStore(flags);
   const record = await getSnapshotRecord(store, snapshotId);
-  const source = new SnapshotSource(store, record.root as Sha256, realPatience(PATIENCE_MILLISECONDS));
+  const key = await new SnapshotKeys(flags, store).keyOf(record);
+  const source = new SnapshotSource(store, record.root as Sha256, realPatience(PATIENCE_MILLISECONDS), key);
   const dataBytes = record.dataBlocks * BLOCK_BYTES;
   const progress = new ByteProgress(snapshotId, dataBytes);
   const begun = performance.now();
@@ -54,20 +57,30 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
 }
 
 /** Makes a snapshot of a raw file: its blocks go straight to the object store, the server records it. */
-export async function importFile(file: string, flags: StoreFlags & { description?: string }): Promise<void> {
+export async function importFile(
+  file: string,
+  flags: StoreFlags & { description?: string; encrypted?: boolean; kmsKey?: string },
+): Promise<void> {
   const server = connectToServer(flags);
   const store = await chosenStore(flags);
   const image = new NodeDisk().open(file, 'read-only');
   const sizeGiB = Math.max(1, Math.ceil(image.size() / GIB));
   const description = flags.description ?? `Imported from ${file}`;
-  const { snapshotId } = await server.ask<{ snapshotId: string }>('begin-import', { sizeGiB, description });
+  const { snapshotId, encryption } = await server.ask<BegunImport>('begin-import', {
+    sizeGiB,
+    description,
+    encrypted: flags.encrypted === true || flags.kmsKey !== undefined ? true : undefined,
+    kmsKeyId: flags.kmsKey,
+  });
   const progress = new ByteProgress(file, image.size());
   try {
+    const key = await new SnapshotKeys(flags, store).keyOf({ encryption });
     const captured = await importImage(
       image,
       sizeGiB * GIB,
       store,
       realPatience(PATIENCE_MILLISECONDS),
+      key,
       ({ doneBlocks, totalBlocks }) => progress.set((doneBlocks / Math.max(1, totalBlocks)) * image.size()),
     );
     const { root, dataBlocks, storedBytes } = captured;

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
 import type { ObjectStore } from '../objects/object-store.ts';
+import type { PackId } from '../snapshots/block-encoding.ts';
 import { ENCODING } from '../snapshots/block-encoding.ts';
-import { decodeBranch, decodeLeaf, isLeaf, nodeKey } from '../snapshots/manifest-node.ts';
-import { type PackId, packKey, readPackIndex } from '../snapshots/pack.ts';
+import { decodeBranch, decodeLeaf, isLeaf, isSealed, nodeKey, referencesOf } from '../snapshots/manifest-node.ts';
+import { packKey, readPackIndex } from '../snapshots/pack.ts';
 import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
 import { BLOCK_BYTES, formatBytes, PAGE_BYTES, type Sha256 } from '../types/units.ts';
@@ -10,14 +11,17 @@ import { BitmapFile, readBitmapHeader } from '../volumes/bitmap-file.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { StagingLog } from '../volumes/staging-log.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
+import { SnapshotKeys } from './keys.ts';
 import { print } from './output.ts';
 
+type InspectFlags = StoreFlags & { snapshot?: string };
+
 /** Says in words what stands in one of cleancut's own files or objects. */
-export async function inspect(target: string, flags: StoreFlags): Promise<void> {
+export async function inspect(target: string, flags: InspectFlags): Promise<void> {
   if (existsSync(target)) return inspectFile(target, flags.json);
   const store = await chosenStore(flags);
   if (target.startsWith('snap-')) return inspectSnapshot(store, target, flags.json);
-  if (/^[0-9a-f]{64}$/.test(target)) return inspectNode(store, target as Sha256, flags.json);
+  if (/^[0-9a-f]{64}$/.test(target)) return inspectNode(store, target as Sha256, flags);
   if (/^[0-9a-f]{32}$/.test(target)) return inspectPack(store, target as PackId, flags.json);
   throw new Error(
     `'${target}' is neither a file, nor a snapshot id, nor a manifest node (64 hex digits), nor a pack (32 hex digits)`,
@@ -33,10 +37,19 @@ async function inspectSnapshot(store: ObjectStore, snapshotId: string, json: boo
   print(json, record, ['field', 'value'], rows);
 }
 
-async function inspectNode(store: ObjectStore, node: Sha256, json: boolean | undefined): Promise<void> {
+async function inspectNode(store: ObjectStore, node: Sha256, flags: InspectFlags): Promise<void> {
   const bytes = await store.get(nodeKey(node));
+  const { json } = flags;
+  if (isSealed(bytes) && flags.snapshot === undefined) {
+    const { nodes, packs } = referencesOf(node, bytes);
+    const names = [...nodes.map((id) => ['node', id]), ...packs.map((id) => ['pack', id])];
+    print(json, { kind: 'sealed', nodes, packs }, ['names', 'which (--snapshot ID shows the rest)'], names);
+    return;
+  }
+  const record = flags.snapshot === undefined ? {} : await getSnapshotRecord(store, flags.snapshot);
+  const key = await new SnapshotKeys(flags, store).keyOf(record);
   if (isLeaf(bytes)) {
-    const leaf = [...decodeLeaf(node, bytes)].map(([slot, location]) => ({ slot, ...location }));
+    const leaf = [...decodeLeaf(node, bytes, key)].map(([slot, location]) => ({ slot, ...location }));
     const rows = leaf.map((each) => [
       each.slot,
       each.pack,
@@ -48,7 +61,7 @@ async function inspectNode(store: ObjectStore, node: Sha256, json: boolean | und
     print(json, { kind: 'leaf', blocks: leaf }, ['slot', 'pack', 'offset', 'bytes', 'encoding', 'SHA-256'], rows);
     return;
   }
-  const children = [...decodeBranch(node, bytes)].map(([slot, child]) => ({ slot, ...child }));
+  const children = [...decodeBranch(node, bytes, key)].map(([slot, child]) => ({ slot, ...child }));
   const rows = children.map((child) => [child.slot, child.blocks, child.node]);
   print(json, { kind: 'branch', children }, ['slot', 'blocks with data', 'node'], rows);
 }

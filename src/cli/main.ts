@@ -31,6 +31,8 @@ program
   .option('--snapshots-per-account <n>', 'snapshots an account can have (default: 100000)')
   .option('--requests-per-second <n>', 'API requests of one account; 0 lets all through (default: 0)')
   .option('--request-burst <n>', 'so many at once on top (default: 100)')
+  .option('--key-file <file>', 'protects the keyring (default: DIR/keyring.key; CLEANCUT_KEY_PASSPHRASE instead)')
+  .option('--kms <url>', 'keys in a KMS instead of the keyring: its endpoint, or aws')
   .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error', 'silent']))
   .option('--config <file>', 'settings as JSON: { "dataDir": "/srv/cleancut", … }')
   .addHelpText('after', '\nEach setting is also read from the environment: CLEANCUT_DATA_DIR, CLEANCUT_PORT, …')
@@ -38,6 +40,7 @@ program
 
 const DATA_DIR = ['--data-dir <dir>', 'of the server to ask (default: ./cleancut-data)'] as const;
 const JSON_FLAG = ['--json', 'print JSON instead of a table'] as const;
+const KEY_FILE = ['--key-file <file>', 'protects the keys of encrypted snapshots'] as const;
 const STORE = ['--object-store <url>', "where the snapshots are (default: the running server's store)"] as const;
 
 program
@@ -72,6 +75,7 @@ program
   .argument('<snapshot>')
   .argument('<file>', 'must not be there yet')
   .option(...STORE)
+  .option(...KEY_FILE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (snapshotId, file, flags) => (await images()).exportSnapshot(snapshotId, file, flags));
@@ -80,7 +84,10 @@ program
   .description('make a snapshot of a raw file')
   .argument('<file>')
   .option('--description <text>')
+  .option('--encrypted', 'encrypt it')
+  .option('--kms-key <key>', 'under this key (default: the account’s default key)')
   .option(...STORE)
+  .option(...KEY_FILE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (file, flags) => (await images()).importFile(file, flags));
@@ -90,7 +97,9 @@ program
     'say in words what stands in a manifest, a pack, a snapshot record, a bitmap, old pages, an upload journal',
   )
   .argument('<target>', 'a snapshot id, the hex digits of a manifest node or pack, or a file below DIR/volumes')
+  .option('--snapshot <id>', 'whose key opens an encrypted node')
   .option(...STORE)
+  .option(...KEY_FILE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (target, flags) => (await import('./inspect.ts')).inspect(target, flags));
@@ -100,6 +109,7 @@ program
   .argument('[snapshots...]')
   .option('--set <set>', 'those of one set')
   .option(...STORE)
+  .option(...KEY_FILE)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (ids, flags) => (await import('./store-care.ts')).verify(ids, flags));
@@ -127,6 +137,45 @@ program
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (name, flags) => (await reports()).createUser(name, flags));
+const key = program.command('key').description('manage the KMS keys under which volumes and snapshots are encrypted');
+key
+  .command('create')
+  .option('--alias <name>', 'alias/NAME')
+  .option('--description <text>')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (flags) => (await import('./key.ts')).createKey(flags));
+key
+  .command('list')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (flags) => (await import('./key.ts')).listKeys(flags));
+key
+  .command('alias')
+  .description('give a key an alias; one that another key had moves')
+  .argument('<key>', 'its id, ARN, or an alias that it has')
+  .argument('<alias>', 'alias/NAME')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, alias, flags) => (await import('./key.ts')).aliasKey(name, alias, flags));
+key
+  .command('rotate')
+  .description('new material for what is encrypted from now on; the old still opens what it closed')
+  .argument('<key>')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, flags) => (await import('./key.ts')).rotateKey(name, flags));
+for (const [verb, enabled] of [
+  ['disable', false],
+  ['enable', true],
+] as const) {
+  key
+    .command(verb)
+    .argument('<key>')
+    .option(...DATA_DIR)
+    .option(...JSON_FLAG)
+    .action(async (name, flags) => (await import('./key.ts')).enableKey(name, enabled, flags));
+}
 program
   .command('demo')
   .description('see the main job done, and proven, in under a minute')

@@ -5,6 +5,8 @@ import { startServer } from '../server/server.ts';
 /** Runs the server until it is told to stop. */
 export async function serve(flags: Record<string, unknown>): Promise<void> {
   const config = readConfig(flags, process.env, readConfigFile(flags.config));
+  // Not for the processes that this one starts, nor for whoever looks at their environment.
+  delete process.env.CLEANCUT_KEY_PASSPHRASE;
   const server = await startServer(config);
   process.stdout.write(
     `cleancut ready api=${server.apiUrl} nbd=${server.nbdUris.join(',')} credentials=${server.credentialsFile}\n`,

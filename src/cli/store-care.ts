@@ -1,10 +1,11 @@
 import { realPatience } from '../objects/patience.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
 import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import { verifySnapshots } from '../snapshots/verify.ts';
-import { formatBytes } from '../types/units.ts';
+import { type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import { formatBytes, type Sha256 } from '../types/units.ts';
 import { chosenDataDir } from './connection.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
+import { SnapshotKeys } from './keys.ts';
 import { ProgressBar, print } from './output.ts';
 
 const PATIENCE_MILLISECONDS = 30_000;
@@ -22,8 +23,13 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
     }
   }
   if (records.length === 0 && unreadable.length === 0) throw new Error(`there is no such snapshot in ${store.url}`);
+  const keys = new SnapshotKeys(flags, store);
+  const snapshots: VerifiedSnapshot[] = [];
+  for (const record of records) {
+    snapshots.push({ snapshotId: record.snapshotId, root: record.root as Sha256, key: await keys.keyOf(record) });
+  }
   const bar = new ProgressBar(`checking ${records.length} snapshots`, formatBytes);
-  const verified = await verifySnapshots(store, records, realPatience(PATIENCE_MILLISECONDS), (bytes) =>
+  const verified = await verifySnapshots(store, snapshots, realPatience(PATIENCE_MILLISECONDS), (bytes) =>
     bar.set(bytes),
   );
   bar.end();

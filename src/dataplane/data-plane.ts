@@ -6,10 +6,12 @@ import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
 import type {
   CaptureOrder,
+  RecodeOrder,
   ServeOrder,
   ServerMethods,
   VolumeActivity,
   VolumeOpening,
+  VolumeOrder,
   WorkerMethods,
   WorkerSettings,
 } from './messages.ts';
@@ -59,7 +61,8 @@ export class DataPlane {
   readonly #exports = new Map<VolumeId, { sizeBytes: number }>();
   /** Cuts one after another: two sets may share a volume. A hold lasts milliseconds. */
   readonly #oneCut = new ConcurrencyLimit(1);
-  #nextSnapshotWorker = 0;
+  /** Work that belongs to no volume goes round. */
+  #nextWorker = 0;
   #nextToken = 1;
   #nextConnection = 1;
   #stopping = false;
@@ -74,7 +77,7 @@ export class DataPlane {
     await Promise.all(this.#workers.map((worker) => worker.ready));
   }
 
-  async create(volume: { volumeId: VolumeId; sizeBytes: number; restored: boolean }): Promise<void> {
+  async create(volume: VolumeOrder): Promise<void> {
     await this.#of(volume.volumeId).call('createVolume', volume);
   }
 
@@ -117,10 +120,7 @@ export class DataPlane {
 
   /** Hands a connection whose handshake is over to the worker that owns its export. */
   serve(target: ServeOrder['target'], accepted: Omit<ServeOrder, 'target' | 'connection'>, socket: Socket): void {
-    const worker =
-      target.kind === 'volume'
-        ? this.#workers[this.#ownerOf(target.volumeId)]
-        : this.#workers[this.#nextSnapshotWorker++ % this.#workers.length];
+    const worker = target.kind === 'volume' ? this.#workers[this.#ownerOf(target.volumeId)] : this.#anyWorker();
     if (!worker.process.connected) {
       socket.destroy();
       return;
@@ -157,6 +157,11 @@ export class DataPlane {
   async capture(order: CaptureOrder): Promise<Captured> {
     const { volumeId } = order.cut;
     return this.#of(volumeId).call('capture', { ...order, opening: await this.#options.openingOf(volumeId) });
+  }
+
+  /** Stores a snapshot's bytes again, under another key. @throws WorkerDiedError; then it may be asked again */
+  recode(order: RecodeOrder): Promise<Captured> {
+    return this.#anyWorker().peer.call('recode', order);
   }
 
   async activity(): Promise<VolumeActivity[]> {
@@ -233,6 +238,11 @@ export class DataPlane {
       }
       throw error;
     }
+  }
+
+  #anyWorker(): WorkerSlot {
+    this.#nextWorker = (this.#nextWorker + 1) % this.#workers.length;
+    return this.#workers[this.#nextWorker];
   }
 
   #of(volumeId: VolumeId): RpcPeer<WorkerMethods> {

@@ -14,6 +14,26 @@ export type VolumeOpening = {
   base: EpochNumber;
   /** Cuts whose snapshots are not finished: their bytes must be kept from the first write on. */
   pendingCuts: EpochNumber[];
+  /** Data keys of an encrypted volume, and of an encrypted origin. They live in memory alone. */
+  key: Uint8Array | undefined;
+  originKey: Uint8Array | undefined;
+};
+
+/** A volume to be made: see NewVolume. */
+export type VolumeOrder = {
+  volumeId: VolumeId;
+  sizeBytes: number;
+  restored: boolean;
+  baseless: boolean;
+  key: Uint8Array | undefined;
+};
+
+/** A snapshot whose bytes are to be stored again, under another key. */
+export type RecodeOrder = {
+  snapshotId: SnapshotId;
+  sizeBytes: number;
+  source: { root: Sha256; key: Uint8Array | undefined };
+  key: Uint8Array | undefined;
 };
 
 /** A cut and how to store it. */
@@ -24,11 +44,21 @@ export type CaptureOrder = {
   base: { boundary: EpochNumber; root: Sha256 | undefined };
 };
 
+/** What the upload thread must know besides. */
+export type CutOnDisk = {
+  directory: string;
+  key: Uint8Array | undefined;
+  /** Of a volume that is being restored, and has no base yet: where the blocks are that it lacks. */
+  absentFrom: { root: Sha256; key: Uint8Array | undefined } | undefined;
+};
+
 /** A connection whose handshake is over. */
 export type ServeOrder = {
   /** By which `begin` names it. */
   connection: number;
-  target: { kind: 'volume'; volumeId: VolumeId } | { kind: 'snapshot'; root: Sha256; sizeBytes: number };
+  target:
+    | { kind: 'volume'; volumeId: VolumeId }
+    | { kind: 'snapshot'; root: Sha256; sizeBytes: number; key: Uint8Array | undefined };
   structuredReplies: boolean;
   baseAllocation: boolean;
   /** The handshake's last answer, and what came after the client's last option. */
@@ -52,7 +82,7 @@ export type VolumeActivity = {
 
 /** What the server asks of a data-plane worker. */
 export type WorkerMethods = {
-  createVolume: (volume: { volumeId: VolumeId; sizeBytes: number; restored: boolean }) => void;
+  createVolume: (volume: VolumeOrder) => void;
   removeVolume: (volume: { volumeId: VolumeId }) => Promise<void>;
   exportVolume: (opening: VolumeOpening) => Promise<void>;
   /** Resolves when every connection is closed, nothing is under way, and all that was written is durable. */
@@ -69,6 +99,7 @@ export type WorkerMethods = {
   /** Takes up cuts that were pending; answers why one cannot be had. */
   resumeCuts: (opening: VolumeOpening) => Promise<{ boundary: EpochNumber; reason: string }[]>;
   capture: (order: CaptureOrder & { opening: VolumeOpening }) => Promise<Captured>;
+  recode: (order: RecodeOrder) => Promise<Captured>;
   finishCut: (order: { cut: CutVolume; completed: boolean }) => Promise<void>;
   activity: (order: Record<string, never>) => VolumeActivity[];
   /** Takes a connection over, silently. */
@@ -101,7 +132,8 @@ export type OwnerMethods = {
 
 /** What that thread does for it. */
 export type UploadMethods = {
-  capture: (order: CaptureOrder & { directory: string }) => Promise<Captured>;
+  capture: (order: CaptureOrder & CutOnDisk) => Promise<Captured>;
+  recode: (order: RecodeOrder) => Promise<Captured>;
   cancel: (order: { cut: CutVolume }) => Promise<void>;
 };
 

@@ -1,15 +1,19 @@
 /** The thread of a data-plane worker that brings cuts into the object store. */
 import { parentPort, workerData } from 'node:worker_threads';
+import { DataKey } from '../encryption/data-key.ts';
 import { openObjectStore } from '../objects/open-store.ts';
-import { realPatience } from '../objects/patience.ts';
-import { type Captured, capture } from '../snapshots/capture.ts';
+import { type Patience, realPatience } from '../objects/patience.ts';
+import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
 import { Manifest } from '../snapshots/manifest.ts';
+import { recode } from '../snapshots/recode.ts';
+import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
+import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { journalPath } from './journal-path.ts';
-import type { CaptureOrder, OwnerMethods, UploadMethods, WorkerSettings } from './messages.ts';
+import type { CaptureOrder, CutOnDisk, OwnerMethods, RecodeOrder, UploadMethods, WorkerSettings } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
 
 const CHANGED_BLOCKS_AT_ONCE = 65_536;
@@ -34,6 +38,7 @@ const methods: UploadMethods = {
       running.delete(key);
     }
   },
+  recode: (order) => recodeSnapshot(order),
   async cancel({ cut }) {
     const run = running.get(keyOf(cut));
     run?.abort.abort(new Error('the snapshot is no longer wanted'));
@@ -48,19 +53,13 @@ const owner = new RpcPeer<OwnerMethods>(
   methods,
 );
 
-async function captureCut(order: CaptureOrder & { directory: string }, signal: AbortSignal): Promise<Captured> {
-  const { cut, base, sizeBytes, snapshotId } = order;
-  const patience = realPatience(settings.uploadPatienceMilliseconds, (error, attempt) => {
-    if (signal.aborted) throw signal.reason;
-    owner.tell('log', {
-      level: 'warn',
-      message: `${snapshotId}: attempt ${attempt} failed, trying again: ${error.message}`,
-    });
-  });
-  const files = new CutFiles(disk, order.directory, sizeBytes);
+async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
+  const { cut, base, sizeBytes, snapshotId, absentFrom } = order;
+  const patience = uploadPatience(snapshotId, signal);
+  const key = order.key && new DataKey(order.key);
+  const files = new CutFiles(disk, order.directory, sizeBytes, key);
   const path = journalPath(order.directory, cut.boundary);
   const journal = new FileJournal(disk.open(path, disk.exists(path) ? 'read-write' : 'create'));
-  let reportedAt = 0;
   try {
     return await capture({
       cut: {
@@ -72,21 +71,46 @@ async function captureCut(order: CaptureOrder & { directory: string }, signal: A
       },
       blocks: blockCount(sizeBytes),
       store,
-      base: new Manifest(store, base.root, patience),
+      base: new Manifest(store, base.root, patience, key),
+      absentFrom: absentFrom && sourceOf(absentFrom, patience),
       journal,
       patience,
-      onProgress: (progress) => {
-        const now = performance.now();
-        if (now - reportedAt < PROGRESS_MILLISECONDS) return;
-        reportedAt = now;
-        owner.tell('progress', { snapshotId, progress });
-      },
+      onProgress: progressOf(snapshotId),
       signal,
     });
   } finally {
     files.close();
     journal.close();
   }
+}
+
+function recodeSnapshot(order: RecodeOrder): Promise<Captured> {
+  const { snapshotId, source, sizeBytes } = order;
+  const patience = uploadPatience(snapshotId, undefined);
+  const key = order.key && new DataKey(order.key);
+  return recode(sourceOf(source, patience), sizeBytes, store, patience, key, progressOf(snapshotId));
+}
+
+function sourceOf({ root, key }: RecodeOrder['source'], patience: Patience): SnapshotSource {
+  return new SnapshotSource(store, root, patience, key && new DataKey(key));
+}
+
+function uploadPatience(snapshotId: SnapshotId, signal: AbortSignal | undefined): Patience {
+  return realPatience(settings.uploadPatienceMilliseconds, (error, attempt) => {
+    signal?.throwIfAborted();
+    const message = `${snapshotId}: attempt ${attempt} failed, trying again: ${error.message}`;
+    owner.tell('log', { level: 'warn', message });
+  });
+}
+
+function progressOf(snapshotId: SnapshotId): (progress: CaptureProgress) => void {
+  let reportedAt = 0;
+  return (progress) => {
+    const now = performance.now();
+    if (now - reportedAt < PROGRESS_MILLISECONDS) return;
+    reportedAt = now;
+    owner.tell('progress', { snapshotId, progress });
+  };
 }
 
 function keyOf(cut: { volumeId: string; boundary: number }): string {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DataKey } from '../encryption/data-key.ts';
 import type { IoCounters, Transmission } from '../nbd/transmission.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
@@ -83,8 +84,10 @@ export class WorkerVolumes {
 
   async #open(opening: VolumeOpening): Promise<VolumeUse> {
     const { volumeId, origin, base, pendingCuts } = opening;
-    const source = origin === undefined ? undefined : new SnapshotSource(this.#store, origin, this.#patience);
-    const volume = await this.#openUnlocked(volumeId, source);
+    const key = opening.key && new DataKey(opening.key);
+    const originKey = opening.originKey && new DataKey(opening.originKey);
+    const source = origin && new SnapshotSource(this.#store, origin, this.#patience, originKey);
+    const volume = await this.#openUnlocked(volumeId, source, key);
     volume.forgetBefore(base);
     removeStaleJournals(this.#disk, this.#engine.directoryOf(volumeId), pendingCuts);
     const use: VolumeUse = {
@@ -104,11 +107,15 @@ export class WorkerVolumes {
     return use;
   }
 
-  async #openUnlocked(volumeId: VolumeId, source: SnapshotSource | undefined): Promise<LocalVolume> {
+  async #openUnlocked(
+    volumeId: VolumeId,
+    source: SnapshotSource | undefined,
+    key: DataKey | undefined,
+  ): Promise<LocalVolume> {
     const until = performance.now() + LOCK_PATIENCE_MILLISECONDS;
     for (;;) {
       try {
-        return this.#engine.open(volumeId, source);
+        return this.#engine.open(volumeId, source, key);
       } catch (error) {
         if (!(error instanceof VolumeLockedError) || performance.now() > until) throw error;
         await sleep(20);

@@ -1,6 +1,7 @@
 /** A data-plane process: owns some of the volumes, serves their NBD connections, and uploads their cuts. */
 import type { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
+import { DataKey } from '../encryption/data-key.ts';
 import { Transmission } from '../nbd/transmission.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
@@ -49,7 +50,7 @@ const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: n
 
 const methods: WorkerMethods = {
   createVolume(volume) {
-    engine.create(volume);
+    engine.create({ ...volume, key: dataKey(volume.key) });
   },
 
   async removeVolume({ volumeId }) {
@@ -144,8 +145,13 @@ const methods: WorkerMethods = {
     const lost = use.volume.resumeCut(boundary);
     if (lost !== undefined) throw new Error(lost);
     use.pendingCuts.add(boundary);
-    return uploads.call('capture', { ...order, directory: engine.directoryOf(volumeId) });
+    const { key, origin, originKey } = opening;
+    const absentFrom =
+      origin === undefined || order.base.root !== undefined ? undefined : { root: origin, key: originKey };
+    return uploads.call('capture', { ...order, directory: engine.directoryOf(volumeId), key, absentFrom });
   },
+
+  recode: (order) => uploads.call('recode', order),
 
   async finishCut({ cut, completed }) {
     await uploads.call('cancel', { cut });
@@ -247,7 +253,10 @@ function serve(order: ServeOrder, socket: Socket): void {
     }
     case 'snapshot': {
       const open = snapshotExports.get(target.root) ?? {
-        target: new SnapshotExport(new SnapshotSource(store, target.root, patience), target.sizeBytes),
+        target: new SnapshotExport(
+          new SnapshotSource(store, target.root, patience, dataKey(target.key)),
+          target.sizeBytes,
+        ),
         connections: 0,
       };
       snapshotExports.set(target.root, open);
@@ -277,6 +286,10 @@ function transmit(
   const connection = new Transmission(socket, target, { structuredReplies, baseAllocation, readOnly }, counters);
   connection.start(Buffer.from(order.reply), Buffer.from(order.rest));
   return connection;
+}
+
+function dataKey(bytes: Uint8Array | undefined): DataKey | undefined {
+  return bytes === undefined ? undefined : new DataKey(bytes);
 }
 
 async function endConnections(use: VolumeUse | undefined): Promise<void> {

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Catalog } from '../catalog/catalog.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
+import type { PackId } from '../snapshots/block-encoding.ts';
 import { findGarbage, type Live, removeGarbage } from '../snapshots/collection.ts';
-import type { PackId } from '../snapshots/pack.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { UploadGate } from './upload-gate.ts';
 
@@ -109,6 +109,7 @@ export class Collector {
       .selectFrom('volumes')
       .select(['base_root', 'origin_root', 'hydrated'])
       .execute();
+    const copies = await this.#catalog.selectFrom('snapshot_copies').select('source_root').execute();
     const uploads = await this.#catalog.selectFrom('direct_uploads').select('parent_root').execute();
     const blocks = await this.#catalog
       .selectFrom('direct_blocks')
@@ -121,6 +122,7 @@ export class Collector {
       if (base_root !== null) roots.add(base_root);
       if (origin_root !== null && hydrated === 0) roots.add(origin_root);
     }
+    for (const { source_root } of copies) roots.add(source_root);
     for (const { parent_root } of uploads) if (parent_root !== null) roots.add(parent_root);
     return {
       roots: [...roots],

@@ -1,9 +1,11 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import { removeTags } from '../catalog/tags.ts';
 import type { VolumeOpening } from '../dataplane/messages.ts';
+import type { DataKeys } from '../keys/data-keys.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
 import { Collector } from './collector.ts';
+import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
 import type { LifecycleOptions } from './options.ts';
 import { ResourceLocks } from './resource-locks.ts';
@@ -23,6 +25,7 @@ export class Lifecycle {
   readonly locks = new ResourceLocks();
   readonly snapshots: SnapshotRunner;
   readonly hydrations: HydrationRunner;
+  readonly copies: CopyRunner;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
   readonly #options: LifecycleOptions;
@@ -37,19 +40,24 @@ export class Lifecycle {
       onSnapshotEnded: (volumeId) => this.reap(volumeId),
     });
     this.hydrations = new HydrationRunner(options);
+    this.copies = new CopyRunner(options, this.uploads, this.snapshots);
     this.collector = new Collector(options.catalog, options.store, this.uploads);
   }
 
   /** Makes the files of a volume that the catalog has as `creating`. */
   async createVolume(volumeId: VolumeId): Promise<void> {
-    const { catalog, dataPlane } = this.#options;
+    const { catalog, dataPlane, keys } = this.#options;
     const volume = await catalog
       .selectFrom('volumes')
       .selectAll()
       .where('volume_id', '=', volumeId)
       .executeTakeFirstOrThrow();
     const restored = volume.origin_root !== null;
-    await dataPlane.create({ volumeId, sizeBytes: volume.size_gib * GIB, restored });
+    const key = await keys.open(volume.data_key_id);
+    // Restored under another key than its snapshot's: no block that is stored can be part of its own snapshots.
+    const baseless = restored && volume.base_root === null;
+    const sizeBytes = volume.size_gib * GIB;
+    await dataPlane.create({ volumeId, sizeBytes, restored, baseless, key: key?.bytes });
     const attached = await catalog
       .selectFrom('attachments')
       .select('volume_id')
@@ -169,12 +177,38 @@ export class Lifecycle {
   async tidy(): Promise<void> {
     const { log } = this.#options;
     for (const chore of [
+      () => this.#exportMissing(),
       () => this.#forgetTerminated(),
+      () => this.#forgetDataKeys(),
       () => this.#endIdleUploads(),
       () => this.#endLostImports(),
       () => this.#collectWhenDue(),
     ]) {
       await chore().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
+    }
+  }
+
+  /** Volumes that could not be exported when they should have been: the keeper of keys was away, or a worker just then. */
+  async #exportMissing(): Promise<void> {
+    const { catalog, dataPlane } = this.#options;
+    const instances = await catalog
+      .selectFrom('instances')
+      .select('instance_id')
+      .where('state', 'in', ['running', 'pending'])
+      .execute();
+    for (const { instance_id } of instances) {
+      await this.locks.hold([instance_id], async () => {
+        const row = await catalog
+          .selectFrom('instances')
+          .select('state')
+          .where('instance_id', '=', instance_id)
+          .executeTakeFirst();
+        if (row?.state === 'pending') await this.bringUp(instance_id);
+        if (row?.state !== 'running') return;
+        for (const volumeId of await this.#attached(instance_id)) {
+          if (dataPlane.exported(volumeId) === undefined) await dataPlane.exportVolume(volumeId);
+        }
+      });
     }
   }
 
@@ -218,6 +252,9 @@ export class Lifecycle {
       .where('snapshot_id', 'not in', (select) =>
         select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
       )
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
+      )
       .execute();
     for (const { snapshot_id, account_id } of lost) {
       await this.snapshots.failImport(snapshot_id, account_id, 'The import was not finished within a day.');
@@ -238,6 +275,28 @@ export class Lifecycle {
       await removeTags(catalog, instance_id);
       await catalog.deleteFrom('instances').where('instance_id', '=', instance_id).execute();
     }
+  }
+
+  /** Forgets data keys that nothing is encrypted with any more. */
+  async #forgetDataKeys(): Promise<void> {
+    await this.#options.catalog
+      .deleteFrom('data_keys')
+      .where('data_key_id', 'not in', (select) =>
+        select.selectFrom('volumes').select('volumes.data_key_id').where('volumes.data_key_id', 'is not', null),
+      )
+      .where('data_key_id', 'not in', (select) =>
+        select.selectFrom('volumes').select('volumes.origin_key_id').where('volumes.origin_key_id', 'is not', null),
+      )
+      .where('data_key_id', 'not in', (select) =>
+        select.selectFrom('snapshots').select('snapshots.data_key_id').where('snapshots.data_key_id', 'is not', null),
+      )
+      .where('data_key_id', 'not in', (select) =>
+        select
+          .selectFrom('snapshot_copies')
+          .select('snapshot_copies.source_key_id')
+          .where('snapshot_copies.source_key_id', 'is not', null),
+      )
+      .execute();
   }
 
   /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */
@@ -271,6 +330,7 @@ export class Lifecycle {
       }
     }
     await this.hydrations.recover();
+    await this.copies.recover();
     // Behind the start: an object store that is away must not keep the volumes from their guests.
     void this.collector
       .claim()
@@ -322,16 +382,19 @@ export class Lifecycle {
 }
 
 /** What a worker must know to open a volume: see VolumeOpening. */
-export async function volumeOpening(catalog: Catalog, volumeId: VolumeId): Promise<VolumeOpening> {
+export async function volumeOpening(catalog: Catalog, keys: DataKeys, volumeId: VolumeId): Promise<VolumeOpening> {
   const volume = await catalog
     .selectFrom('volumes')
     .selectAll()
     .where('volume_id', '=', volumeId)
     .executeTakeFirstOrThrow(() => new Error(`the catalog has no volume ${volumeId}`));
+  const origin = volume.hydrated === 1 ? undefined : (volume.origin_root ?? undefined);
   return {
     volumeId,
     sizeBytes: volume.size_gib * GIB,
-    origin: volume.hydrated === 1 ? undefined : (volume.origin_root ?? undefined),
+    origin,
+    key: (await keys.open(volume.data_key_id))?.bytes,
+    originKey: origin === undefined ? undefined : (await keys.open(volume.origin_key_id))?.bytes,
     base: asEpoch(volume.base_boundary),
     pendingCuts: await pendingCuts(catalog, volumeId),
   };

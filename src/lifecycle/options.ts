@@ -1,5 +1,6 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
+import type { DataKeys } from '../keys/data-keys.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 
 /** What everything in this folder works with. */
@@ -7,6 +8,7 @@ export type LifecycleOptions = {
   catalog: Catalog;
   dataPlane: DataPlane;
   store: ObjectStore;
+  keys: DataKeys;
   now: () => Date;
   log: (level: 'info' | 'warn' | 'error', message: string) => void;
 };

@@ -1,8 +1,9 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import { granteesOf } from '../catalog/permissions.ts';
-import type { SnapshotRow } from '../catalog/schema.ts';
+import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
 import { tagsOf } from '../catalog/tags.ts';
 import { WorkerDiedError } from '../dataplane/data-plane.ts';
+import { KeysUnavailableError } from '../keys/data-keys.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
@@ -85,6 +86,10 @@ export class SnapshotRunner {
       .where('snapshot_id', 'not in', (select) =>
         select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
       )
+      // Copies begin again.
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
+      )
       .execute();
     for (const snapshot of imports) await this.#fail(snapshot, 'The import was cut off by a restart of the server.');
     const sets = await this.#catalog
@@ -149,8 +154,8 @@ export class SnapshotRunner {
         await this.#options.uploads.upload(async () => this.#stored(snapshot, await dataPlane.capture(order)));
       } catch (error) {
         if (dataPlane.stopping) return;
-        if (error instanceof WorkerDiedError) {
-          // The worker comes back, and its journal with it.
+        if (error instanceof WorkerDiedError || error instanceof KeysUnavailableError) {
+          // The worker comes back, and its journal with it; so do the keys.
           await new Promise((resolve) => setTimeout(resolve, 300));
           continue;
         }
@@ -200,9 +205,10 @@ export class SnapshotRunner {
       .execute();
     const tags = await tagsOf(this.#catalog, [snapshotId]);
     const grantees = (await granteesOf(this.#catalog, [snapshotId])).get(snapshotId) ?? [];
+    const keys = await this.#dataKeysOf([snapshot]);
     await putSnapshotRecord(
       this.#options.store,
-      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), grantees, snapshot.completed_at),
+      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), grantees, snapshot.completed_at, keys),
     );
   }
 
@@ -265,6 +271,7 @@ export class SnapshotRunner {
       this.#catalog,
       snapshots.map((snapshot) => snapshot.snapshot_id),
     );
+    const keys = await this.#dataKeysOf(snapshots);
     const records = snapshots.map((snapshot) =>
       recordOf(
         snapshot,
@@ -272,6 +279,7 @@ export class SnapshotRunner {
         tags.get(snapshot.snapshot_id),
         grantees.get(snapshot.snapshot_id) ?? [],
         completedAt,
+        keys,
       ),
     );
     try {
@@ -302,6 +310,13 @@ export class SnapshotRunner {
     for (const { snapshotId } of records) {
       if (!kept.has(snapshotId)) await removeSnapshotRecord(this.#options.store, snapshotId);
     }
+  }
+
+  async #dataKeysOf(snapshots: readonly SnapshotRow[]): Promise<Map<string, DataKeyRow>> {
+    const ids = snapshots.flatMap(({ data_key_id }) => (data_key_id === null ? [] : [data_key_id]));
+    if (ids.length === 0) return new Map();
+    const rows = await this.#catalog.selectFrom('data_keys').selectAll().where('data_key_id', 'in', ids).execute();
+    return new Map(rows.map((row) => [row.data_key_id, row]));
   }
 
   /** One snapshot of a set has failed: the whole set ends in `error`. */
@@ -345,10 +360,14 @@ function recordOf(
   tags: ReadonlyMap<string, string> | undefined,
   sharedWith: readonly string[],
   completionTime: string,
+  dataKeys: ReadonlyMap<string, DataKeyRow>,
 ): SnapshotRecord {
+  const key = dataKeys.get(snapshot.data_key_id ?? '');
+  if (snapshot.data_key_id !== null && key === undefined)
+    throw new Error(`the catalog has no data key for ${snapshot.snapshot_id}`);
   if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
   return {
-    format: 1,
+    format: key === undefined ? 1 : 2,
     snapshotId: snapshot.snapshot_id,
     setId: set.set_id,
     setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
@@ -368,5 +387,8 @@ function recordOf(
     completionTime,
     root: snapshot.root,
     dataBlocks: snapshot.data_blocks,
+    ...(key === undefined
+      ? {}
+      : { encryption: { dataKeyId: key.data_key_id, kmsKeyArn: key.kms_key_arn, wrapped: key.wrapped } }),
   };
 }

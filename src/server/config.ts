@@ -34,6 +34,11 @@ const Settings = z.strictObject({
   /** API requests of one account; 0 lets all through. */
   requestsPerSecond: z.coerce.number().min(0).default(0),
   requestBurst: z.coerce.number().int().min(1).default(100),
+  /** What protects the keyring: a file (default: one beside it), or a passphrase (never a flag: others can see those). */
+  keyFile: z.string().optional(),
+  keyPassphrase: z.string().min(8).optional(),
+  /** KMS keys in a KMS instead of the keyring: `aws`, or the endpoint's URL. */
+  kms: z.string().optional(),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 

@@ -10,6 +10,8 @@ export function dataPaths(dataDir: string): {
   volumes: string;
   running: string;
   lock: string;
+  keyring: string;
+  keyFile: string;
 } {
   return {
     catalog: `${dataDir}/catalog.sqlite`,
@@ -18,6 +20,9 @@ export function dataPaths(dataDir: string): {
     volumes: `${dataDir}/volumes`,
     running: `${dataDir}/running.json`,
     lock: `${dataDir}/lock`,
+    keyring: `${dataDir}/keyring.json`,
+    /** Protects the keyring where the operator names nothing better. */
+    keyFile: `${dataDir}/keyring.key`,
   };
 }
 

@@ -1,6 +1,7 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
 import type { ServeOrder } from '../dataplane/messages.ts';
+import type { DataKeys } from '../keys/data-keys.ts';
 import type { ExportDescription, ExportDirectory } from '../nbd/export.ts';
 import { parseId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
@@ -12,10 +13,12 @@ const LISTED_SNAPSHOTS = 100;
 export class CatalogExports implements ExportDirectory {
   readonly #catalog: Catalog;
   readonly #dataPlane: DataPlane;
+  readonly #keys: DataKeys;
 
-  constructor(catalog: Catalog, dataPlane: DataPlane) {
+  constructor(catalog: Catalog, dataPlane: DataPlane, keys: DataKeys) {
     this.#catalog = catalog;
     this.#dataPlane = dataPlane;
+    this.#keys = keys;
   }
 
   async list(): Promise<string[]> {
@@ -50,10 +53,13 @@ export class CatalogExports implements ExportDirectory {
     if (snapshotId === undefined) return undefined;
     const snapshot = await this.#catalog
       .selectFrom('snapshots')
-      .select(['state', 'root', 'size_gib'])
+      .select(['state', 'root', 'size_gib', 'data_key_id'])
       .where('snapshot_id', '=', snapshotId)
       .executeTakeFirst();
     if (snapshot?.state !== 'completed' || snapshot.root === null) return undefined;
-    return { kind: 'snapshot', root: snapshot.root, sizeBytes: snapshot.size_gib * GIB };
+    // A snapshot whose key cannot be had is one that cannot be read.
+    const key = await this.#keys.open(snapshot.data_key_id).catch(() => null);
+    if (key === null) return undefined;
+    return { kind: 'snapshot', root: snapshot.root, sizeBytes: snapshot.size_gib * GIB, key: key?.bytes };
   }
 }

@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { AdminEndpoint } from '../admin/admin-endpoint.ts';
+import { errors } from '../api/errors.ts';
 import type { Caller, Services } from '../api/operation.ts';
 import { findAccessKey } from '../auth/access-keys.ts';
+import { KeyError } from '../keys/key-service.ts';
 import { ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { readScope, verifySignature } from '../wire/signature.ts';
@@ -48,7 +50,7 @@ export class Gateway {
       const caller = await this.#authenticate(request);
       answer = await this.#dispatch(service, request, caller, requestId);
     } catch (failure) {
-      const error = failure instanceof ApiError ? failure : this.#unforeseen(failure, requestId);
+      const error = asApiError(failure) ?? this.#unforeseen(failure, requestId);
       answer = this.#errorOf(service, error, requestId);
     }
     return { ...answer, headers: { ...answer.headers, 'x-amzn-RequestId': requestId } };
@@ -107,6 +109,25 @@ export class Gateway {
   #unforeseen(failure: unknown, requestId: string): ApiError {
     this.#services.log('error', `request ${requestId}: ${(failure as Error).stack ?? String(failure)}`);
     return wireErrors.internal();
+  }
+}
+
+/** What keeps a key from being used is the caller's to know, whatever it was needed for. */
+function asApiError(failure: unknown): ApiError | undefined {
+  if (failure instanceof ApiError) return failure;
+  if (!(failure instanceof KeyError)) return undefined;
+  switch (failure.reason) {
+    case 'NotFound':
+      return errors.keyNotFound(failure.message);
+    case 'Disabled':
+    case 'Unusable':
+      return errors.keyState(failure.message);
+    case 'InvalidName':
+      return new ApiError('InvalidAliasName', failure.message);
+    case 'Taken':
+      return new ApiError('AlreadyExists', failure.message);
+    default:
+      return failure.reason satisfies never;
   }
 }
 

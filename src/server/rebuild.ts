@@ -1,12 +1,14 @@
 import { openCatalog } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { putTags } from '../catalog/tags.ts';
+import { Keyring } from '../keys/keyring.ts';
 import { Collector } from '../lifecycle/collector.ts';
 import { UploadGate } from '../lifecycle/upload-gate.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { knownId, parseAccountId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
+import { NodeDisk } from '../volumes/node-disk.ts';
 import { dataPaths, takeDataDirectory } from './data-directory.ts';
 
 export type Rebuilt = { snapshots: number; sets: number; known: number; unreadable: { key: string; why: string }[] };
@@ -57,6 +59,14 @@ export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () 
           .onConflict((conflict) => conflict.doNothing())
           .executeTakeFirst();
         if (Number(set.numInsertedOrUpdatedRows ?? 0) > 0) rebuilt.sets += 1;
+        if (record.encryption !== undefined) {
+          const { dataKeyId, kmsKeyArn, wrapped } = record.encryption;
+          await transaction
+            .insertInto('data_keys')
+            .values({ data_key_id: dataKeyId, kms_key_arn: kmsKeyArn, wrapped })
+            .onConflict((conflict) => conflict.doNothing())
+            .execute();
+        }
         await transaction.insertInto('snapshots').values(row).execute();
         const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
         await putTags(
@@ -70,6 +80,8 @@ export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () 
       });
       rebuilt.snapshots += 1;
     }
+    // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
+    await Keyring.fetch(new NodeDisk(), dataPaths(dataDir).keyring, store);
     await new Collector(catalog, store, new UploadGate()).takeOver();
     return rebuilt;
   } finally {
@@ -101,5 +113,7 @@ function rowOf(record: SnapshotRecord): SnapshotRow {
     root: record.root as Sha256,
     data_blocks: record.dataBlocks,
     stored_bytes: 0,
+    data_key_id: record.encryption?.dataKeyId ?? null,
+    kms_key_arn: record.encryption?.kmsKeyArn ?? null,
   };
 }

@@ -17,6 +17,7 @@ import { EbsEndpoint } from './ebs-endpoint.ts';
 import { Ec2Endpoint } from './ec2-endpoint.ts';
 import { CatalogExports } from './export-directory.ts';
 import { Gateway, type Health } from './gateway.ts';
+import { openDataKeys } from './open-keys.ts';
 import { Throttle } from './throttle.ts';
 import { readVersion } from './version.ts';
 
@@ -33,7 +34,14 @@ export type RunningServer = {
 };
 
 /** What the CLI finds in the data directory while a server runs. */
-export type RunningFile = { pid: number; apiUrl: string; region: string; objectStore: string };
+export type RunningFile = {
+  pid: number;
+  apiUrl: string;
+  region: string;
+  objectStore: string;
+  keyFile?: string | undefined;
+  kms?: string | undefined;
+};
 
 /**
  * Puts a server together and starts it: the catalog, the data plane, what was going on before; then the doors open.
@@ -48,6 +56,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const store = await openObjectStore(config.objectStore);
   const catalog = await openCatalog(paths.catalog);
   const now = (): Date => new Date();
+  const keys = await openDataKeys(config, catalog, store);
   await ensureAdministrator(catalog, config.accountId, paths.credentials, config.region);
   for (const [index, region] of [...config.regions.keys()].entries()) {
     await seedImage(catalog, config.accountId, region, index, now());
@@ -62,16 +71,17 @@ export async function startServer(config: Config): Promise<RunningServer> {
       uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
     },
     workers: config.workers,
-    openingOf: (volumeId) => volumeOpening(catalog, volumeId),
+    openingOf: (volumeId) => volumeOpening(catalog, keys, volumeId),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
     log: ({ level, message }) => log(level, message),
   });
-  const lifecycle = new Lifecycle({ catalog, dataPlane, store, now, log });
+  const lifecycle = new Lifecycle({ catalog, dataPlane, store, keys, now, log });
   const services: Services = {
     catalog,
     dataPlane,
     lifecycle,
     store,
+    keys,
     regions: config.regions,
     operatorAccount: config.accountId,
     limits: {
@@ -96,7 +106,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     (request) => gateway.handle(request),
     (error) => gateway.refuse(error),
   );
-  const exports = new CatalogExports(catalog, dataPlane);
+  const exports = new CatalogExports(catalog, dataPlane, keys);
   const nbd = new NbdListener(exports, (socket, accepted) => {
     void exports.find(accepted.exportName).then((target) => {
       if (target === undefined) socket.destroy();
@@ -118,6 +128,8 @@ export async function startServer(config: Config): Promise<RunningServer> {
     apiUrl,
     region: config.region,
     objectStore: config.objectStore,
+    keyFile: config.keyFile,
+    kms: config.kms,
   };
   writeFileSync(paths.running, `${JSON.stringify(running)}\n`, { mode: 0o600 });
   const tidying = setInterval(() => void lifecycle.tidy(), TIDY_MILLISECONDS);

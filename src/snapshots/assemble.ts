@@ -1,21 +1,24 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import type { Sha256 } from '../types/units.ts';
+import type { BlockLocation } from './block-encoding.ts';
 import { type ChangedLeaves, Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
-import type { BlockLocation } from './pack.ts';
 
 /**
  * Stores a manifest: a base, and blocks on top of it that are in packs already.
+ * @param key of an encrypted snapshot; the base's too
  * @param changes ascending by block; without a location the block is zeroes
  */
 export async function assembleManifest(
   store: ObjectStore,
   base: Sha256 | undefined,
   patience: Patience,
+  key: DataKey | undefined,
   changes: AsyncIterable<{ block: number; location: BlockLocation | undefined }>,
 ): Promise<{ root: Sha256; dataBlocks: number }> {
-  const manifest = new Manifest(store, base, patience);
+  const manifest = new Manifest(store, base, patience, key);
   const putNode = ({ node, bytes }: EncodedNode): Promise<void> =>
     patiently(patience, () => store.put(nodeKey(node), [bytes]));
   const leaves: ChangedLeaves = new Map();
@@ -27,7 +30,7 @@ export async function assembleManifest(
       leaves.set(number, undefined);
       return;
     }
-    const encoded = encodeLeaf(leaf);
+    const encoded = encodeLeaf(leaf, key);
     await putNode(encoded);
     leaves.set(number, { node: encoded.node, blocks: leaf.size });
   };

@@ -1,22 +1,37 @@
 import { hash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib';
+import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
+import { NONCE_BYTES, seal, unseal } from '../encryption/sealing.ts';
+import type { Branded } from '../types/ids.ts';
 import { BLOCK_BYTES, type Sha256 } from '../types/units.ts';
 
 const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
 
 /** How a block's bytes lie in a pack. The numbers are part of the format (docs/format.md). */
-export const ENCODING = { PLAIN: 0, ZSTD: 1 } as const;
+export const ENCODING = { PLAIN: 0, ZSTD: 1, SEALED_PLAIN: 2, SEALED_ZSTD: 3 } as const;
 export type Encoding = (typeof ENCODING)[keyof typeof ENCODING];
+
+/** 32 hex digits. */
+export type PackId = Branded<string, 'PackId'>;
+
+/** Where a block's stored bytes are, and what they must hash to once decoded (see blockHash). */
+export type BlockLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
 
 /** Compression must save an eighth, or the block is stored as it is: reading it back is then a plain copy. */
 const WORTH_IT_BYTES = BLOCK_BYTES - BLOCK_BYTES / 8;
 const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 const ZEROES = Buffer.alloc(4096);
+const NOTHING = Buffer.alloc(0);
 
 export function sha256(bytes: Uint8Array): Sha256 {
   return hash('sha256', bytes, 'hex') as Sha256;
+}
+
+/** By which a block is known: its SHA-256, and under encryption a keyed hash. */
+export function blockHash(block: Uint8Array, key: DataKey | undefined): Sha256 {
+  return key === undefined ? sha256(block) : key.hash(block);
 }
 
 /** Whether a block is all zeroes; looks at no more than it must. */
@@ -37,32 +52,52 @@ export function isZero(block: Buffer): boolean {
   return true;
 }
 
+/** A block made ready for a pack, before it is sealed. */
+export type Encoded = { encoding: typeof ENCODING.PLAIN | typeof ENCODING.ZSTD; stored: Buffer };
+
 /** Runs on the thread pool. @returns the block itself where compression does not pay */
-export async function encodeBlock(block: Buffer): Promise<{ encoding: Encoding; stored: Buffer }> {
+export async function encodeBlock(block: Buffer): Promise<Encoded> {
   const smaller = await compress(block, OPTIONS);
   if (smaller.length > WORTH_IT_BYTES) return { encoding: ENCODING.PLAIN, stored: block };
   return { encoding: ENCODING.ZSTD, stored: smaller };
 }
 
 /**
+ * Seals an encoded block for its place: the key is the pack's own, the nonce the offset, which no other block of the
+ * pack has.
+ */
+export function sealBlock({ encoding, stored }: Encoded, packKey: Buffer, offset: number): SealedBlock {
+  const sealed = seal(packKey, nonceAt(offset), stored, NOTHING);
+  return { encoding: encoding === ENCODING.ZSTD ? ENCODING.SEALED_ZSTD : ENCODING.SEALED_PLAIN, stored: sealed };
+}
+
+export type SealedBlock = { encoding: Encoding; stored: Buffer };
+
+/**
  * Gives back a block's 512 KiB.
- * @throws CorruptBlockError when they are not the bytes that were stored: wrong bytes are never returned
+ * @param key of an encrypted snapshot
+ * @throws CorruptBlockError when they are not the bytes that were stored: wrong bytes are never returned; WrongKeyError
  */
 export async function decodeBlock(
-  stored: Buffer,
-  encoding: Encoding,
-  expected: Sha256,
+  bytes: Buffer,
+  location: BlockLocation,
+  key: DataKey | undefined,
   where: string,
 ): Promise<Buffer> {
+  const { encoding, sha256: expected } = location;
   let block: Buffer;
   switch (encoding) {
     case ENCODING.PLAIN:
-      block = stored;
+      block = bytes;
       break;
     case ENCODING.ZSTD:
-      block = await decompress(stored, { maxOutputLength: BLOCK_BYTES }).catch((error: Error) => {
-        throw new CorruptBlockError(`${where} cannot be decompressed: ${error.message}`);
-      });
+      block = await inflate(bytes, where);
+      break;
+    case ENCODING.SEALED_PLAIN:
+      block = open(bytes, location, key, where);
+      break;
+    case ENCODING.SEALED_ZSTD:
+      block = await inflate(open(bytes, location, key, where), where);
       break;
     default:
       throw new CorruptBlockError(
@@ -71,9 +106,30 @@ export async function decodeBlock(
   }
   if (block.length !== BLOCK_BYTES)
     throw new CorruptBlockError(`${where} is ${block.length} bytes, not ${BLOCK_BYTES}`);
-  const found = sha256(block);
-  if (found !== expected) throw new CorruptBlockError(`${where} has SHA-256 ${found}, and should have ${expected}`);
+  const found = blockHash(block, key);
+  if (found !== expected) throw new CorruptBlockError(`${where} has the hash ${found}, and should have ${expected}`);
   return block;
+}
+
+function inflate(bytes: Buffer, where: string): Promise<Buffer> {
+  return decompress(bytes, { maxOutputLength: BLOCK_BYTES }).catch((error: Error) => {
+    throw new CorruptBlockError(`${where} cannot be decompressed: ${error.message}`);
+  });
+}
+
+function open(bytes: Buffer, { pack, offset }: BlockLocation, key: DataKey | undefined, where: string): Buffer {
+  if (key === undefined) throw new WrongKeyError(`${where} is encrypted, and its key was not given`);
+  try {
+    return unseal(key.packKey(pack), nonceAt(offset), bytes, NOTHING);
+  } catch (error) {
+    throw new CorruptBlockError(`${where}: ${(error as Error).message}`);
+  }
+}
+
+function nonceAt(offset: number): Buffer {
+  const nonce = Buffer.alloc(NONCE_BYTES);
+  nonce.writeUIntLE(offset, 0, 6);
+  return nonce;
 }
 
 /** The store gave bytes that are not what was put there. */

@@ -1,12 +1,15 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../types/units.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
-import { ENCODING, type Encoding, encodeBlock, isZero, sha256 } from './block-encoding.ts';
+import type { BlockLocation } from './block-encoding.ts';
+import { blockHash, ENCODING, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
 import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
-import { type BlockLocation, PackBuilder, packKey } from './pack.ts';
+import { PackBuilder, packKey } from './pack.ts';
+import type { SnapshotSource } from './snapshot-source.ts';
 import type { UploadJournal } from './upload-journal.ts';
 
 /** A cut as the pipeline sees it. */
@@ -27,7 +30,13 @@ export type Capture = {
   /** How many blocks the volume has. */
   blocks: number;
   store: ObjectStore;
+  /** Its key, if it has one, is that of what is captured, too. */
   base: Manifest;
+  /**
+   * Where the blocks are that the cut does not have, when that is not the base: of a volume that is still being restored
+   * from a snapshot under another key.
+   */
+  absentFrom?: SnapshotSource | undefined;
   journal: UploadJournal;
   patience: Patience;
   onProgress: (progress: CaptureProgress) => void;
@@ -55,7 +64,7 @@ const UNJOURNALLED_BLOCKS = 4096;
 type Decision =
   | { kind: 'same'; block: number }
   | { kind: 'zero'; block: number }
-  | { kind: 'data'; block: number; sha256: Sha256; encoded: Promise<{ encoding: Encoding; stored: Buffer }> };
+  | { kind: 'data'; block: number; sha256: Sha256; encoded: Promise<Encoded> };
 
 type Batch = { decisions: Decision[]; target: Buffer };
 
@@ -96,7 +105,7 @@ class CaptureRun {
   readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
   /** Buffers go round: left to the garbage collector, they would pile up faster than it runs. */
   readonly #spareTargets: Buffer[] = [];
-  #group = newGroup();
+  #group: Group;
   #doneBlocks = 0;
   #totalBlocks = 0;
   #storedBlocks = 0;
@@ -106,6 +115,7 @@ class CaptureRun {
   constructor(options: Capture) {
     this.#options = options;
     this.#wanted = new PagedBitmap(options.blocks);
+    this.#group = newGroup(options.base.key);
   }
 
   async run(): Promise<Captured> {
@@ -127,7 +137,7 @@ class CaptureRun {
   }
 
   async #findWanted(): Promise<void> {
-    const { cut, base } = this.#options;
+    const { cut, base, absentFrom } = this.#options;
     let compareAll = false;
     for (let from = 0; ; ) {
       const changed = await cut.changed(from);
@@ -139,7 +149,7 @@ class CaptureRun {
       from = last + 1;
     }
     if (!compareAll) return;
-    for await (const { number, leaf } of base.leaves()) {
+    for await (const { number, leaf } of (absentFrom?.manifest ?? base).leaves()) {
       for (const slot of leaf.keys()) this.#wanted.set(number * LEAF_BLOCKS + slot);
     }
   }
@@ -196,16 +206,27 @@ class CaptureRun {
     const decisions: Decision[] = [];
     for (const [index, block] of batch.entries()) {
       const bytes = target.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
-      decisions.push(local[index] ? await this.#compare(block, bytes) : { kind: 'same', block });
+      const present = local[index] || (await this.#fetchAbsent(block, bytes));
+      decisions.push(present ? await this.#compare(block, bytes) : { kind: 'same', block });
     }
     return { decisions, target };
+  }
+
+  /** @returns false where the base has the block */
+  async #fetchAbsent(block: number, target: Buffer): Promise<boolean> {
+    const { absentFrom } = this.#options;
+    if (absentFrom === undefined) return false;
+    const bytes = await absentFrom.read(asBlock(block));
+    if (bytes === undefined) target.fill(0);
+    else target.set(bytes);
+    return true;
   }
 
   async #compare(block: number, bytes: Buffer): Promise<Decision> {
     const { base } = this.#options;
     const before = await base.locate(asBlock(block));
     if (isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
-    const digest = sha256(bytes);
+    const digest = blockHash(bytes, base.key);
     if (before?.sha256 === digest) return { kind: 'same', block };
     const encoded = encodeBlock(bytes);
     // Awaited when its batch is gathered; until then a failure must not count as one that no one handles.
@@ -215,7 +236,7 @@ class CaptureRun {
 
   async #gather({ decisions, target }: Batch, finishes: number | undefined): Promise<void> {
     const group = this.#group;
-    const data: { block: number; sha256: Sha256; encoding: Encoding; stored: Buffer }[] = [];
+    const data: { block: number; sha256: Sha256; encoded: Encoded }[] = [];
     for (const decision of decisions) {
       switch (decision.kind) {
         case 'same':
@@ -226,22 +247,25 @@ class CaptureRun {
           this.#note(decision.block, undefined, group);
           break;
         case 'data':
-          data.push({ block: decision.block, sha256: decision.sha256, ...(await decision.encoded) });
+          data.push({ block: decision.block, sha256: decision.sha256, encoded: await decision.encoded });
           break;
         default:
           decision satisfies never;
       }
     }
     // Blocks stored as they are lie in the batch's buffer, which then stays with the pack; a few are worth a copy.
-    const plain = data.filter(({ encoding }) => encoding === ENCODING.PLAIN).length;
-    const keep = plain > BATCH_BLOCKS / 2;
-    for (const { block, sha256: digest, encoding, stored } of data) {
-      const bytes = encoding === ENCODING.PLAIN && !keep ? Buffer.from(stored) : stored;
-      const location = group.pack.add(bytes, encoding, digest);
+    // (Sealing makes a copy anyway.)
+    const sealed = this.#options.base.key !== undefined;
+    const plain = data.filter(({ encoded }) => encoded.encoding === ENCODING.PLAIN).length;
+    const keep = plain > BATCH_BLOCKS / 2 && !sealed;
+    for (const { block, sha256: digest, encoded } of data) {
+      const { encoding, stored } = encoded;
+      const bytes = encoding === ENCODING.PLAIN && !keep && !sealed ? Buffer.from(stored) : stored;
+      const location = group.pack.add({ encoding, stored: bytes }, digest);
       group.stored.push({ block, location });
       this.#note(block, location, group);
       this.#storedBlocks += 1;
-      this.#storedBytes += bytes.length;
+      this.#storedBytes += location.length;
     }
     (keep ? group.targets : this.#spareTargets).push(target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
@@ -253,7 +277,7 @@ class CaptureRun {
 
   #closeGroup(): void {
     const group = this.#group;
-    this.#group = newGroup();
+    this.#group = newGroup(this.#options.base.key);
     const { store, journal, cut, patience } = this.#options;
     const blocks = [...group.stored.map(({ block }) => block), ...group.zero, ...group.same];
     const task = this.#packLimit.run(async () => {
@@ -293,7 +317,7 @@ class CaptureRun {
         }
         let child: { node: Sha256; blocks: number } | undefined;
         if (leaf.size > 0) {
-          const encoded = encodeLeaf(leaf);
+          const encoded = encodeLeaf(leaf, base.key);
           await this.#putNode(encoded);
           child = { node: encoded.node, blocks: leaf.size };
         }
@@ -346,11 +370,11 @@ class CaptureRun {
   }
 }
 
-function newGroup(): Group {
+function newGroup(key: DataKey | undefined): Group {
   const done = Promise.withResolvers<void>();
   // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
   done.promise.catch(() => undefined);
-  return { pack: new PackBuilder(), targets: [], stored: [], zero: [], same: [], done };
+  return { pack: new PackBuilder(key), targets: [], stored: [], zero: [], same: [], done };
 }
 
 function leafOf(block: number): number {

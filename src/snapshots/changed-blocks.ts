@@ -1,6 +1,6 @@
+import type { BlockLocation } from './block-encoding.ts';
 import type { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS, NODE_SLOTS } from './manifest-node.ts';
-import type { BlockLocation } from './pack.ts';
 
 export type ChangedBlock = { block: number; first: BlockLocation | undefined; second: BlockLocation | undefined };
 

@@ -1,7 +1,8 @@
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Sha256 } from '../types/units.ts';
-import { decodeBranch, decodeLeaf, nodeKey } from './manifest-node.ts';
-import { type PackId, packKey } from './pack.ts';
+import type { PackId } from './block-encoding.ts';
+import { nodeKey, referencesOf } from './manifest-node.ts';
+import { packKey } from './pack.ts';
 import { recordKey } from './snapshot-record.ts';
 
 /** What must stay. */
@@ -23,7 +24,7 @@ export type Garbage = { objects: { key: string; bytes: number }[]; garbageBytes:
  */
 export async function findGarbage(store: ObjectStore, live: Live): Promise<Garbage> {
   const keep = new Set<string>([...live.packs.map(packKey), ...live.snapshotIds.map(recordKey)]);
-  for (const root of live.roots) await markRoot(store, root, keep);
+  for (const root of live.roots) await markNode(store, root, keep);
   const garbage: Garbage = { objects: [], garbageBytes: 0, liveBytes: 0 };
   for (const prefix of ['packs/', 'manifests/', 'snapshots/']) {
     for await (const object of store.list(prefix)) {
@@ -45,21 +46,11 @@ export async function removeGarbage(store: ObjectStore, garbage: Garbage): Promi
   }
 }
 
-/** Marks a manifest's nodes and packs. A node that is marked already has been gone through: manifests share most of theirs. */
-async function markRoot(store: ObjectStore, root: Sha256, keep: Set<string>): Promise<void> {
-  for (const branch of await markBranch(store, root, keep)) {
-    for (const leaf of await markBranch(store, branch, keep)) {
-      if (keep.has(nodeKey(leaf))) continue;
-      keep.add(nodeKey(leaf));
-      const locations = decodeLeaf(leaf, await store.get(nodeKey(leaf)));
-      for (const { pack } of locations.values()) keep.add(packKey(pack));
-    }
-  }
-}
-
-/** @returns the node's children; none where it was marked before */
-async function markBranch(store: ObjectStore, node: Sha256, keep: Set<string>): Promise<Sha256[]> {
-  if (keep.has(nodeKey(node))) return [];
+/** Marks a node and all below it. One that is marked already has been gone through: manifests share most of theirs. */
+async function markNode(store: ObjectStore, node: Sha256, keep: Set<string>): Promise<void> {
+  if (keep.has(nodeKey(node))) return;
   keep.add(nodeKey(node));
-  return [...decodeBranch(node, await store.get(nodeKey(node))).values()].map((child) => child.node);
+  const { nodes, packs } = referencesOf(node, await store.get(nodeKey(node)));
+  for (const pack of packs) keep.add(packKey(pack));
+  for (const child of nodes) await markNode(store, child, keep);
 }

@@ -1,3 +1,4 @@
+import { WrongKeyError } from '../encryption/data-key.ts';
 import { FinalError } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { CorruptBlockError } from './block-encoding.ts';
@@ -15,6 +16,7 @@ export function fetchPatiently<Answer>(patience: Patience, fetch: () => Promise<
     try {
       return await fetch();
     } catch (error) {
+      if (error instanceof WrongKeyError) throw new FinalError(error.message);
       if (error instanceof CorruptBlockError) {
         corrupt += 1;
         if (corrupt === CORRUPT_ATTEMPTS) throw new FinalError(error.message);

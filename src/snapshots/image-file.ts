@@ -1,4 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
+import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES, blockCount } from '../types/units.ts';
@@ -34,12 +35,13 @@ export async function exportImage(
   }
 }
 
-/** Stores a raw file's blocks; holes are not read. @param sizeBytes the snapshot's size, at least the file's */
+/** Stores a raw file's blocks; holes are not read. @param sizeBytes the snapshot's size, at least the file's @param key encrypts the snapshot */
 export function importImage(
   file: DiskFile,
   sizeBytes: number,
   store: ObjectStore,
   patience: Patience,
+  key: DataKey | undefined,
   onProgress: (progress: CaptureProgress) => void,
 ): Promise<Captured> {
   return capture({
@@ -65,7 +67,7 @@ export function importImage(
     },
     blocks: blockCount(sizeBytes),
     store,
-    base: new Manifest(store, undefined, patience),
+    base: new Manifest(store, undefined, patience, key),
     journal: NO_JOURNAL,
     patience,
     onProgress,

@@ -1,6 +1,8 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import type { BlockIndex, Sha256 } from '../types/units.ts';
+import type { BlockLocation } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import {
   type Branch,
@@ -13,7 +15,6 @@ import {
   NODE_SLOTS,
   nodeKey,
 } from './manifest-node.ts';
-import type { BlockLocation } from './pack.ts';
 
 const CACHED_LEAVES = 32;
 const CACHED_BRANCHES = 64;
@@ -23,11 +24,17 @@ export class Manifest {
   readonly #store: ObjectStore;
   readonly #root: Sha256 | undefined;
   readonly #patience: Patience;
+  /** Of an encrypted snapshot. */
+  readonly key: DataKey | undefined;
   readonly #leaves = new Map<Sha256, Promise<Leaf>>();
   readonly #branches = new Map<Sha256, Promise<Branch>>();
 
-  /** @param root undefined for a volume that never held anything */
-  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience) {
+  /**
+   * @param root undefined for a volume that never held anything
+   * @param key of an encrypted snapshot
+   */
+  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience, key: DataKey | undefined) {
+    this.key = key;
     this.#patience = patience;
     this.#store = store;
     this.#root = root;
@@ -74,13 +81,13 @@ export class Manifest {
 
   #readLeaf(node: Sha256): Promise<Leaf> {
     return remember(this.#leaves, CACHED_LEAVES, node, () =>
-      fetchPatiently(this.#patience, async () => decodeLeaf(node, await this.#store.get(nodeKey(node)))),
+      fetchPatiently(this.#patience, async () => decodeLeaf(node, await this.#store.get(nodeKey(node)), this.key)),
     );
   }
 
   #readBranch(node: Sha256): Promise<Branch> {
     return remember(this.#branches, CACHED_BRANCHES, node, () =>
-      fetchPatiently(this.#patience, async () => decodeBranch(node, await this.#store.get(nodeKey(node)))),
+      fetchPatiently(this.#patience, async () => decodeBranch(node, await this.#store.get(nodeKey(node)), this.key)),
     );
   }
 }
@@ -119,11 +126,11 @@ export async function storeManifest(
       root.delete(number);
       continue;
     }
-    const encoded = encodeBranch(branch);
+    const encoded = encodeBranch(branch, base.key);
     await storeNode(encoded);
     root.set(number, { node: encoded.node, blocks: sum(branch) });
   }
-  const encoded = encodeBranch(root);
+  const encoded = encodeBranch(root, base.key);
   await storeNode(encoded);
   return { root: encoded.node, blocks: sum(root) };
 }

@@ -1,14 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
-import type { Branded } from '../types/ids.ts';
+import type { DataKey } from '../encryption/data-key.ts';
 import type { Sha256 } from '../types/units.ts';
-import type { Encoding } from './block-encoding.ts';
-
-/** 32 hex digits. */
-export type PackId = Branded<string, 'PackId'>;
-
-/** Where a block's stored bytes are, and what they must hash to once decoded. */
-export type BlockLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
+import { type BlockLocation, type Encoded, type Encoding, type PackId, sealBlock } from './block-encoding.ts';
 
 /** A pack is closed when it holds this much: one PUT for dozens of blocks. */
 export const PACK_TARGET_BYTES = 16 * 1024 * 1024;
@@ -28,9 +22,12 @@ export class PackBuilder {
   readonly id: PackId = randomBytes(16).toString('hex') as PackId;
   readonly #pieces: Buffer[];
   readonly #entries: BlockLocation[] = [];
+  readonly #key: Buffer | undefined;
   #end = HEADER_BYTES;
 
-  constructor() {
+  /** @param key under which the blocks are sealed; undefined leaves them as they are */
+  constructor(key: DataKey | undefined) {
+    this.#key = key?.packKey(this.id);
     const header = Buffer.alloc(HEADER_BYTES);
     header.write(HEADER_MAGIC, 0, 'latin1');
     header.write(this.id, 8, 'hex');
@@ -45,8 +42,12 @@ export class PackBuilder {
     return this.#entries.length === 0;
   }
 
-  /** Takes the bytes without a copy: they must not change until the pack is stored. */
-  add(stored: Buffer, encoding: Encoding, sha256: Sha256): BlockLocation {
+  /**
+   * Takes bytes that are not to be sealed without a copy: they must not change until the pack is stored.
+   * @param sha256 see blockHash
+   */
+  add(encoded: Encoded, sha256: Sha256): BlockLocation {
+    const { encoding, stored } = this.#key === undefined ? encoded : sealBlock(encoded, this.#key, this.#end);
     const location = { pack: this.id, offset: this.#end, length: stored.length, encoding, sha256 };
     this.#pieces.push(stored);
     this.#entries.push(location);

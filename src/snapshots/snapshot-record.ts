@@ -3,7 +3,8 @@ import type { ObjectStore } from '../objects/object-store.ts';
 
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
-  format: z.literal(1),
+  /** 2 where it is encrypted. */
+  format: z.union([z.literal(1), z.literal(2)]),
   snapshotId: z.string(),
   setId: z.string(),
   /** All snapshots of the set, this one too. */
@@ -29,6 +30,8 @@ const Saved = z.strictObject({
   root: z.string().regex(/^[0-9a-f]{64}$/),
   /** Blocks that hold data. */
   dataBlocks: z.number().int().nonnegative(),
+  /** The data key, wrapped by the KMS key; none where the snapshot is not encrypted. */
+  encryption: z.strictObject({ dataKeyId: z.string(), kmsKeyArn: z.string(), wrapped: z.string() }).optional(),
 });
 
 export type SnapshotRecord = z.infer<typeof Saved>;
@@ -62,7 +65,7 @@ export async function* listSnapshotRecords(
 async function readRecord(store: ObjectStore, key: string): Promise<SnapshotRecord> {
   const parsed = Saved.safeParse(JSON.parse((await store.get(key)).toString('utf8')));
   if (!parsed.success) {
-    throw new Error(`${key} in ${store.url} is no version 1 record: ${z.prettifyError(parsed.error)}`);
+    throw new Error(`${key} in ${store.url} is no record of version 1 or 2: ${z.prettifyError(parsed.error)}`);
   }
   return parsed.data;
 }

@@ -1,12 +1,14 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
+import type { BlockLocation } from './block-encoding.ts';
 import { decodeBlock } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
-import { type BlockLocation, packKey } from './pack.ts';
+import { packKey } from './pack.ts';
 
 const CACHED_BLOCKS = 32;
 /** Blocks that lie together in a pack are fetched with one request, up to this many bytes. */
@@ -22,10 +24,11 @@ export class SnapshotSource implements BlockSource {
   readonly #patience: Patience;
   readonly #cache = new Map<BlockIndex, Promise<Buffer | undefined>>();
 
-  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience) {
+  /** @param key of an encrypted snapshot */
+  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience, key: DataKey | undefined) {
     this.#store = store;
     this.#patience = patience;
-    this.manifest = new Manifest(store, root, patience);
+    this.manifest = new Manifest(store, root, patience, key);
   }
 
   read(block: BlockIndex): Promise<Buffer | undefined> {
@@ -93,20 +96,20 @@ export class SnapshotSource implements BlockSource {
     return Promise.all(
       run.map(async ({ block, location }) => {
         const start = location.offset - offset;
-        return { block, bytes: await decode(bytes.subarray(start, start + location.length), block, location) };
+        return { block, bytes: await this.#decode(bytes.subarray(start, start + location.length), block, location) };
       }),
     );
   }
 
   async #fetchBlock({ block, location }: Found): Promise<Buffer> {
     const stored = await this.#store.getRange(packKey(location.pack), location.offset, location.length);
-    return decode(stored, block, location);
+    return this.#decode(stored, block, location);
   }
-}
 
-function decode(stored: Buffer, block: BlockIndex, location: BlockLocation): Promise<Buffer> {
-  const where = `block ${block} (object ${packKey(location.pack)}, ${location.length} bytes at ${location.offset})`;
-  return decodeBlock(stored, location.encoding, location.sha256, where);
+  #decode(stored: Buffer, block: BlockIndex, location: BlockLocation): Promise<Buffer> {
+    const where = `block ${block} (object ${packKey(location.pack)}, ${location.length} bytes at ${location.offset})`;
+    return decodeBlock(stored, location, this.manifest.key, where);
+  }
 }
 
 function follows(run: readonly Found[], next: BlockLocation): boolean {

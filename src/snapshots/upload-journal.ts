@@ -1,7 +1,6 @@
 import type { Sha256 } from '../types/units.ts';
 import type { DiskFile } from '../volumes/disk.ts';
-import type { Encoding } from './block-encoding.ts';
-import type { BlockLocation, PackId } from './pack.ts';
+import type { BlockLocation, Encoding, PackId } from './block-encoding.ts';
 
 /** What was decided about some blocks of a cut, and is safe in the store. */
 export type JournalRecord =

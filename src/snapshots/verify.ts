@@ -1,12 +1,16 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import type { Sha256 } from '../types/units.ts';
+import type { BlockLocation } from './block-encoding.ts';
 import { decodeBlock } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
-import { type BlockLocation, packKey } from './pack.ts';
-import type { SnapshotRecord } from './snapshot-record.ts';
+import { packKey } from './pack.ts';
+
+/** A snapshot to be checked, with the key of an encrypted one. */
+export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
 
 /** Something in the store that is not as it was put there, and the snapshots that need it. */
 export type Damage = { object: string; what: string; affected: { snapshotId: string; blocks: number[] }[] };
@@ -19,13 +23,13 @@ export type Verified = { snapshots: number; blocks: number; bytes: number; damag
  */
 export async function verifySnapshots(
   store: ObjectStore,
-  records: readonly SnapshotRecord[],
+  snapshots: readonly VerifiedSnapshot[],
   patience: Patience,
   onProgress: (bytes: number) => void,
 ): Promise<Verified> {
   const checked = new Map<string, string | undefined>();
   const damage = new Map<string, Damage>();
-  const verified: Verified = { snapshots: records.length, blocks: 0, bytes: 0, damage: [] };
+  const verified: Verified = { snapshots: snapshots.length, blocks: 0, bytes: 0, damage: [] };
   const note = (object: string, what: string, snapshotId: string, block: number | undefined): void => {
     const found = damage.get(`${object} ${what}`) ?? { object, what, affected: [] };
     damage.set(`${object} ${what}`, found);
@@ -36,14 +40,14 @@ export async function verifySnapshots(
     }
     if (block !== undefined) affected.blocks.push(block);
   };
-  for (const { snapshotId, root } of records) {
-    const manifest = new Manifest(store, root as Sha256, patience);
+  for (const { snapshotId, root, key: dataKey } of snapshots) {
+    const manifest = new Manifest(store, root, patience, dataKey);
     try {
       for await (const { number, leaf } of manifest.leaves()) {
         for (const [slot, location] of leaf) {
           const key = `${location.pack} ${location.offset}`;
           if (!checked.has(key)) {
-            checked.set(key, await checkBlock(store, location, patience));
+            checked.set(key, await checkBlock(store, location, patience, dataKey));
             verified.blocks += 1;
             verified.bytes += location.length;
             onProgress(verified.bytes);
@@ -66,12 +70,13 @@ async function checkBlock(
   store: ObjectStore,
   location: BlockLocation,
   patience: Patience,
+  key: DataKey | undefined,
 ): Promise<string | undefined> {
-  const { pack, offset, length, encoding, sha256 } = location;
+  const { pack, offset, length } = location;
   try {
     await fetchPatiently(patience, async () => {
       const stored = await store.getRange(packKey(pack), offset, length);
-      await decodeBlock(stored, encoding, sha256, `the block of ${length} bytes at ${offset}`);
+      await decodeBlock(stored, location, key, `the block of ${length} bytes at ${offset}`);
     });
     return undefined;
   } catch (error) {

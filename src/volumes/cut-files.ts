@@ -1,4 +1,6 @@
-import { BLOCK_BYTES, PAGE_BYTES } from '../types/units.ts';
+import type { DataKey } from '../encryption/data-key.ts';
+import { PageCipher } from '../encryption/page-cipher.ts';
+import { BLOCK_BYTES, PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
 import type { BlockAsOfCut } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { RawFile } from './raw-file.ts';
@@ -10,11 +12,15 @@ import { RawFile } from './raw-file.ts';
 export class CutFiles {
   readonly #disk: Disk;
   readonly #raw: RawFile;
+  readonly #cipher: PageCipher | undefined;
   readonly #logs = new Map<string, DiskFile>();
 
-  constructor(disk: Disk, directory: string, sizeBytes: number) {
+  /** @param key of an encrypted volume */
+  constructor(disk: Disk, directory: string, sizeBytes: number, key: DataKey | undefined) {
     this.#disk = disk;
-    this.#raw = RawFile.open(disk, directory, sizeBytes, 'read-only');
+    // Pages are put together as they are stored, and decrypted at the end.
+    this.#raw = RawFile.open(disk, directory, sizeBytes, 'read-only', undefined);
+    this.#cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
   }
 
   /**
@@ -44,11 +50,17 @@ export class CutFiles {
         this.#log(run.log).read(target, at, run.count * PAGE_BYTES, run.position);
       }
     }
+    for (const [index, answer] of answers.entries()) {
+      if (answer.absent) continue;
+      const bytes = target.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
+      this.#cipher?.decrypt(bytes, blocks[index] * PAGES_PER_BLOCK);
+    }
     return answers.map((answer) => !answer.absent);
   }
 
   close(): void {
     this.#raw.close();
+    this.#cipher?.close();
     for (const log of this.#logs.values()) log.close();
   }
 

@@ -1,10 +1,20 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import type { VolumeId } from '../types/ids.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
 import type { BlockAsOfCut } from './copy-before-write.ts';
 import type { Extent } from './extents.ts';
 
-export type NewVolume = { volumeId: VolumeId; sizeBytes: number; restored: boolean };
+export type NewVolume = {
+  volumeId: VolumeId;
+  sizeBytes: number;
+  /** Its blocks come from a snapshot. */
+  restored: boolean;
+  /** Nothing that is stored can serve its first snapshot as a base: that one is to hold everything. */
+  baseless: boolean;
+  /** Of an encrypted volume. */
+  key: DataKey | undefined;
+};
 
 /** A volume that can be read and written. A method that need not wait returns at once; else a promise. */
 export interface OpenVolume {
@@ -30,8 +40,13 @@ export interface VolumeEngine {
   /** Makes a volume of zeroes, or one whose blocks come from a snapshot; durable when it returns. */
   create(volume: NewVolume): void;
 
-  /** Opens a volume, or gives the one that is open. @param origin needed while a restored volume is not all local */
-  open(volumeId: VolumeId, origin: BlockSource | undefined): OpenVolume;
+  /**
+   * Opens a volume, or gives the one that is open.
+   * @param origin needed while a restored volume is not all local
+   * @param key of an encrypted volume
+   * @throws WrongKeyError
+   */
+  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined): OpenVolume;
 
   /** Removes a volume and all that belongs to it. One that is not there is no error: a deletion may be done again. */
   remove(volumeId: VolumeId): Promise<void>;

@@ -1,3 +1,4 @@
+import type { DataKey } from '../encryption/data-key.ts';
 import type { VolumeId } from '../types/ids.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
@@ -37,7 +38,7 @@ export class LocalEngine implements VolumeEngine {
     });
   }
 
-  open(volumeId: VolumeId, origin: BlockSource | undefined): LocalVolume {
+  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined): LocalVolume {
     const open = this.#open.get(volumeId);
     if (open !== undefined) return open;
     const volume = LocalVolume.open(
@@ -49,6 +50,7 @@ export class LocalEngine implements VolumeEngine {
         onCutLost: (boundary, reason) => this.#options.onCutLost({ volumeId, boundary }, reason),
       },
       origin,
+      key,
     );
     this.#open.set(volumeId, volume);
     return volume;

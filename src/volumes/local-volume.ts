@@ -1,4 +1,6 @@
 import path from 'node:path';
+import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
+import { PageCipher } from '../encryption/page-cipher.ts';
 import { asBlock, asEpoch, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
 import { type BlockAsOfCut, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
@@ -8,10 +10,8 @@ import { type Extent, findExtents } from './extents.ts';
 import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
+import { inSteps } from './steps.ts';
 import { readVolumeState, type VolumeState, writeVolumeState } from './volume-state.ts';
-
-/** Zeroing and discarding go in steps of this many bytes, so that a request for gigabytes does not hold up the others. */
-const STEP_BYTES = 64 * BLOCK_BYTES;
 
 /** What an open volume needs from outside. */
 export type VolumeEnvironment = StagingBounds & {
@@ -51,13 +51,14 @@ export class LocalVolume {
     state: VolumeState,
     epochs: Epoch[],
     hydration: Hydration | undefined,
+    cipher: PageCipher | undefined,
   ) {
     this.#sizeBytes = state.sizeBytes;
     this.#blocks = blockCount(state.sizeBytes);
     this.#directory = directory;
     this.#environment = environment;
     this.#lock = lock;
-    this.#raw = RawFile.open(environment.disk, directory, state.sizeBytes, 'read-write');
+    this.#raw = RawFile.open(environment.disk, directory, state.sizeBytes, 'read-write', cipher);
     this.#state = state;
     this.#history = new CopyBeforeWrite(
       environment.disk,
@@ -74,12 +75,19 @@ export class LocalVolume {
 
   /**
    * Makes the files of a new volume; durable when it returns.
-   * @param restored whether its blocks will come from a snapshot
+   * @param volume see NewVolume
    */
   static create(
     disk: Disk,
     directory: string,
-    volume: { volumeId: string; sizeBytes: number; restored: boolean; bootId: string },
+    volume: {
+      volumeId: string;
+      sizeBytes: number;
+      restored: boolean;
+      baseless: boolean;
+      key: DataKey | undefined;
+      bootId: string;
+    },
   ): void {
     if (volume.sizeBytes % BLOCK_BYTES !== 0)
       throw new Error(`a volume is a whole number of blocks, not ${volume.sizeBytes} bytes`);
@@ -88,7 +96,8 @@ export class LocalVolume {
     disk.makeDirectory(directory);
     const blocks = blockCount(volume.sizeBytes);
     RawFile.create(disk, directory, volume.sizeBytes);
-    const first = asEpoch(1);
+    // What has no base begins as a volume does whose history was lost: at an epoch that trusts nothing before it.
+    const first = asEpoch(volume.baseless ? 2 : 1);
     Epoch.create(disk, directory, first, blocks).close();
     if (volume.restored) Hydration.create(disk, directory, blocks);
     disk.open(`${directory}/lock`, 'create').close();
@@ -102,15 +111,22 @@ export class LocalVolume {
       clean: true,
       trustedFrom: first,
       hydrating: volume.restored,
+      keyCheck: volume.key?.check,
     });
   }
 
   /**
    * Opens a volume, recovering from whatever happened since it was last open.
    * @param source where absent blocks come from; needed while the volume is hydrating
-   * @throws when another process has the volume open
+   * @param key of an encrypted volume
+   * @throws when another process has the volume open; WrongKeyError
    */
-  static open(directory: string, environment: VolumeEnvironment, source: BlockSource | undefined): LocalVolume {
+  static open(
+    directory: string,
+    environment: VolumeEnvironment,
+    source: BlockSource | undefined,
+    key: DataKey | undefined,
+  ): LocalVolume {
     const { disk, bootId } = environment;
     const lock = disk.open(`${directory}/lock`, 'read-write');
     if (!lock.tryLock()) {
@@ -118,6 +134,14 @@ export class LocalVolume {
       throw new VolumeLockedError(directory);
     }
     const state = readVolumeState(disk, directory);
+    if (state.keyCheck !== key?.check) {
+      lock.close();
+      throw new WrongKeyError(
+        key === undefined
+          ? `${directory} is encrypted, and no key came with it`
+          : `the key is not the one that ${directory} is encrypted with`,
+      );
+    }
     const blocks = blockCount(state.sizeBytes);
     const epochs = Epoch.openAll(disk, directory, blocks);
     const powerLost = !state.clean && state.bootId !== bootId;
@@ -136,7 +160,8 @@ export class LocalVolume {
     state.clean = false;
     // Before the first write: after a power loss from here on the volume must not look cleanly closed.
     writeVolumeState(disk, directory, state);
-    return new LocalVolume(directory, environment, lock, state, epochs, hydration);
+    const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
+    return new LocalVolume(directory, environment, lock, state, epochs, hydration, cipher);
   }
 
   get sizeBytes(): number {
@@ -181,7 +206,7 @@ export class LocalVolume {
 
   /** Makes the range read as zeroes. @param keepAllocated NBD's NO_HOLE: later writes there shall not find a full disk */
   zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void> {
-    return this.#inSteps(offset, length, (at, bytes) => {
+    return inSteps(offset, length, (at, bytes) => {
       if (!keepAllocated && this.#isHole(at, bytes)) return;
       return this.#change(at, bytes, () => this.#raw.zero(at, bytes, keepAllocated));
     });
@@ -189,7 +214,7 @@ export class LocalVolume {
 
   /** Gives back space. What is not on a page boundary, or not yet fetched from a snapshot, may keep its bytes. */
   discard(offset: number, length: number): void | Promise<void> {
-    return this.#inSteps(offset, length, (at, bytes) => {
+    return inSteps(offset, length, (at, bytes) => {
       if (this.#isHole(at, bytes)) return;
       if (this.#hydration !== undefined && !this.#hydration.hasRange(at, bytes)) return;
       return this.#change(at, bytes, () => this.#raw.discard(at, bytes));
@@ -381,23 +406,6 @@ export class LocalVolume {
     if (this.#hydration !== undefined && !this.#hydration.hasRange(offset, length)) return false;
     const data = this.#raw.nextData(offset);
     return data === undefined || data >= offset + length;
-  }
-
-  #inSteps(
-    offset: number,
-    length: number,
-    step: (offset: number, length: number) => void | Promise<void>,
-  ): void | Promise<void> {
-    if (length <= STEP_BYTES) return step(offset, length);
-    return (async () => {
-      for (let done = 0; done < length; ) {
-        const at = offset + done;
-        const bytes = Math.min(length - done, STEP_BYTES - (at % STEP_BYTES));
-        await step(at, bytes);
-        done += bytes;
-        await new Promise(setImmediate);
-      }
-    })();
   }
 
   #sync(): Promise<void> {

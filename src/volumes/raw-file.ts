@@ -1,20 +1,28 @@
+import type { PageCipher } from '../encryption/page-cipher.ts';
 import type { Disk, DiskFile } from './disk.ts';
 
 /** A volume's bytes lie in files of at most this many: ext4's largest file is a little less than 16 TiB. */
 const RAW_SEGMENT_BYTES = 8 * 1024 ** 4;
 const PAGE = 4096;
 const ZEROES = new Uint8Array(PAGE);
+/** Encrypting goes by pieces of this many bytes, through buffers that all volumes share: nothing here waits between. */
+const PIECE_BYTES = 256 * 1024;
+const plainPiece = Buffer.alloc(PIECE_BYTES);
+const storedPiece = Buffer.alloc(PIECE_BYTES);
 
 /**
  * The bytes of a volume as `dd` would give them: sparse files `data.00`, `data.01` … of 8 TiB each, one after the
- * other (so all but the largest volumes are one file, which any tool can read).
+ * other (so all but the largest volumes are one file, which any tool can read). An encrypted volume's are the same,
+ * each page under AES-XTS.
  */
 export class RawFile {
   readonly #segments: DiskFile[];
+  readonly #cipher: PageCipher | undefined;
   #single: DiskFile | undefined;
 
-  private constructor(segments: DiskFile[]) {
+  private constructor(segments: DiskFile[], cipher: PageCipher | undefined) {
     this.#segments = segments;
+    this.#cipher = cipher;
     this.#single = segments.length === 1 ? segments[0] : undefined;
   }
 
@@ -27,8 +35,16 @@ export class RawFile {
     }
   }
 
-  static open(disk: Disk, directory: string, sizeBytes: number, mode: 'read-write' | 'read-only'): RawFile {
-    return new RawFile(segmentSizes(sizeBytes).map((_, number) => disk.open(segmentPath(directory, number), mode)));
+  /** @param cipher of an encrypted volume; the file closes it */
+  static open(
+    disk: Disk,
+    directory: string,
+    sizeBytes: number,
+    mode: 'read-write' | 'read-only',
+    cipher: PageCipher | undefined,
+  ): RawFile {
+    const segments = segmentSizes(sizeBytes).map((_, number) => disk.open(segmentPath(directory, number), mode));
+    return new RawFile(segments, cipher);
   }
 
   /** Makes the files as long as the volume is to be; safe to do again after a crash half way. */
@@ -52,22 +68,37 @@ export class RawFile {
   }
 
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void {
+    this.readStored(target, targetStart, length, offset);
+    if (this.#cipher === undefined) return;
+    if (offset % PAGE === 0 && length % PAGE === 0) {
+      this.#cipher.decrypt(target.subarray(targetStart, targetStart + length), offset / PAGE);
+      return;
+    }
+    this.#readUnaligned(this.#cipher, target, targetStart, length, offset);
+  }
+
+  /** The bytes as they lie in the file: of an encrypted volume, not decrypted. */
+  readStored(target: Uint8Array, targetStart: number, length: number, offset: number): void {
     if (this.#single !== undefined) return this.#single.read(target, targetStart, length, offset);
     this.#each(offset, length, (file, position, bytes, done) => file.read(target, targetStart + done, bytes, position));
   }
 
   write(source: Uint8Array, sourceStart: number, length: number, offset: number): void {
-    if (this.#single !== undefined) return this.#single.write(source, sourceStart, length, offset);
-    this.#each(offset, length, (file, position, bytes, done) =>
-      file.write(source, sourceStart + done, bytes, position),
-    );
+    if (this.#cipher !== undefined) {
+      return this.#writeEncrypted(this.#cipher, [source.subarray(sourceStart, sourceStart + length)], length, offset);
+    }
+    this.#writeStored(source, sourceStart, length, offset);
   }
 
   writeAll(sources: readonly Uint8Array[], offset: number): void {
+    if (this.#cipher !== undefined) {
+      const length = sources.reduce((sum, source) => sum + source.byteLength, 0);
+      return this.#writeEncrypted(this.#cipher, sources, length, offset);
+    }
     if (this.#single !== undefined) return this.#single.writeAll(sources, offset);
     let at = offset;
     for (const source of sources) {
-      this.write(source, 0, source.byteLength, at);
+      this.#writeStored(source, 0, source.byteLength, at);
       at += source.byteLength;
     }
   }
@@ -124,6 +155,53 @@ export class RawFile {
 
   close(): void {
     for (const file of this.#segments) file.close();
+    this.#cipher?.close();
+  }
+
+  #writeStored(source: Uint8Array, sourceStart: number, length: number, offset: number): void {
+    if (this.#single !== undefined) return this.#single.write(source, sourceStart, length, offset);
+    this.#each(offset, length, (file, position, bytes, done) =>
+      file.write(source, sourceStart + done, bytes, position),
+    );
+  }
+
+  #readUnaligned(cipher: PageCipher, target: Uint8Array, targetStart: number, length: number, offset: number): void {
+    for (let done = 0; done < length; ) {
+      const inPage = (offset + done) % PAGE;
+      const start = offset + done - inPage;
+      const bytes = Math.min(length - done, PIECE_BYTES - inPage);
+      const pages = plainPiece.subarray(0, Math.ceil((inPage + bytes) / PAGE) * PAGE);
+      this.readStored(pages, 0, pages.length, start);
+      cipher.decrypt(pages, start / PAGE);
+      target.set(pages.subarray(inPage, inPage + bytes), targetStart + done);
+      done += bytes;
+    }
+  }
+
+  /**
+   * A page that is written in part is read, and written whole. What of it the write did not mean comes out as it was,
+   * byte for byte, so that a crash half way harms it no more than a plain write would.
+   */
+  #writeEncrypted(cipher: PageCipher, sources: readonly Uint8Array[], length: number, offset: number): void {
+    const from = new Gather(sources);
+    for (let done = 0; done < length; ) {
+      const inPage = (offset + done) % PAGE;
+      const start = offset + done - inPage;
+      const bytes = Math.min(length - done, PIECE_BYTES - inPage);
+      const span = Math.ceil((inPage + bytes) / PAGE) * PAGE;
+      const plain = inPage === 0 && span === bytes ? from.whole(bytes) : undefined;
+      if (plain !== undefined) {
+        cipher.encrypt(plain, storedPiece, start / PAGE);
+      } else {
+        if (inPage > 0) this.read(plainPiece, 0, PAGE, start);
+        const last = span - PAGE;
+        if (inPage + bytes < span && (last > 0 || inPage === 0)) this.read(plainPiece, last, PAGE, start + last);
+        from.copy(plainPiece, inPage, bytes);
+        cipher.encrypt(plainPiece.subarray(0, span), storedPiece, start / PAGE);
+      }
+      this.#writeStored(storedPiece, 0, span, start);
+      done += bytes;
+    }
   }
 
   #each(
@@ -151,4 +229,43 @@ function segmentSizes(sizeBytes: number): number[] {
   const sizes: number[] = [];
   for (let left = sizeBytes; left > 0; left -= RAW_SEGMENT_BYTES) sizes.push(Math.min(left, RAW_SEGMENT_BYTES));
   return sizes;
+}
+
+/** Bytes that lie in several buffers, taken one piece after the other. */
+class Gather {
+  readonly #sources: readonly Uint8Array[];
+  #index = 0;
+  #at = 0;
+
+  constructor(sources: readonly Uint8Array[]) {
+    this.#sources = sources;
+  }
+
+  /** The next bytes where they lie; undefined when they are in more than one buffer. */
+  whole(bytes: number): Uint8Array | undefined {
+    this.#skipEmpty();
+    const source = this.#sources[this.#index];
+    if (source.byteLength - this.#at < bytes) return undefined;
+    const piece = source.subarray(this.#at, this.#at + bytes);
+    this.#at += bytes;
+    return piece;
+  }
+
+  copy(target: Uint8Array, targetStart: number, bytes: number): void {
+    for (let done = 0; done < bytes; ) {
+      this.#skipEmpty();
+      const source = this.#sources[this.#index];
+      const piece = source.subarray(this.#at, this.#at + bytes - done);
+      target.set(piece, targetStart + done);
+      this.#at += piece.byteLength;
+      done += piece.byteLength;
+    }
+  }
+
+  #skipEmpty(): void {
+    while (this.#at === this.#sources[this.#index].byteLength) {
+      this.#index += 1;
+      this.#at = 0;
+    }
+  }
 }

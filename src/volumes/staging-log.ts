@@ -79,7 +79,8 @@ export class StagingLog {
     scratch.writeBigUInt64LE(BigInt(firstPage), 8);
     scratch.writeUInt32LE(crc32(scratch.subarray(0, 16)), 16);
     scratch.writeUInt32LE(0, 20);
-    volume.read(scratch, STAGING_HEADER_BYTES, length, firstPage * PAGE_BYTES);
+    // As they are stored: the pages of an encrypted volume stay as they were encrypted.
+    volume.readStored(scratch, STAGING_HEADER_BYTES, length, firstPage * PAGE_BYTES);
     try {
       this.#file.write(scratch, 0, STAGING_HEADER_BYTES + length, this.#end);
     } catch (error) {

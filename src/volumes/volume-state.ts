@@ -14,6 +14,8 @@ const Saved = z.strictObject({
   trustedFrom: z.number().int().positive(),
   /** Blocks may still be only in the snapshot that the volume was made from. */
   hydrating: z.boolean(),
+  /** Of an encrypted volume: tells its key from others, so that a wrong one never makes garbage. */
+  keyCheck: z.string().optional(),
 });
 
 export type VolumeState = {
@@ -23,6 +25,7 @@ export type VolumeState = {
   clean: boolean;
   trustedFrom: EpochNumber;
   hydrating: boolean;
+  keyCheck?: string | undefined;
 };
 
 /** `volume.json`: what the engine must know of a volume before it can read its other files. */

@@ -364,10 +364,16 @@ const CASES: Case[] = [
     message: /'snapshot'/,
   },
   {
-    what: 'an encrypted volume',
-    ask: () => volume({ Size: '1', Encrypted: 'true' }),
-    code: 'UnsupportedOperation',
+    what: 'a KMS key without encryption',
+    ask: () => volume({ Size: '1', KmsKeyId: 'alias/mine' }),
+    code: 'InvalidParameterDependency',
     message: /Encrypted/,
+  },
+  {
+    what: 'a KMS key that is not there',
+    ask: () => volume({ Size: '1', Encrypted: 'true', KmsKeyId: 'alias/mine' }),
+    code: 'InvalidKMSKey.NotFound',
+    message: /alias\/mine/,
   },
   {
     what: 'attaching an unknown volume',

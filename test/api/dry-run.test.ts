@@ -44,6 +44,8 @@ const REQUESTS: Record<string, Asked> = {
   DescribeSnapshotAttribute: { ...SNAPSHOT, Attribute: 'createVolumePermission' },
   DescribeVolumeAttribute: { ...VOLUME, Attribute: 'autoEnableIO' },
   DetachVolume: VOLUME,
+  EnableSnapshotBlockPublicAccess: { State: 'block-all-sharing' },
+  ModifyEbsDefaultKmsKeyId: { KmsKeyId: 'alias/mine' },
   ModifyInstanceAttribute: { ...INSTANCE, 'InstanceType.Value': 't3.micro' },
   ModifySnapshotAttribute: { ...SNAPSHOT, 'UserId.1': '000000000002', OperationType: 'add' },
   ModifyVolume: { ...VOLUME, Size: '2' },

@@ -267,7 +267,7 @@ test('bad blocks and bad requests are refused with their reasons', async () => {
     Reason: 'DEPENDENCY_RESOURCE_NOT_FOUND',
   });
   await assert.rejects(start({ Tags: [{ Key: 'aws:x', Value: '' }] }), { name: 'ValidationException' });
-  await assert.rejects(start({ Encrypted: true }), { name: 'ValidationException' });
+  await assert.rejects(start({ KmsKeyArn: 'alias/mine' }), { name: 'ValidationException' });
   const completed = await snapshotOf(instance.root);
   await assert.rejects(put(completed, 0, bytes), { Reason: 'INVALID_SNAPSHOT_ID' });
 });

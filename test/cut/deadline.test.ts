@@ -25,8 +25,8 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
   });
   const ids = [newId('vol'), newId('vol')];
   const volumes = ids.map((volumeId) => {
-    engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false });
-    return engine.open(volumeId, undefined);
+    engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false, baseless: false, key: undefined });
+    return engine.open(volumeId, undefined, undefined);
   });
   engine.prepareCut(ids);
   await engine.hold('token', ids, 100);

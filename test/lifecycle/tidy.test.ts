@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import type { SnapshotRow } from '../../src/catalog/schema.ts';
 import type { DataPlane } from '../../src/dataplane/data-plane.ts';
+import type { DataKeys } from '../../src/keys/data-keys.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
 import { knownId, newId, parseAccountId, type SnapshotId } from '../../src/types/ids.ts';
 import { MemoryStore } from '../support/memory-store.ts';
@@ -46,6 +47,8 @@ async function insertPending(catalog: Catalog): Promise<SnapshotId> {
     root: null,
     data_blocks: 0,
     stored_bytes: 0,
+    data_key_id: null,
+    kms_key_arn: null,
   };
   await catalog.insertInto('snapshots').values(row).execute();
   return row.snapshot_id;
@@ -60,6 +63,7 @@ test('nothing stays pending for ever: lost imports and idle direct uploads end i
     catalog,
     dataPlane,
     store: new MemoryStore(),
+    keys: {} as DataKeys,
     now: () => new Date(now),
     log: () => undefined,
   });

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { DataKey } from '../../src/encryption/data-key.ts';
+import { sha256 } from '../../src/snapshots/block-encoding.ts';
 import { type Captured, type CutReader, capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
-import { decodeBranch, decodeLeaf, isLeaf, nodeKey } from '../../src/snapshots/manifest-node.ts';
+import { nodeKey, referencesOf } from '../../src/snapshots/manifest-node.ts';
 import { packKey, readPackIndex } from '../../src/snapshots/pack.ts';
+import { recode } from '../../src/snapshots/recode.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { type JournalRecord, NO_JOURNAL, type UploadJournal } from '../../src/snapshots/upload-journal.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../../src/types/units.ts';
@@ -44,12 +47,13 @@ function run(
   cut: CutReader,
   base: Sha256 | undefined,
   journal: UploadJournal = NO_JOURNAL,
+  key?: DataKey,
 ): Promise<Captured> {
   return capture({
     cut,
     blocks: 1_000_000,
     store,
-    base: new Manifest(store, base, NO_PATIENCE),
+    base: new Manifest(store, base, NO_PATIENCE, key),
     journal,
     patience: NO_PATIENCE,
     onProgress: () => undefined,
@@ -57,10 +61,10 @@ function run(
   });
 }
 
-async function contents(store: MemoryStore, root: Sha256): Promise<Map<number, Buffer>> {
+async function contents(store: MemoryStore, root: Sha256, key?: DataKey): Promise<Map<number, Buffer>> {
   const found = new Map<number, Buffer>();
-  for await (const { block, bytes } of new SnapshotSource(store, root, NO_PATIENCE).blocks(asBlock(0)))
-    found.set(block, bytes);
+  const source = new SnapshotSource(store, root, NO_PATIENCE, key);
+  for await (const { block, bytes } of source.blocks(asBlock(0))) found.set(block, bytes);
   return found;
 }
 
@@ -79,35 +83,37 @@ function someBlock(random: () => number): Buffer {
   return Buffer.alloc(BLOCK_BYTES, `text ${random()} `);
 }
 
-test('a lineage of snapshots: each has just the bytes of its cut, whatever was deleted or rewritten between', async (t) => {
-  const seed = chooseSeed();
-  t.diagnostic(`seed ${seed}`);
-  const random = seededRandom(seed);
-  const store = new MemoryStore();
-  const live = new Map<number, Buffer>();
-  // Blocks far apart, so that several leaves and branches are touched.
-  const somewhere = (): number => [0, 1, 2, 1023, 1024, 5000, 5001, 700_000, 999_999][Math.floor(random() * 9)] ?? 0;
-  const snapshots: { root: Sha256; expected: Map<number, Buffer> }[] = [];
-  let base: Sha256 | undefined;
-  for (let round = 0; round < 12; round += 1) {
-    const changed = new Set<number>();
-    for (let write = 0; write < 6; write += 1) {
-      const block = somewhere();
-      changed.add(block);
-      if (random() < 0.25) live.delete(block);
-      else live.set(block, someBlock(random));
+const LINEAGE = 'a lineage of snapshots: each has just the bytes of its cut, whatever was deleted or rewritten between';
+for (const key of [undefined, DataKey.generate()])
+  test(key === undefined ? LINEAGE : `${LINEAGE}; encrypted`, async (t) => {
+    const seed = chooseSeed();
+    t.diagnostic(`seed ${seed}`);
+    const random = seededRandom(seed);
+    const store = new MemoryStore();
+    const live = new Map<number, Buffer>();
+    // Blocks far apart, so that several leaves and branches are touched.
+    const somewhere = (): number => [0, 1, 2, 1023, 1024, 5000, 5001, 700_000, 999_999][Math.floor(random() * 9)] ?? 0;
+    const snapshots: { root: Sha256; expected: Map<number, Buffer> }[] = [];
+    let base: Sha256 | undefined;
+    for (let round = 0; round < 12; round += 1) {
+      const changed = new Set<number>();
+      for (let write = 0; write < 6; write += 1) {
+        const block = somewhere();
+        changed.add(block);
+        if (random() < 0.25) live.delete(block);
+        else live.set(block, someBlock(random));
+      }
+      const cut = cutOf(live, [...changed]);
+      const { root, dataBlocks } = await run(store, cut, base, NO_JOURNAL, key);
+      assert.deepEqual([...cut.done].sort(), [...changed].sort(), 'every block is let go');
+      assert.equal(dataBlocks, live.size);
+      snapshots.push({ root, expected: new Map(live) });
+      base = root;
     }
-    const cut = cutOf(live, [...changed]);
-    const { root, dataBlocks } = await run(store, cut, base);
-    assert.deepEqual([...cut.done].sort(), [...changed].sort(), 'every block is let go');
-    assert.equal(dataBlocks, live.size);
-    snapshots.push({ root, expected: new Map(live) });
-    base = root;
-  }
-  for (const [index, { root, expected }] of snapshots.entries()) {
-    assertSame(await contents(store, root), expected, `seed ${seed} snapshot ${index}`);
-  }
-});
+    for (const [index, { root, expected }] of snapshots.entries()) {
+      assertSame(await contents(store, root, key), expected, `seed ${seed} snapshot ${index}`);
+    }
+  });
 
 test('a block rewritten with the bytes it had is not stored again, and an unchanged manifest shares its nodes', async () => {
   const store = new MemoryStore();
@@ -241,40 +247,115 @@ test('nothing is named before it is stored: at every moment of an upload, each n
   store.beforeRequest = async (request, key, bytes = Buffer.alloc(0)) => {
     if (request !== 'put' || !key.startsWith('manifests/')) return;
     const node = key.slice(-64) as Sha256;
-    const names = isLeaf(bytes)
-      ? [...decodeLeaf(node, bytes).values()].map(({ pack }) => packKey(pack))
-      : [...decodeBranch(node, bytes).values()].map((child) => nodeKey(child.node));
+    const { nodes, packs: named } = referencesOf(node, bytes);
+    const names = [...named.map(packKey), ...nodes.map(nodeKey)];
     for (const name of names) assert.ok(store.objects.has(name), `${key} goes out before ${name}`);
     const packs = [...store.objects].filter(([name]) => name.startsWith('packs/'));
     const stored = packs.flatMap(([, bytes]) => readPackIndex(bytes)).length;
     // The leaf that is about to be stored names blocks; all of them are in packs that are there by now.
-    named = Math.max(named, stored);
+    storedBlocks = Math.max(storedBlocks, stored);
     assert.ok(stored > 0, 'a manifest node goes out before any pack');
   };
-  let named = 0;
+  let storedBlocks = 0;
   const { root } = await run(store, cutOf(blocks, [...blocks.keys()]), undefined);
   assertSame(await contents(store, root), blocks, 'all');
-  assert.equal(named, 80);
+  assert.equal(storedBlocks, 80);
 });
 
-test('a store that lies is found out: wrong bytes are never given', async () => {
-  const store = new MemoryStore();
-  const blocks = new Map([
-    [5, randomBytes(BLOCK_BYTES)],
-    [6, Buffer.alloc(BLOCK_BYTES, 'text ')],
-  ]);
-  const { root } = await run(store, cutOf(blocks, [5, 6]), undefined);
-  for (const [key, bytes] of store.objects) {
-    for (const at of [bytes.length >> 2, bytes.length >> 1]) {
-      const lying = Buffer.from(bytes);
-      lying[at] ^= 0x10;
-      store.objects.set(key, lying);
-      const source = new SnapshotSource(store, root, NO_PATIENCE);
-      for (const [block, expected] of blocks) {
-        const got = await source.read(asBlock(block)).catch((error: Error) => error);
-        assert.ok(got instanceof Error || got?.equals(expected), `${key} changed at ${at}: block ${block} is wrong`);
+for (const key of [undefined, DataKey.generate()]) {
+  test(`a store that lies is found out: wrong bytes are never given${key === undefined ? '' : '; encrypted'}`, async () => {
+    const store = new MemoryStore();
+    const blocks = new Map([
+      [5, randomBytes(BLOCK_BYTES)],
+      [6, Buffer.alloc(BLOCK_BYTES, 'text ')],
+    ]);
+    const { root } = await run(store, cutOf(blocks, [5, 6]), undefined, NO_JOURNAL, key);
+    for (const [name, bytes] of store.objects) {
+      for (const at of [bytes.length >> 2, bytes.length >> 1]) {
+        const lying = Buffer.from(bytes);
+        lying[at] ^= 0x10;
+        store.objects.set(name, lying);
+        const source = new SnapshotSource(store, root, NO_PATIENCE, key);
+        for (const [block, expected] of blocks) {
+          const got = await source.read(asBlock(block)).catch((error: Error) => error);
+          assert.ok(got instanceof Error || got?.equals(expected), `${name} changed at ${at}: block ${block} is wrong`);
+        }
+        store.objects.set(name, bytes);
       }
-      store.objects.set(key, bytes);
     }
+  });
+}
+
+test('an encrypted snapshot: nothing in the store tells what it holds, and only its own key opens it', async () => {
+  const store = new MemoryStore();
+  const key = DataKey.generate();
+  const known = Buffer.alloc(BLOCK_BYTES, 'a block that someone else knows ');
+  const blocks = new Map([
+    [0, known],
+    [9, randomBytes(BLOCK_BYTES)],
+    [5000, Buffer.alloc(BLOCK_BYTES, 'more text ')],
+  ]);
+  const { root } = await run(store, cutOf(blocks, [...blocks.keys()]), undefined, NO_JOURNAL, key);
+  const digest = Buffer.from(sha256(known), 'hex');
+  for (const [name, bytes] of store.objects) {
+    assert.ok(!bytes.includes('someone else knows'), `${name} holds the bytes`);
+    assert.ok(!bytes.includes(digest), `${name} holds the hash of the bytes: whoever knows them could tell`);
   }
+  for (const wrong of [undefined, DataKey.generate()]) {
+    await assert.rejects(contents(store, root, wrong), /key/);
+  }
+  assertSame(await contents(store, root, key), blocks, 'with its key');
+});
+
+test('a copy under another key has the same bytes, and shares nothing with its source', async () => {
+  const store = new MemoryStore();
+  const keys = [undefined, DataKey.generate(), DataKey.generate(), undefined];
+  const blocks = new Map<number, Buffer>();
+  for (const block of [0, 1, 1023, 1024, 999_999]) blocks.set(block, randomBytes(BLOCK_BYTES));
+  let { root } = await run(store, cutOf(blocks, [...blocks.keys()]), undefined, NO_JOURNAL, keys[0]);
+  for (let step = 1; step < keys.length; step += 1) {
+    const source = new SnapshotSource(store, root, NO_PATIENCE, keys[step - 1]);
+    const before = new Set(store.objects.keys());
+    const copied = await recode(source, 1_000_000 * BLOCK_BYTES, store, NO_PATIENCE, keys[step], () => undefined);
+    root = copied.root;
+    assert.equal(copied.dataBlocks, blocks.size);
+    assertSame(await contents(store, root, keys[step]), blocks, `copy ${step}`);
+    // Without its source's objects it is still whole.
+    if (step < 3) for (const name of before) store.objects.delete(name);
+    assertSame(await contents(store, root, keys[step]), blocks, `copy ${step}, alone`);
+  }
+});
+
+test('a volume restored under another key: its first snapshot holds what was never fetched, too', async () => {
+  const store = new MemoryStore();
+  const [old, own] = [DataKey.generate(), DataKey.generate()];
+  const before = new Map<number, Buffer>();
+  for (const block of [3, 4, 2000]) before.set(block, randomBytes(BLOCK_BYTES));
+  const origin = await run(store, cutOf(before, [...before.keys()]), undefined, NO_JOURNAL, old);
+  // Block 4 was overwritten, 7 is new; 3 and 2000 are still only in the snapshot.
+  const written = new Map([
+    [4, randomBytes(BLOCK_BYTES)],
+    [7, randomBytes(BLOCK_BYTES)],
+  ]);
+  const cut = cutOf(written, [4, 7], true);
+  const reader = {
+    ...cut,
+    read: async (asked: readonly number[], target: Buffer) => {
+      await cut.read(asked, target);
+      return asked.map((block) => written.has(block));
+    },
+  };
+  const { root, dataBlocks } = await capture({
+    cut: reader,
+    blocks: 1_000_000,
+    store,
+    base: new Manifest(store, undefined, NO_PATIENCE, own),
+    absentFrom: new SnapshotSource(store, origin.root, NO_PATIENCE, old),
+    journal: NO_JOURNAL,
+    patience: NO_PATIENCE,
+    onProgress: () => undefined,
+    signal: new AbortController().signal,
+  });
+  assert.equal(dataBlocks, 4);
+  assertSame(await contents(store, root, own), new Map([...before, ...written]), 'the first snapshot');
 });

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createCipheriv, randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { DataKey, WrongKeyError } from '../../src/encryption/data-key.ts';
+import { PageCipher } from '../../src/encryption/page-cipher.ts';
 import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES } from '../../src/types/units.ts';
 import type { BlockSource } from '../../src/volumes/block-source.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
@@ -32,6 +35,7 @@ class Rig {
   readonly directory: string;
   readonly random: () => number;
   readonly source: BlockSource | undefined;
+  readonly key: DataKey | undefined;
   disk = new CrashDisk();
   model: Buffer;
   /** What a write that was never acknowledged would have made of the model. */
@@ -43,12 +47,15 @@ class Rig {
   stagingLimitBytes = 1 << 30;
   bootId = 'boot 1';
 
-  constructor(directory: string, random: () => number, restored: boolean) {
+  constructor(directory: string, random: () => number, restored: boolean, encrypted = false) {
     this.directory = directory;
     this.random = random;
     this.model = restored ? randomBytes(SIZE) : Buffer.alloc(SIZE);
     this.source = restored ? sourceOf(Buffer.from(this.model)) : undefined;
-    LocalVolume.create(this.disk, directory, { volumeId: 'vol-1', sizeBytes: SIZE, restored, bootId: this.bootId });
+    this.key = encrypted ? DataKey.generate() : undefined;
+    const { key, bootId } = this;
+    const volume = { volumeId: 'vol-1', sizeBytes: SIZE, restored, baseless: false, key, bootId };
+    LocalVolume.create(this.disk, directory, volume);
     this.volume = this.open();
     this.base = { boundary: asEpoch(1), image: Buffer.from(this.model) };
   }
@@ -63,6 +70,7 @@ class Rig {
         onCutLost: (_, reason) => this.lost.push(reason),
       },
       this.source,
+      this.key,
     );
   }
 
@@ -132,7 +140,7 @@ class Rig {
 
   /** A cut's blocks are as they were; what is not said to have changed is as in its base. */
   async check(cut: PendingCut): Promise<void> {
-    const files = new CutFiles(this.disk, this.directory, SIZE);
+    const files = new CutFiles(this.disk, this.directory, SIZE, this.key);
     const { blocks, compareAll } = this.volume.changedBlocks(cut.boundary, this.base.boundary, 0, BLOCKS);
     const changed = new Set(blocks);
     for (let block = 0; block < BLOCKS; block += 1) {
@@ -213,7 +221,7 @@ for (const restored of [false, true]) {
     const seed = chooseSeed();
     t.diagnostic(`seed ${seed}`);
     for (let run = 0; run < 12; run += 1) {
-      const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed + run), restored);
+      const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed + run), restored, run % 2 === 1);
       for (let step = 0; step < 120; step += 1) {
         await rig.step();
         if (step % 20 === 0) for (const cut of rig.cuts) await rig.check(cut);
@@ -233,7 +241,7 @@ for (const restored of [false, true]) {
     let kills = 0;
     for (let run = 0; run < 60; run += 1) {
       const random = seededRandom(seed + run);
-      const rig = new Rig(`${temporaryDirectory(t)}/vol`, random, restored);
+      const rig = new Rig(`${temporaryDirectory(t)}/vol`, random, restored, run % 2 === 1);
       for (let life = 0; life < 4; life += 1) {
         rig.disk.killAfter(Math.floor(random() * 120));
         try {
@@ -342,4 +350,43 @@ test('writes wait at the gate while it is closed, reads do not, and a release le
   await rig.volume.read(read, 0, PAGE_BYTES, 0);
   assert.equal(read[0], 7);
   await rig.volume.close();
+});
+
+test('an encrypted volume opens with its own key alone, and its files hold nothing of what was written', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(8), false, true);
+  const secret = Buffer.from('a secret that must not be found');
+  await rig.volume.write([secret], secret.length, 12_345);
+  rig.cut();
+  await rig.volume.write([Buffer.alloc(100_000, 1)], 100_000, 0);
+  await rig.volume.close();
+  for (const name of readdirSync(rig.directory)) {
+    assert.ok(!readFileSync(`${rig.directory}/${name}`).includes(secret), `${name} holds it`);
+  }
+  const environment = { disk: rig.disk, bootId: rig.bootId, stagingLimitBytes: 1 << 30, onCutLost: () => undefined };
+  for (const wrong of [undefined, DataKey.generate()]) {
+    assert.throws(() => LocalVolume.open(rig.directory, environment, undefined, wrong), WrongKeyError);
+  }
+  LocalVolume.open(rig.directory, environment, undefined, rig.key).hold();
+});
+
+test('the pages of an encrypted volume are AES-256-XTS by the page’s number, and holes are zeroes', () => {
+  const key = randomBytes(64);
+  const cipher = new PageCipher(key);
+  const plain = randomBytes(4 * PAGE_BYTES);
+  const stored = Buffer.alloc(plain.length);
+  const first = 2 ** 33 + 5;
+  cipher.encrypt(plain, stored, first);
+  for (let page = 0; page < 4; page += 1) {
+    const tweak = Buffer.alloc(16);
+    tweak.writeBigUInt64LE(BigInt(first + page));
+    const other = createCipheriv('aes-256-xts', key, tweak);
+    const expected = other.update(plain.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
+    assert.ok(stored.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES).equals(expected));
+  }
+  // A torn first write: what never came is zeroes, not garbage.
+  stored.fill(0, PAGE_BYTES + 512);
+  cipher.decrypt(stored, first);
+  assert.ok(stored.subarray(0, PAGE_BYTES + 512).equals(plain.subarray(0, PAGE_BYTES + 512)));
+  assert.ok(stored.subarray(PAGE_BYTES + 512).every((byte) => byte === 0));
+  cipher.close();
 });

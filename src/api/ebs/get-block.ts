@@ -1,4 +1,5 @@
 import type { GetSnapshotBlockRequest } from '@aws-sdk/client-ebs';
+import { sha256 } from '../../snapshots/block-encoding.ts';
 import { SnapshotSource } from '../../snapshots/snapshot-source.ts';
 import { asBlock, BLOCK_BYTES } from '../../types/units.ts';
 import { ebsErrors } from './ebs-errors.ts';
@@ -9,19 +10,19 @@ type Block = { DataLength: number; BlockData: Buffer; Checksum: string; Checksum
 export const getSnapshotBlock: EbsOperation<GetSnapshotBlockRequest, Block> = async (input, call, tokens) => {
   const id = readSnapshotId(input.SnapshotId);
   const index = input.BlockIndex ?? -1;
-  call.permit();
+  await call.permit();
   const snapshot = await findCompleted(call, id);
   tokens.checkBlock(input.BlockToken ?? '', id, index);
-  const source = new SnapshotSource(call.services.store, snapshot.root ?? undefined, apiPatience());
-  const location = await source.manifest.locate(asBlock(index));
+  const key = await call.services.keys.open(snapshot.data_key_id);
+  const source = new SnapshotSource(call.services.store, snapshot.root ?? undefined, apiPatience(), key);
   const block = await source.read(asBlock(index));
-  if (location === undefined || block === undefined) {
+  if (block === undefined) {
     throw ebsErrors.invalid(`Block ${index} of ${id} holds no data.`, 'INVALID_BLOCK');
   }
   return {
     DataLength: BLOCK_BYTES,
     BlockData: block,
-    Checksum: Buffer.from(location.sha256, 'hex').toString('base64'),
+    Checksum: Buffer.from(sha256(block), 'hex').toString('base64'),
     ChecksumAlgorithm: 'SHA256',
   };
 };

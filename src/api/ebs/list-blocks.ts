@@ -22,16 +22,16 @@ export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSna
   tokens,
 ) => {
   const id = readSnapshotId(input.SnapshotId);
-  call.permit();
+  await call.permit();
   const snapshot = await findCompleted(call, id);
-  const manifest = manifestOf(call, snapshot);
+  const manifest = await manifestOf(call, snapshot);
   const list = `${id}`;
   const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
   const blocks: number[] = [];
   for await (const { block } of changedBlocks(
-    new Manifest(call.services.store, undefined, apiPatience()),
+    new Manifest(call.services.store, undefined, apiPatience(), undefined),
     manifest,
     from,
   )) {
@@ -57,7 +57,7 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
 ) => {
   const secondId = readSnapshotId(input.SecondSnapshotId);
   const firstId = input.FirstSnapshotId === undefined ? undefined : readSnapshotId(input.FirstSnapshotId);
-  call.permit();
+  await call.permit();
   const second = await findCompleted(call, secondId);
   const first = firstId === undefined ? undefined : await findCompleted(call, firstId);
   if (first !== undefined && !(await isRelated(call, first, second))) {
@@ -69,9 +69,11 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
   const before =
-    first === undefined ? new Manifest(call.services.store, undefined, apiPatience()) : manifestOf(call, first);
+    first === undefined
+      ? new Manifest(call.services.store, undefined, apiPatience(), undefined)
+      : await manifestOf(call, first);
   const changes = [];
-  for await (const change of changedBlocks(before, manifestOf(call, second), from)) {
+  for await (const change of changedBlocks(before, await manifestOf(call, second), from)) {
     if (changes.length > most) break;
     changes.push(change);
   }
@@ -89,8 +91,9 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
   };
 };
 
-function manifestOf(call: Call, snapshot: SnapshotRow): Manifest {
-  return new Manifest(call.services.store, snapshot.root ?? undefined, apiPatience());
+async function manifestOf(call: Call, snapshot: SnapshotRow): Promise<Manifest> {
+  const key = await call.services.keys.open(snapshot.data_key_id);
+  return new Manifest(call.services.store, snapshot.root ?? undefined, apiPatience(), key);
 }
 
 function pageSize(asked: number | undefined): number {

@@ -9,10 +9,12 @@ import type {
 } from '@aws-sdk/client-ebs';
 import type { DirectBlockRow, DirectUploadRow, SnapshotRow } from '../../catalog/schema.ts';
 import { assembleManifest } from '../../snapshots/assemble.ts';
-import { type Encoding, encodeBlock, isZero, sha256 } from '../../snapshots/block-encoding.ts';
-import { type BlockLocation, PackBuilder, type PackId, packKey } from '../../snapshots/pack.ts';
+import type { BlockLocation, PackId } from '../../snapshots/block-encoding.ts';
+import { blockHash, type Encoding, encodeBlock, isZero, sha256 } from '../../snapshots/block-encoding.ts';
+import { PackBuilder, packKey } from '../../snapshots/pack.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { BLOCK_BYTES, blockCount, GIB } from '../../types/units.ts';
+import { planEncryption, protect, recordDataKey } from '../encryption.ts';
 import type { Call } from '../operation.ts';
 import { insertSet, NO_VOLUME } from '../snapshots/new-set.ts';
 import { checkDescription } from '../snapshots/snapshot-rules.ts';
@@ -39,13 +41,17 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
     const range = `${TIMEOUT_MINUTES.least} to ${TIMEOUT_MINUTES.most} minutes`;
     throw ebsErrors.invalid(`Value (${timeout}) of Timeout must be ${range}.`, 'INVALID_PARAMETER_VALUE');
   }
-  if (input.Encrypted === true || input.KmsKeyArn !== undefined) {
-    throw ebsErrors.invalid('Encrypted snapshots are not supported here yet.', 'INVALID_PARAMETER_VALUE');
+  if (input.ParentSnapshotId !== undefined && (input.Encrypted !== undefined || input.KmsKeyArn !== undefined)) {
+    const message = 'A snapshot on top of a parent is encrypted as that is: Encrypted and KmsKeyArn must not be given.';
+    throw ebsErrors.invalid(message, 'INVALID_PARAMETER_VALUE');
+  }
+  if (input.KmsKeyArn !== undefined && input.Encrypted !== true) {
+    throw ebsErrors.invalid('KmsKeyArn needs Encrypted=true.', 'INVALID_PARAMETER_VALUE');
   }
   const description = checkDescription(input.Description);
   const tags = readTags(input.Tags);
   const parentId = input.ParentSnapshotId === undefined ? undefined : readSnapshotId(input.ParentSnapshotId);
-  call.permit();
+  await call.permit();
   const { catalog, lifecycle, now } = call.services;
   const request = createHash('sha256').update(JSON.stringify(input)).digest('hex');
   const snapshotId = await lifecycle.locks.hold([`direct ${call.caller.accountId}`], async () => {
@@ -57,7 +63,15 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
       return earlier.snapshot_id;
     }
     const parent = parentId === undefined ? undefined : await findParent(call, parentId, sizeGiB);
+    const encryption =
+      parent === undefined
+        ? await protect(
+            call,
+            await planEncryption(call, { encrypted: input.Encrypted, kmsKeyId: input.KmsKeyArn }, undefined),
+          )
+        : { data_key_id: parent.data_key_id, kms_key_arn: parent.kms_key_arn, made: undefined };
     return catalog.transaction().execute(async (transaction) => {
+      await recordDataKey(transaction, encryption);
       const { snapshotIds } = await insertSet(transaction, call, {
         instanceId: null,
         description,
@@ -71,6 +85,7 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
             device: undefined,
             tags,
             parentId,
+            encryption,
             bytes: undefined,
           },
         ],
@@ -100,6 +115,8 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
     BlockSize: BLOCK_BYTES,
     Description: snapshot.description,
     ParentSnapshotId: parentId,
+    KmsKeyArn: snapshot.kms_key_arn ?? undefined,
+    SseType: snapshot.data_key_id === null ? 'none' : 'sse-kms',
     Tags: [...tags].map(([Key, Value]) => ({ Key, Value })),
   };
 };
@@ -130,18 +147,19 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
   if (input.Progress !== undefined && (input.Progress < 0 || input.Progress > 100)) {
     throw ebsErrors.invalid(`Value (${input.Progress}) of Progress must be from 0 to 100.`, 'INVALID_PARAMETER_VALUE');
   }
-  call.permit();
+  await call.permit();
   const { snapshot } = await findUpload(call, id);
   if (index < 0 || index >= blockCount(snapshot.size_gib * GIB)) {
     throw ebsErrors.invalid(`Block ${index} is outside of a snapshot of ${snapshot.size_gib} GiB.`, 'INVALID_BLOCK');
   }
-  const { store, catalog, now, lifecycle } = call.services;
+  const { store, catalog, now, lifecycle, keys } = call.services;
+  const key = await keys.open(snapshot.data_key_id);
   await lifecycle.uploads.upload(async () => {
     let location: BlockLocation | undefined;
     if (!isZero(bytes)) {
-      const { encoding, stored } = await encodeBlock(bytes);
-      const pack = new PackBuilder();
-      location = pack.add(stored, encoding, digest);
+      const encoded = await encodeBlock(bytes);
+      const pack = new PackBuilder(key);
+      location = pack.add(encoded, blockHash(bytes, key));
       // The block before the row that names it: after a crash in between, an object that no one names is left.
       await store.put(packKey(pack.id), pack.finish());
     }
@@ -149,6 +167,7 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
       snapshot_id: id,
       block_index: index,
       sha256: digest,
+      block_hash: location?.sha256 ?? digest,
       pack: location?.pack ?? null,
       pack_offset: location?.offset ?? 0,
       stored_length: location?.length ?? 0,
@@ -173,13 +192,14 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
   call,
 ) => {
   const id = readSnapshotId(input.SnapshotId);
-  call.permit();
-  const { catalog, lifecycle, store } = call.services;
+  await call.permit();
+  const { catalog, lifecycle, store, keys } = call.services;
   return lifecycle.locks.hold([id], async () => {
     const found = await findSnapshot(call, id);
     // Asked again, after an answer that was lost.
     if (found.state === 'completed' && found.account_id === call.caller.accountId) return { Status: 'completed' };
     const { upload } = await findUpload(call, id);
+    const key = await keys.open(found.data_key_id);
     const aggregate = createHash('sha256');
     let count = 0;
     for await (const row of blocksOf(call, id)) {
@@ -196,6 +216,7 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
         store,
         upload.parent_root ?? undefined,
         apiPatience(),
+        key,
         changesOf(call, id),
       );
       await catalog.transaction().execute(async (transaction) => {
@@ -297,7 +318,7 @@ async function* changesOf(
               offset: row.pack_offset,
               length: row.stored_length,
               encoding: row.encoding as Encoding,
-              sha256: row.sha256,
+              sha256: row.block_hash,
             },
     };
   }

@@ -9,7 +9,7 @@ import { cutSet } from '../snapshots/cut-set.ts';
 import { checkDescription } from '../snapshots/snapshot-rules.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { attachedVolumes } from '../volumes/attached-volumes.ts';
-import { checkImageName, insertImage, requireFreeName } from './image-rules.ts';
+import { checkImageName, insertImage, refuseEncryption, requireFreeName } from './image-rules.ts';
 
 /**
  * An image of an instance: all its volumes, cut at one instant. It is `pending` until they are stored. Nothing is
@@ -21,7 +21,7 @@ export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
   // The volumes are what they are.
   refused: [
     ...REFUSED_IN_MAPPINGS,
-    ...['Iops', 'SnapshotId', 'Throughput', 'VolumeSize', 'VolumeType'].map(
+    ...['Iops', 'KmsKeyId', 'SnapshotId', 'Throughput', 'VolumeSize', 'VolumeType'].map(
       (member) => `BlockDeviceMappings.Ebs.${member}`,
     ),
   ],
@@ -31,9 +31,10 @@ export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
     const name = checkImageName(input.Name);
     const description = checkDescription(input.Description);
     checkMappings(input.BlockDeviceMappings);
+    refuseEncryption(input.BlockDeviceMappings);
     const tags = readTagSpecifications(input.TagSpecifications, ['image', 'snapshot']);
     const asked = new Map((input.BlockDeviceMappings ?? []).map((mapping) => [mapping.DeviceName, mapping]));
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     return lifecycle.locks.hold([instanceId, `images ${call.caller.accountId}`], async () => {
       const instance = await findInstance(call, instanceId);

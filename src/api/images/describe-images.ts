@@ -17,7 +17,11 @@ import { fillPage } from '../pages.ts';
 import { tagView } from '../tags/tag-view.ts';
 import { type ImageState, imageStates } from './find-image.ts';
 
-type FullImage = ImageRow & { state: ImageState; devices: ImageDeviceRow[]; tags: ReadonlyMap<string, string> };
+type FullImage = ImageRow & {
+  state: ImageState;
+  devices: (ImageDeviceRow & { data_key_id: string | null })[];
+  tags: ReadonlyMap<string, string>;
+};
 
 const FILTERS: FilterTable<FullImage> = {
   architecture: (image) => image.architecture,
@@ -53,7 +57,7 @@ export const describeImages: Operation<DescribeImagesRequest, DescribeImagesResu
       throw errors.combination('The parameter imageId cannot be used with the parameter maxResults.');
     }
     const passes = compileFilters(input.Filters, FILTERS, (image) => image.tags);
-    call.permit();
+    await call.permit();
     const { accountId } = call.caller;
     const owners = new Set((input.Owners ?? []).map((owner) => (owner === 'self' ? accountId : owner)));
     const users = new Set(input.ExecutableUsers ?? []);
@@ -96,9 +100,11 @@ async function withDevices(call: Call, images: readonly ImageRow[]): Promise<Ful
   const { catalog } = call.services;
   const devices = await catalog
     .selectFrom('image_devices')
-    .selectAll()
+    .leftJoin('snapshots', 'snapshots.snapshot_id', 'image_devices.snapshot_id')
+    .selectAll('image_devices')
+    .select('snapshots.data_key_id')
     .where('image_id', 'in', ids)
-    .orderBy('device_name')
+    .orderBy('image_devices.device_name')
     .execute();
   const tags = await tagsOf(catalog, ids);
   const states = await imageStates(catalog, ids);
@@ -135,7 +141,7 @@ function imageView(image: FullImage): Image {
         VolumeSize: device.size_gib,
         VolumeType: device.volume_type as VolumeType,
         DeleteOnTermination: device.delete_on_termination === 1,
-        Encrypted: false,
+        Encrypted: device.data_key_id !== null,
       },
     })),
     Tags: tagView(image.tags),

@@ -1,3 +1,4 @@
+import type { BlockDeviceMapping } from '@aws-sdk/client-ec2';
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { ImageDeviceRow, ImageRow } from '../../catalog/schema.ts';
 import { putTags } from '../../catalog/tags.ts';
@@ -23,6 +24,14 @@ export async function requireFreeName(call: Call, name: string): Promise<void> {
     .where('name', '=', name)
     .executeTakeFirst();
   if (taken !== undefined) throw errors.duplicateImageName(name, taken.image_id);
+}
+
+/** An image's devices are encrypted as their snapshots are. @throws ApiError UnsupportedOperation */
+export function refuseEncryption(mappings: readonly BlockDeviceMapping[] | undefined): void {
+  for (const { Ebs } of mappings ?? []) {
+    if (Ebs?.Encrypted !== true) continue;
+    throw errors.unsupported('Ebs.Encrypted=true: the devices of an image are encrypted as their snapshots are.');
+  }
 }
 
 export type NewImage = {

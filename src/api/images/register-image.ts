@@ -8,7 +8,7 @@ import { checkDescription } from '../snapshots/snapshot-rules.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { findRestorable, volumeSize } from '../volumes/new-volume.ts';
 import { checkVolumeShape } from '../volumes/volume-types.ts';
-import { checkImageName, insertImage, requireFreeName } from './image-rules.ts';
+import { checkImageName, insertImage, refuseEncryption, requireFreeName } from './image-rules.ts';
 
 /** An image of snapshots that are there. */
 export const registerImage: Operation<RegisterImageRequest, RegisterImageResult> = {
@@ -24,7 +24,7 @@ export const registerImage: Operation<RegisterImageRequest, RegisterImageResult>
     'SriovNetSupport',
     'VirtualizationType',
   ],
-  refused: REFUSED_IN_MAPPINGS,
+  refused: [...REFUSED_IN_MAPPINGS, 'BlockDeviceMappings.Ebs.KmsKeyId'],
   withoutEffect: ['BootMode', 'ImdsSupport', 'KernelId', 'RamdiskId', 'TpmSupport', 'UefiData'],
 
   async run(input, call) {
@@ -36,6 +36,7 @@ export const registerImage: Operation<RegisterImageRequest, RegisterImageResult>
     if ((input.ImageLocation ?? '') !== '')
       throw errors.unsupported('ImageLocation: images here are made of snapshots.');
     checkMappings(input.BlockDeviceMappings);
+    refuseEncryption(input.BlockDeviceMappings);
     const mappings = (input.BlockDeviceMappings ?? []).filter((mapping) => mapping.NoDevice === undefined);
     const root = mappings.find((mapping) => mapping.DeviceName === rootDeviceName);
     if (root?.Ebs?.SnapshotId === undefined) {
@@ -43,7 +44,7 @@ export const registerImage: Operation<RegisterImageRequest, RegisterImageResult>
       throw errors.invalidValue('RootDeviceName', rootDeviceName, reason);
     }
     const tags = readTagSpecifications(input.TagSpecifications, ['image']).get('image') ?? new Map();
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     return lifecycle.locks.hold([`images ${call.caller.accountId}`], async () => {
       await requireFreeName(call, name);

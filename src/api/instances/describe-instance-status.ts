@@ -34,7 +34,7 @@ export const describeInstanceStatus: Operation<DescribeInstanceStatusRequest, De
       throw errors.combination('The parameter instanceId cannot be used with the parameter maxResults.');
     }
     const passes = compileFilters(input.Filters, FILTERS, () => new Map());
-    call.permit();
+    await call.permit();
     const matches = (instance: InstanceRow): boolean =>
       (input.IncludeAllInstances === true || instance.state === 'running') && passes(instance);
     if (ids.length > 0) {

@@ -43,7 +43,7 @@ export const describeInstances: Operation<DescribeInstancesRequest, DescribeInst
       throw errors.combination('The parameter instancesSet cannot be used with the parameter maxResults.');
     }
     const matches = compileFilters(input.Filters, FILTERS, (instance) => instance.tags);
-    call.permit();
+    await call.permit();
     const { catalog } = call.services;
     if (ids.length > 0) {
       const found = await withDevices(catalog, await findInstances(call, ids));

@@ -1,9 +1,9 @@
 import type { BlockDeviceMapping, EbsBlockDevice } from '@aws-sdk/client-ec2';
 import type { ImageDeviceRow, SnapshotRow } from '../../catalog/schema.ts';
+import { checkWish, type EncryptionPlan, planEncryption } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call } from '../operation.ts';
-import { refuseEncryption } from '../volumes/create-volume.ts';
 import { checkDeviceName } from '../volumes/device-names.ts';
 import { findRestorable, volumeSize } from '../volumes/new-volume.ts';
 import { checkVolumeShape, DEFAULT_VOLUME_TYPE, type VolumeShape } from '../volumes/volume-types.ts';
@@ -13,7 +13,6 @@ export const REFUSED_IN_MAPPINGS = [
   'AvailabilityZone',
   'AvailabilityZoneId',
   'EbsCardIndex',
-  'KmsKeyId',
   'OutpostArn',
   'VolumeInitializationRate',
 ].map((member) => `BlockDeviceMappings.Ebs.${member}`);
@@ -23,6 +22,7 @@ export type PlannedDevice = {
   deviceName: string;
   shape: VolumeShape;
   source: SnapshotRow | undefined;
+  encryption: EncryptionPlan;
   deleteOnTermination: boolean;
 };
 
@@ -35,7 +35,7 @@ export function checkMappings(mappings: readonly BlockDeviceMapping[] | undefine
       throw errors.invalidValue('BlockDeviceMapping.DeviceName', name, 'The same device may not be mapped twice.');
     }
     names.add(name);
-    refuseEncryption(mapping.Ebs?.Encrypted);
+    checkWish({ encrypted: mapping.Ebs?.Encrypted, kmsKeyId: mapping.Ebs?.KmsKeyId });
     if (mapping.VirtualName !== undefined) {
       throw errors.unsupported(`VirtualName=${mapping.VirtualName}: there are no instance store volumes here.`);
     }
@@ -79,6 +79,7 @@ async function planDevice(
     deviceName,
     shape: checkVolumeShape({ type, sizeGiB, iops: asked?.Iops, throughput: asked?.Throughput }),
     source,
+    encryption: await planEncryption(call, { encrypted: asked?.Encrypted, kmsKeyId: asked?.KmsKeyId }, source),
     deleteOnTermination: asked?.DeleteOnTermination ?? (image === undefined || image.delete_on_termination === 1),
   };
 }

@@ -54,7 +54,7 @@ export const describeInstanceTypes: Operation<DescribeInstanceTypesRequest, Desc
 
   async run(input, call) {
     const matches = compileFilters(input.Filters, FILTERS, () => new Map());
-    call.permit();
+    await call.permit();
     for (const type of input.InstanceTypes ?? []) {
       if (!SIZES.some((size) => size.name === type)) {
         throw new ApiError('InvalidInstanceType', `The following supplied instance types do not exist: [${type}]`);
@@ -80,7 +80,7 @@ export const describeInstanceTypeOfferings: Operation<
       { 'instance-type': (offering) => offering.type, location: (offering) => offering.location },
       () => new Map(),
     );
-    call.permit();
+    await call.permit();
     const offerings = locations.flatMap((location) => SIZES.map(({ name }) => ({ type: name, location })));
     return {
       InstanceTypeOfferings: offerings.filter(matches).map(({ type, location }) => ({
@@ -102,7 +102,7 @@ export const describeInstanceCreditSpecifications: Operation<
 
   async run(input, call) {
     const ids = (input.InstanceIds ?? []).map((id) => readInstanceId(id));
-    call.permit();
+    await call.permit();
     if (ids.length > 0) await findInstances(call, ids);
     return { InstanceCreditSpecifications: ids.map((InstanceId) => ({ InstanceId, CpuCredits: 'standard' })) };
   },

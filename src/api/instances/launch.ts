@@ -1,6 +1,8 @@
 import type { InstanceRow } from '../../catalog/schema.ts';
 import { putTags } from '../../catalog/tags.ts';
+import { KeyError } from '../../keys/key-service.ts';
 import { type ImageId, type InstanceId, newId } from '../../types/ids.ts';
+import { type Protection, protect } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import type { ClientToken } from '../idempotency.ts';
 import type { Call } from '../operation.ts';
@@ -49,6 +51,12 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
     client_token: order.clientToken?.token ?? null,
     client_token_request: order.clientToken?.request ?? null,
   }));
+  const volumes: (PlannedDevice & { instanceId: InstanceId; protection: Protection })[] = [];
+  for (const { instance_id } of instances) {
+    for (const device of order.devices) {
+      volumes.push({ ...device, instanceId: instance_id, protection: await protect(call, device.encryption) });
+    }
+  }
   // The whole intention in one step: a crash from here on ends in running instances, never in half of one.
   await catalog.transaction().execute(async (transaction) => {
     for (const instance of instances) {
@@ -60,7 +68,9 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
         region: call.region,
       } as const;
       await putTags(transaction, owner, order.instanceTags);
-      for (const { shape, source, deviceName, deleteOnTermination } of order.devices) {
+      for (const volume of volumes) {
+        if (volume.instanceId !== instance.instance_id) continue;
+        const { shape, source, protection, deviceName, deleteOnTermination } = volume;
         const volumeId = newId('vol');
         await insertVolume(transaction, {
           volumeId,
@@ -70,6 +80,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
           zone: order.zone,
           multiAttach: false,
           source,
+          protection,
           createdAt: launchedAt,
           clientToken: undefined,
         });
@@ -96,6 +107,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
     for (const instanceId of ids) await lifecycle.bringUp(instanceId);
   } catch (error) {
     await undo(call, ids);
+    if (error instanceof KeyError) throw error;
     throw errors.noSpace(`The instance could not be launched: ${(error as Error).message}`);
   }
   return ids;

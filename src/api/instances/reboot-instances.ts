@@ -12,7 +12,7 @@ export const rebootInstances: Operation<RebootInstancesRequest, object> = {
   async run(input, call) {
     const ids = (input.InstanceIds ?? []).map((id) => readInstanceId(id));
     if (ids.length === 0) throw errors.missing('InstanceId');
-    call.permit();
+    await call.permit();
     const { catalog, dataPlane, lifecycle } = call.services;
     await lifecycle.locks.hold(ids, async () => {
       const instances = await findInstances(call, ids);

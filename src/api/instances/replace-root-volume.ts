@@ -9,6 +9,7 @@ import type {
 import type { ReplaceRootTaskRow, SnapshotRow } from '../../catalog/schema.ts';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
 import { newId } from '../../types/ids.ts';
+import { planEncryption, protect } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { compileFilters } from '../filters.ts';
 import { readInstanceId, readSnapshotId } from '../identifiers.ts';
@@ -31,7 +32,7 @@ export const createReplaceRootVolumeTask: Operation<
     const instanceId = readInstanceId(input.InstanceId);
     const sourceId = input.SnapshotId === undefined ? undefined : readSnapshotId(input.SnapshotId);
     const tags = readTagSpecifications(input.TagSpecifications, ['replace-root-volume-task']);
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle, now } = call.services;
     return lifecycle.locks.hold([instanceId], async () => {
       const earlier = await catalog
@@ -84,6 +85,10 @@ async function replace(
   const volumeId = newId('vol');
   const sizeGiB = Math.max(root.size_gib, source?.size_gib ?? 0);
   const shape = { type: root.volume_type, sizeGiB, iops: root.iops, throughput: root.throughput };
+  // As the root that it replaces: under the same key, where that was encrypted.
+  const wish = root.data_key_id === null ? undefined : { encrypted: true, kmsKeyId: root.kms_key_arn ?? undefined };
+  const plan = await planEncryption(call, wish ?? { encrypted: undefined, kmsKeyId: undefined }, source);
+  const protection = await protect(call, plan);
   await catalog.transaction().execute(async (transaction) => {
     await transaction.insertInto('replace_root_tasks').values(task).execute();
     await insertVolume(transaction, {
@@ -94,6 +99,7 @@ async function replace(
       zone: root.zone,
       multiAttach: false,
       source,
+      protection,
       createdAt: now(),
       clientToken: undefined,
     });
@@ -142,7 +148,7 @@ export const describeReplaceRootVolumeTasks: Operation<
       { 'instance-id': (task) => task.instance_id },
       () => new Map(),
     );
-    call.permit();
+    await call.permit();
     const ids = input.ReplaceRootVolumeTaskIds;
     const page = await fillPage(
       input,

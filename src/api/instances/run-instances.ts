@@ -78,7 +78,7 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     const tags = readTagSpecifications(input.TagSpecifications, ['instance', 'volume']);
     checkMappings(input.BlockDeviceMappings);
     const clientToken = readClientToken(input.ClientToken, input);
-    call.permit();
+    await call.permit();
     return lifecycle.locks.hold([`token ${call.caller.accountId} ${input.ClientToken ?? call.requestId}`], async () => {
       if (clientToken !== undefined) {
         const earlier = await catalog

@@ -10,7 +10,15 @@ export const startInstances: Operation<StartInstancesRequest, StartInstancesResu
       from: ['stopped'],
       settled: ['running', 'pending'],
       through: 'pending',
-      move: (instanceId) => lifecycle.bringUp(instanceId),
+      async move(instanceId) {
+        try {
+          await lifecycle.bringUp(instanceId);
+        } catch (error) {
+          // A volume that cannot be opened (its key is disabled, say): the instance is as it was, and may be tried again.
+          await lifecycle.bringDown(instanceId);
+          throw error;
+        }
+      },
       reason: '',
     });
     return { StartingInstances: changes };

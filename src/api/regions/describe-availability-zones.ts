@@ -24,7 +24,7 @@ export const describeAvailabilityZones: Operation<DescribeAvailabilityZonesReque
       },
       () => new Map(),
     );
-    call.permit();
+    await call.permit();
     const zones = names.map((name, index) => ({ name, id: `${shortName(region)}-az${index + 1}` }));
     for (const asked of [...(input.ZoneNames ?? []), ...(input.ZoneIds ?? [])]) {
       if (!zones.some((zone) => zone.name === asked || zone.id === asked)) {

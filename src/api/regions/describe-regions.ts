@@ -17,7 +17,7 @@ export const describeRegions: Operation<DescribeRegionsRequest, DescribeRegionsR
       },
       () => new Map(),
     );
-    call.permit();
+    await call.permit();
     const { regions } = call.services;
     for (const name of input.RegionNames ?? []) {
       if (!regions.has(name)) throw new ApiError('InvalidParameterValue', `Invalid region name: '${name}'`);

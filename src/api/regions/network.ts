@@ -17,7 +17,7 @@ export const describeVpcs: Operation<DescribeVpcsRequest, DescribeVpcsResult> = 
   honoured: ['VpcIds'],
   withoutEffect: ['Filters', 'MaxResults', 'NextToken'],
   async run(input, call) {
-    call.permit();
+    await call.permit();
     for (const id of input.VpcIds ?? [])
       throw new ApiError('InvalidVpcID.NotFound', `The vpc ID '${id}' does not exist`);
     return { Vpcs: [] };
@@ -28,7 +28,7 @@ export const describeSubnets: Operation<DescribeSubnetsRequest, DescribeSubnetsR
   honoured: ['SubnetIds'],
   withoutEffect: ['Filters', 'MaxResults', 'NextToken'],
   async run(input, call) {
-    call.permit();
+    await call.permit();
     for (const id of input.SubnetIds ?? []) {
       throw new ApiError('InvalidSubnetID.NotFound', `The subnet ID '${id}' does not exist`);
     }
@@ -40,7 +40,7 @@ export const describeSecurityGroups: Operation<DescribeSecurityGroupsRequest, De
   honoured: ['GroupIds', 'GroupNames'],
   withoutEffect: ['Filters', 'MaxResults', 'NextToken'],
   async run(input, call) {
-    call.permit();
+    await call.permit();
     for (const id of [...(input.GroupIds ?? []), ...(input.GroupNames ?? [])]) {
       throw new ApiError('InvalidGroup.NotFound', `The security group '${id}' does not exist`);
     }
@@ -51,7 +51,7 @@ export const describeSecurityGroups: Operation<DescribeSecurityGroupsRequest, De
 export const describeAccountAttributes: Operation<DescribeAccountAttributesRequest, DescribeAccountAttributesResult> = {
   honoured: ['AttributeNames'],
   async run(input, call) {
-    call.permit();
+    await call.permit();
     const all = [
       { AttributeName: 'supported-platforms', AttributeValues: [{ AttributeValue: 'VPC' }] },
       { AttributeName: 'default-vpc', AttributeValues: [{ AttributeValue: 'none' }] },

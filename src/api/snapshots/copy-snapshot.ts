@@ -1,4 +1,5 @@
 import type { CopySnapshotRequest, CopySnapshotResult } from '@aws-sdk/client-ec2';
+import { checkWish, planEncryption, protect, recordDataKey } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
@@ -11,7 +12,8 @@ import { checkDescription } from './snapshot-rules.ts';
 
 /**
  * A snapshot of one's own with the bytes of another, of this or another region, one's own or shared. All regions of an
- * endpoint keep their snapshots in one object store, so a copy names the same manifest, and moves no data.
+ * endpoint keep their snapshots in one object store, so a copy names the same manifest, and moves no data; only one
+ * under another key does, in the background.
  */
 export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = {
   honoured: ['SourceRegion', 'SourceSnapshotId', 'Description', 'Encrypted', 'KmsKeyId', 'TagSpecifications'],
@@ -27,19 +29,22 @@ export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = 
       throw errors.invalidValue('SourceRegion', sourceRegion, `This endpoint has the regions ${known}.`);
     }
     const sourceId = readSnapshotId(input.SourceSnapshotId, 'SourceSnapshotId');
-    if (input.KmsKeyId !== undefined && input.Encrypted !== true) throw errors.dependency('KmsKeyId', 'Encrypted');
-    if (input.Encrypted === true)
-      throw errors.unsupported('Encrypted=true: encrypted snapshots are not supported here yet.');
+    const wish = { encrypted: input.Encrypted, kmsKeyId: input.KmsKeyId };
+    checkWish(wish);
     const description = checkDescription(input.Description ?? `[Copied ${sourceId} from ${sourceRegion}]`);
     const tags = readTagSpecifications(input.TagSpecifications, ['snapshot']).get('snapshot') ?? new Map();
-    call.permit();
+    await call.permit();
     const there = new Call(call.services, { ...call.caller, region: sourceRegion }, call.requestId, false);
     const snapshotId = await lifecycle.locks.hold([sourceId], async () => {
       const [source] = await findVisibleSnapshots(there, [sourceId]);
       if (source.state !== 'completed' || source.root === null) throw errors.snapshotState(sourceId, source.state);
-      const bytes = { root: source.root, dataBlocks: source.data_blocks };
-      const { snapshotIds } = await catalog.transaction().execute((transaction) =>
-        insertSet(transaction, call, {
+      const encryption = await protect(call, await planEncryption(call, wish, source));
+      const { root, data_key_id } = source;
+      const same = encryption.data_key_id === data_key_id;
+      const bytes = same ? { root, dataBlocks: source.data_blocks } : undefined;
+      const { snapshotIds } = await catalog.transaction().execute(async (transaction) => {
+        await recordDataKey(transaction, encryption);
+        const inserted = await insertSet(transaction, call, {
           instanceId: null,
           description,
           startedAt: now(),
@@ -51,11 +56,18 @@ export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = 
               sizeGiB: source.size_gib,
               device: undefined,
               tags,
+              encryption,
               bytes,
             },
           ],
-        }),
-      );
+        });
+        if (!same) {
+          const copy = { snapshot_id: inserted.snapshotIds[0], source_root: root, source_key_id: data_key_id };
+          await transaction.insertInto('snapshot_copies').values(copy).execute();
+        }
+        return inserted;
+      });
+      if (!same) lifecycle.copies.kick(snapshotIds[0]);
       return snapshotIds[0];
     });
     // The record goes to the bucket behind the answer; until then the copy is pending.

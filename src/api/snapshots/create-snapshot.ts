@@ -17,7 +17,7 @@ export const createSnapshot: Operation<CreateSnapshotRequest, Snapshot> = {
     const description = checkDescription(input.Description);
     refusePlacement(input.OutpostArn, input.Location);
     const tags = readTagSpecifications(input.TagSpecifications, ['snapshot']).get('snapshot') ?? new Map();
-    call.permit();
+    await call.permit();
     return call.services.lifecycle.locks.hold([volumeId], async () => {
       const volume = await findVolume(call, volumeId);
       if (volume.state !== 'available' && volume.state !== 'in-use') throw errors.volumeState(volumeId, volume.state);

@@ -37,7 +37,7 @@ export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsR
     const specification = input.InstanceSpecification;
     const instanceId = readInstanceId(specification?.InstanceId, 'InstanceSpecification.InstanceId');
     const excluded = readExcluded(specification?.ExcludeDataVolumeIds);
-    call.permit();
+    await call.permit();
     // Attaching and detaching wait: the set is of the volumes that the instance has now.
     return call.services.lifecycle.locks.hold([instanceId], async () => {
       const instance = await findInstance(call, instanceId);
@@ -62,7 +62,7 @@ export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsR
           VolumeId: volume.volume_id,
           Description: description,
           Tags: tagView(tags.get(volume.volume_id)),
-          Encrypted: false,
+          Encrypted: volume.data_key_id !== null,
           State: 'pending',
           VolumeSize: volume.size_gib,
           StartTime: startedAt,

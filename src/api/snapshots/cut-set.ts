@@ -1,5 +1,6 @@
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { VolumeRow } from '../../catalog/schema.ts';
+import { KeyError } from '../../keys/key-service.ts';
 import type { InstanceId, SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
@@ -73,6 +74,7 @@ async function cutAndRecord(call: Call, order: CutOrder): Promise<{ snapshotIds:
   const { catalog, dataPlane, now, holdDeadlineMilliseconds } = call.services;
   const ids = order.volumes.map(({ volume }) => volume.volume_id);
   const { cuts, holdMilliseconds } = await dataPlane.cut(ids, holdDeadlineMilliseconds).catch((error: Error) => {
+    if (error instanceof KeyError) throw error;
     throw errors.cutFailed(error.message);
   });
   const startedAt = now();
@@ -86,6 +88,7 @@ async function cutAndRecord(call: Call, order: CutOrder): Promise<{ snapshotIds:
         sizeGiB: volume.size_gib,
         device,
         tags,
+        encryption: volume,
         bytes: { boundary: cut.boundary },
       };
     });

@@ -12,7 +12,7 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
 
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
-    call.permit();
+    await call.permit();
     await removeSnapshot(call, snapshotId);
     return {};
   },

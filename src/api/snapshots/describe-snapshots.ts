@@ -15,7 +15,7 @@ import { progressOf, snapshotView, type TaggedSnapshot } from './snapshot-view.t
 
 const FILTERS: FilterTable<TaggedSnapshot> = {
   description: (snapshot) => snapshot.description,
-  encrypted: () => false,
+  encrypted: (snapshot) => snapshot.data_key_id !== null,
   'owner-alias': () => undefined,
   'owner-id': (snapshot) => snapshot.account_id,
   progress: (snapshot) => snapshot.progress,
@@ -39,7 +39,7 @@ export const describeSnapshots: Operation<DescribeSnapshotsRequest, DescribeSnap
     const filters = compileFilters(input.Filters, FILTERS, (snapshot) => snapshot.tags);
     const owners = readAccounts(input.OwnerIds, call);
     const restorers = readAccounts(input.RestorableByUserIds, call);
-    call.permit();
+    await call.permit();
     const matches = (snapshot: TaggedSnapshot): boolean =>
       (owners === undefined || owners.has(snapshot.account_id)) &&
       (restorers === undefined || [snapshot.account_id, ...snapshot.grantees].some((each) => restorers.has(each))) &&

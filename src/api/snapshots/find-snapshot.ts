@@ -17,8 +17,29 @@ export function visibleTo(call: Call) {
           where
             .selectFrom('snapshot_permissions')
             .select('snapshot_permissions.snapshot_id')
-            .where('grantee', 'in', [call.caller.accountId, 'all']),
+            .where('grantee', '=', call.caller.accountId),
         ),
+        where.and([
+          where(
+            'snapshot_id',
+            'in',
+            where
+              .selectFrom('snapshot_permissions')
+              .select('snapshot_permissions.snapshot_id')
+              .where('grantee', '=', 'all'),
+          ),
+          // Of accounts that block all public access, none is public, whatever was granted.
+          where(
+            'account_id',
+            'not in',
+            where
+              .selectFrom('account_settings')
+              .select('account_settings.account_id')
+              .where('name', '=', 'snapshot-block-public-access')
+              .where('value', '=', 'block-all-sharing')
+              .where('account_settings.region', '=', call.region),
+          ),
+        ]),
       ]),
     ]);
 }

@@ -18,6 +18,8 @@ export type NewSnapshot = {
   tags: Tags;
   /** The snapshot that it is written on top of. */
   parentId?: SnapshotId | undefined;
+  /** The data key that it is encrypted with, and the KMS key that wraps that; null where it is not. */
+  encryption: Pick<SnapshotRow, 'data_key_id' | 'kms_key_arn'>;
   /** The cut whose bytes are to be stored; or a manifest that is stored already; or neither yet (an import). */
   bytes: { boundary: EpochNumber } | { root: Sha256; dataBlocks: number } | undefined;
 };
@@ -54,7 +56,7 @@ export async function insertSet(
     })
     .execute();
   const snapshotIds: SnapshotId[] = [];
-  for (const { volumeId, volumeType, sizeGiB, device, tags, parentId, bytes } of set.snapshots) {
+  for (const { volumeId, volumeType, sizeGiB, device, tags, parentId, encryption, bytes } of set.snapshots) {
     const snapshotId = newId('snap');
     const row: SnapshotRow = {
       snapshot_id: snapshotId,
@@ -76,6 +78,8 @@ export async function insertSet(
       root: bytes !== undefined && 'root' in bytes ? bytes.root : null,
       data_blocks: bytes !== undefined && 'root' in bytes ? bytes.dataBlocks : 0,
       stored_bytes: 0,
+      data_key_id: encryption.data_key_id,
+      kms_key_arn: encryption.kms_key_arn,
     };
     await transaction.insertInto('snapshots').values(row).execute();
     await putTags(transaction, { resourceId: snapshotId, resourceType: 'snapshot', accountId, region }, tags);

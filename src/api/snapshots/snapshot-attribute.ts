@@ -6,10 +6,12 @@ import type {
   ResetSnapshotAttributeRequest,
 } from '@aws-sdk/client-ec2';
 import { granteesOf } from '../../catalog/permissions.ts';
+import type { SnapshotRow } from '../../catalog/schema.ts';
 import { parseAccountId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
-import type { Operation } from '../operation.ts';
+import type { Call, Operation } from '../operation.ts';
+import { publicAccessState } from '../settings/snapshot-block-public-access.ts';
 import { refreshRecords } from '../tags/create-tags.ts';
 import { findOwnSnapshot } from './find-snapshot.ts';
 
@@ -20,7 +22,7 @@ export const describeSnapshotAttribute: Operation<DescribeSnapshotAttributeReque
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
     const attribute = readAttribute(input.Attribute, ['createVolumePermission', 'productCodes']);
-    call.permit();
+    await call.permit();
     await findOwnSnapshot(call, snapshotId);
     if (attribute === 'productCodes') return { SnapshotId: snapshotId, ProductCodes: [] };
     const grantees = (await granteesOf(call.services.catalog, [snapshotId])).get(snapshotId) ?? [];
@@ -40,10 +42,10 @@ export const modifySnapshotAttribute: Operation<ModifySnapshotAttributeRequest, 
     if (input.Attribute !== undefined) readAttribute(input.Attribute, ['createVolumePermission']);
     const { add, remove } = readChanges(input);
     if (add.size === 0 && remove.size === 0) throw errors.missing('CreateVolumePermission');
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     await lifecycle.locks.hold([snapshotId], async () => {
-      await findOwnSnapshot(call, snapshotId);
+      await checkShareable(call, await findOwnSnapshot(call, snapshotId), add);
       await catalog.transaction().execute(async (transaction) => {
         for (const grantee of add) {
           await transaction
@@ -73,7 +75,7 @@ export const resetSnapshotAttribute: Operation<ResetSnapshotAttributeRequest, ob
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
     readAttribute(input.Attribute, ['createVolumePermission']);
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     await lifecycle.locks.hold([snapshotId], async () => {
       await findOwnSnapshot(call, snapshotId);
@@ -83,6 +85,21 @@ export const resetSnapshotAttribute: Operation<ResetSnapshotAttributeRequest, ob
     return {};
   },
 };
+
+/** @throws ApiError OperationNotPermitted */
+async function checkShareable(call: Call, snapshot: SnapshotRow, grantees: ReadonlySet<string>): Promise<void> {
+  if (grantees.size === 0) return;
+  const id = snapshot.snapshot_id;
+  if (grantees.has('all')) {
+    if (snapshot.data_key_id !== null) throw errors.publicEncrypted(id);
+    const state = await publicAccessState(call);
+    if (state !== 'unblocked') throw errors.publicBlocked(id, state);
+  }
+  if (snapshot.data_key_id === null) return;
+  const { accountId } = call.caller;
+  const ownDefault = await call.services.keys.service.defaultKey({ accountId, region: call.region });
+  if (snapshot.kms_key_arn === ownDefault) throw errors.sharedDefaultKey(id);
+}
 
 function readAttribute(attribute: string | undefined, known: readonly string[]): string {
   if (attribute === undefined) throw errors.missing('Attribute');

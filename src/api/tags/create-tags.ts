@@ -14,7 +14,7 @@ export const createTags: Operation<CreateTagsRequest, object> = {
     if (resources.length === 0) throw errors.missing('ResourceId');
     const tags = readTags(input.Tags);
     if (tags.size === 0) throw errors.missing('Tag');
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     const ids = resources.map(({ id }) => id);
     await lifecycle.locks.hold(ids, async () => {

@@ -11,7 +11,7 @@ export const deleteTags: Operation<DeleteTagsRequest, object> = {
     const resources = (input.Resources ?? []).map(readResource);
     if (resources.length === 0) throw errors.missing('ResourceId');
     for (const { Key } of input.Tags ?? []) if (Key === undefined) throw errors.missing('Tag.Key');
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     const ids = resources.map(({ id }) => id);
     await lifecycle.locks.hold(ids, async () => {

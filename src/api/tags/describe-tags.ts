@@ -21,7 +21,7 @@ export const describeTags: Operation<DescribeTagsRequest, DescribeTagsResult> = 
   async run(input, call) {
     for (const filter of input.Filters ?? []) if (filter.Name === 'tag-key') throw errors.invalidFilter(filter.Name);
     const matches = compileFilters(input.Filters, FILTERS, (tag) => new Map([[tag.tag_key, tag.tag_value]]));
-    call.permit();
+    await call.permit();
     const page = await fillPage(
       input,
       { least: 5, most: 1000 },

@@ -1,6 +1,8 @@
 import type { CreateVolumeRequest, Volume } from '@aws-sdk/client-ec2';
 import { putTags } from '../../catalog/tags.ts';
+import { KeyError } from '../../keys/key-service.ts';
 import { newId } from '../../types/ids.ts';
+import { checkWish, planEncryption, protect } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { checkSameRequest, readClientToken } from '../idempotency.ts';
 import { readSnapshotId } from '../identifiers.ts';
@@ -23,6 +25,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
     'Iops',
     'Throughput',
     'Encrypted',
+    'KmsKeyId',
     'MultiAttachEnabled',
     'TagSpecifications',
     'ClientToken',
@@ -33,7 +36,8 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
     const zone = input.AvailabilityZone;
     if (zone === undefined) throw errors.missing('AvailabilityZone');
     if (!call.zones.includes(zone)) throw errors.unknownZone(zone, call.zones);
-    refuseEncryption(input.Encrypted);
+    const wish = { encrypted: input.Encrypted, kmsKeyId: input.KmsKeyId };
+    checkWish(wish);
     const multiAttach = input.MultiAttachEnabled === true;
     if (multiAttach && !MULTI_ATTACH_TYPES.has(input.VolumeType ?? '')) {
       throw errors.combination('The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.');
@@ -43,7 +47,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
     if (sourceId === undefined && input.Size === undefined) throw errors.sizeOrSnapshot();
     const tags = readTagSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? new Map();
     const clientToken = readClientToken(input.ClientToken, input);
-    call.permit();
+    await call.permit();
     const locks = [
       `token ${call.caller.accountId} ${input.ClientToken ?? newId('vol')}`,
       ...(sourceId ? [sourceId] : []),
@@ -69,6 +73,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
         iops: input.Iops,
         throughput: input.Throughput,
       });
+      const protection = await protect(call, await planEncryption(call, wish, source));
       const volumeId = newId('vol');
       const { accountId } = call.caller;
       await catalog.transaction().execute(async (transaction) => {
@@ -80,6 +85,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
           multiAttach,
           zone,
           source,
+          protection,
           createdAt: now(),
           clientToken,
         });
@@ -94,17 +100,13 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
       } catch (error) {
         await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
         await lifecycle.reap(volumeId);
+        if (error instanceof KeyError) throw error;
         throw errors.noSpace(`The volume could not be created: ${(error as Error).message}`);
       }
       return viewOf(call, volumeId);
     });
   },
 };
-
-/** What is not there yet is refused, never accepted and left undone. */
-export function refuseEncryption(encrypted: boolean | undefined): void {
-  if (encrypted === true) throw errors.unsupported('Encrypted=true: encrypted volumes are not supported here yet.');
-}
 
 async function viewOf(call: Call, volumeId: Parameters<typeof findVolume>[1]): Promise<Volume> {
   const [volume] = await withAttachments(call.services.catalog, [await findVolume(call, volumeId)]);

@@ -33,7 +33,7 @@ export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, Descri
       throw errors.combination('The parameter volumeId cannot be used with the parameter maxResults.');
     }
     const matches = compileFilters(input.Filters, FILTERS, () => new Map());
-    call.permit();
+    await call.permit();
     if (ids.length > 0) {
       return { VolumeStatuses: (await findVolumes(call, ids)).filter(matches).map(statusView) };
     }

@@ -34,7 +34,7 @@ export const describeVolumesModifications: Operation<
   async run(input, call) {
     const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));
     const passes = compileFilters(input.Filters, FILTERS, () => new Map());
-    call.permit();
+    await call.permit();
     if (ids.length > 0) await findVolumes(call, ids);
     const page = await fillPage(
       input,

@@ -16,7 +16,7 @@ const FILTERS: FilterTable<TaggedVolume> = {
   'attachment.status': (volume) => volume.attachments.map(() => 'attached'),
   'availability-zone': (volume) => volume.zone,
   'create-time': (volume) => volume.created_at,
-  encrypted: () => false,
+  encrypted: (volume) => volume.data_key_id !== null,
   'fast-restored': () => false,
   'multi-attach-enabled': (volume) => volume.multi_attach === 1,
   'operator.managed': () => false,
@@ -38,7 +38,7 @@ export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesR
       throw errors.combination('The parameter volumeId cannot be used with the parameter maxResults.');
     }
     const matches = compileFilters(input.Filters, FILTERS, (volume) => volume.tags);
-    call.permit();
+    await call.permit();
     const { catalog } = call.services;
     if (ids.length > 0) {
       const found = await withAttachments(catalog, await findVolumes(call, ids));

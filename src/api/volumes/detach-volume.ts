@@ -15,7 +15,7 @@ export const detachVolume: Operation<DetachVolumeRequest, VolumeAttachment> = {
   async run(input, call) {
     const volumeId = readVolumeId(input.VolumeId);
     const askedInstance = input.InstanceId === undefined ? undefined : readInstanceId(input.InstanceId);
-    call.permit();
+    await call.permit();
     const { catalog, lifecycle } = call.services;
     const found = await catalog
       .selectFrom('attachments')

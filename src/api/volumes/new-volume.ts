@@ -2,6 +2,7 @@ import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { SnapshotRow, VolumeRow } from '../../catalog/schema.ts';
 import type { AccountId, SnapshotId, VolumeId } from '../../types/ids.ts';
 import { asEpoch } from '../../types/units.ts';
+import { type Protection, recordDataKey } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import type { ClientToken } from '../idempotency.ts';
 import type { Call } from '../operation.ts';
@@ -16,13 +17,17 @@ export type NewVolume = {
   zone: string;
   multiAttach: boolean;
   source: SnapshotRow | undefined;
+  protection: Protection;
   createdAt: Date;
   clientToken: ClientToken | undefined;
 };
 
 /** Records a volume that is to be made; Lifecycle.createVolume then makes it. */
 export async function insertVolume(transaction: CatalogTransaction, volume: NewVolume): Promise<VolumeRow> {
-  const { shape, source } = volume;
+  const { shape, source, protection } = volume;
+  // Under another key than its snapshot's, none of the snapshot's objects can be part of its own.
+  const related = source !== undefined && source.data_key_id === protection.data_key_id;
+  await recordDataKey(transaction, protection);
   const row: VolumeRow = {
     volume_id: volume.volumeId,
     account_id: volume.accountId,
@@ -43,7 +48,10 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
     hydrated: source === undefined ? 1 : 0,
     // The volume begins as the snapshot is: its first own snapshot stores only what is written to it.
     base_boundary: asEpoch(1),
-    base_root: source?.root ?? null,
+    base_root: related ? source.root : null,
+    data_key_id: protection.data_key_id,
+    kms_key_arn: protection.kms_key_arn,
+    origin_key_id: source?.data_key_id ?? null,
   };
   await transaction.insertInto('volumes').values(row).execute();
   return row;

@@ -18,7 +18,7 @@ export const describeVolumeAttribute: Operation<DescribeVolumeAttributeRequest, 
     if (attribute !== 'autoEnableIO' && attribute !== 'productCodes') {
       throw errors.invalidValue('Attribute', attribute, 'Expected autoEnableIO or productCodes.');
     }
-    call.permit();
+    await call.permit();
     const volume = await findVolume(call, volumeId);
     if (attribute === 'productCodes') return { VolumeId: volumeId, ProductCodes: [] };
     return { VolumeId: volumeId, AutoEnableIO: { Value: volume.auto_enable_io === 1 } };
@@ -33,7 +33,7 @@ export const modifyVolumeAttribute: Operation<ModifyVolumeAttributeRequest, obje
     const volumeId = readVolumeId(input.VolumeId);
     const value = input.AutoEnableIO?.Value;
     if (value === undefined) throw errors.missing('AutoEnableIO.Value');
-    call.permit();
+    await call.permit();
     await findVolume(call, volumeId);
     await call.services.catalog
       .updateTable('volumes')

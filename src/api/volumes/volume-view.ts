@@ -32,7 +32,8 @@ export function volumeView(volume: TaggedVolume): Volume {
     CreateTime: new Date(volume.created_at),
     // An empty element where there is none, as EC2 writes it.
     SnapshotId: volume.snapshot_id ?? '',
-    Encrypted: false,
+    Encrypted: volume.data_key_id !== null,
+    KmsKeyId: volume.kms_key_arn ?? undefined,
     MultiAttachEnabled: volume.multi_attach === 1,
     Attachments: volume.attachments.map((attachment) => attachmentView(attachment, 'attached')),
     Tags: tagView(volume.tags),
