@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { SignatureV4 } from '@smithy/signature-v4';
 import { Sha256 } from '../wire/signature.ts';
 
@@ -5,6 +8,8 @@ export type AdminSettings = {
   apiUrl: string;
   region: string;
   credentials: { accessKeyId: string; secretAccessKey: string };
+  /** The server's own certificate file, where it speaks HTTPS: that one is believed, whatever its name. */
+  certificate?: string | undefined;
 };
 
 /** Asks the server for what EC2's API has no words for. */
@@ -26,16 +31,44 @@ export class AdminClient {
       protocol: url.protocol,
       hostname: url.hostname,
       path: url.pathname,
-      headers: { host: url.host, 'content-type': 'application/json' },
+      headers: {
+        host: url.host,
+        'content-type': 'application/json',
+        'content-length': String(Buffer.byteLength(body)),
+      },
       body,
     });
-    const response = await fetch(url, { method: 'POST', headers: signed.headers, body }).catch((error: Error) => {
-      throw new Error(
-        `no server answers at ${apiUrl} (${(error.cause as Error | undefined)?.message ?? error.message})`,
-      );
+    const { status, text } = await this.#post(url, signed.headers, body).catch((error: Error) => {
+      throw new Error(`no server answers at ${apiUrl} (${error.message})`);
     });
-    const answer = (await response.json()) as Answer & { code?: string; message?: string };
-    if (!response.ok) throw new Error(`${answer.code}: ${answer.message}`);
+    const answer = JSON.parse(text) as Answer & { code?: string; message?: string };
+    if (status !== 200) throw new Error(`${answer.code}: ${answer.message}`);
     return answer;
+  }
+
+  #post(url: URL, headers: Record<string, string>, body: string): Promise<{ status: number; text: string }> {
+    const { certificate } = this.#settings;
+    const trust =
+      certificate === undefined
+        ? {}
+        : { ca: readFileSync(certificate), allowPartialTrustChain: true, checkServerIdentity: () => undefined };
+    return new Promise((resolve, reject) => {
+      const receive = (response: IncomingMessage): void => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (piece: string) => {
+          text += piece;
+        });
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+        response.on('error', reject);
+      };
+      const options = { method: 'POST', headers };
+      const request =
+        url.protocol === 'https:'
+          ? httpsRequest(url, { ...options, ...trust }, receive)
+          : httpRequest(url, options, receive);
+      request.on('error', reject);
+      request.end(body);
+    });
   }
 }

@@ -2,12 +2,12 @@ import { Call, type Caller, type Services } from '../api/operation.ts';
 import { type ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { collect } from './collect.ts';
-import { createUser } from './create-user.ts';
 import { beginImport, failImport, finishImport } from './import-snapshot.ts';
 import { aliasKey, createKey, enableKey, listKeys, rotateKey } from './keys.ts';
 import { restoreSet } from './restore-set.ts';
 import { sets } from './sets.ts';
 import { status } from './status.ts';
+import { createUser, deleteUser, enableUser, listUsers, rotateUser, setUserPolicy } from './users.ts';
 import type { Verb } from './verb.ts';
 import { volumes } from './volumes.ts';
 
@@ -17,12 +17,17 @@ const VERBS: Readonly<Record<string, Verb>> = {
   collect,
   'create-key': createKey,
   'create-user': createUser,
+  'delete-user': deleteUser,
   'enable-key': enableKey,
+  'enable-user': enableUser,
   'fail-import': failImport,
   'finish-import': finishImport,
   'list-keys': listKeys,
+  'list-users': listUsers,
   'restore-set': restoreSet,
   'rotate-key': rotateKey,
+  'rotate-user': rotateUser,
+  'set-user-policy': setUserPolicy,
   sets,
   status,
   volumes,
@@ -42,7 +47,8 @@ export class AdminEndpoint {
   async answer(request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {
     const name = /^\/cleancut\/([a-z-]+)$/.exec(request.path)?.[1] ?? '';
     if (!Object.hasOwn(VERBS, name) || request.method !== 'POST') throw wireErrors.notFound(request.path);
-    const call = new Call(this.#services, caller, requestId, false);
+    const action = `cleancut:${name.replace(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase())}`;
+    const call = new Call(this.#services, caller, { requestId, action, dryRun: false });
     const answer = await VERBS[name](parseBody(request.body), call);
     call.assertPermitted();
     return { status: 200, contentType: 'application/json', body: JSON.stringify(answer) };

@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import { checkWish, planEncryption, protect, recordDataKey } from '../api/encryption.ts';
-import type { Call } from '../api/operation.ts';
 import { insertSet, NO_VOLUME } from '../api/snapshots/new-set.ts';
 import { checkDescription } from '../api/snapshots/snapshot-rules.ts';
 import { DEFAULT_VOLUME_TYPE } from '../api/volumes/volume-types.ts';
@@ -8,6 +7,7 @@ import type { SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { ApiError } from '../wire/api-error.ts';
+import { requireOperator } from './operator.ts';
 import { verb } from './verb.ts';
 
 const Begin = z.strictObject({
@@ -66,7 +66,10 @@ export const beginImport = verb(Begin, async (input, call): Promise<BegunImport>
   };
 });
 
-/** All bytes of an import are stored. */
+/**
+ * All bytes of an import are stored. Whoever says so says which manifest it has: only the operator may, who can write to
+ * the object store anyway.
+ */
 export const finishImport = verb(Finish, async (input, call) => {
   requireOperator(call);
   await call.permit();
@@ -95,12 +98,3 @@ export const failImport = verb(Fail, async (input, call) => {
     await call.services.lifecycle.snapshots.failImport(snapshotId, call.caller.accountId, input.reason);
   return { snapshotId: input.snapshotId };
 });
-
-/**
- * Whoever finishes an import says which manifest it has: only those may who can write to the object store anyway.
- * @throws ApiError UnauthorizedOperation
- */
-function requireOperator(call: Call): void {
-  if (call.caller.accountId === call.services.operatorAccount) return;
-  throw new ApiError('UnauthorizedOperation', "Only the server's own account imports.", 403);
-}

@@ -1,7 +1,9 @@
+import { requireOperator } from './operator.ts';
 import { NOTHING, verb } from './verb.ts';
 
 /** How the server is: what there is, in which states, and what the data plane holds. */
 export const status = verb(NOTHING, async (_, call) => {
+  requireOperator(call);
   await call.permit();
   const { catalog, dataPlane } = call.services;
   const activity = await dataPlane.activity();

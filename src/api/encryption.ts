@@ -1,6 +1,7 @@
 import { accountSetting } from '../catalog/account-settings.ts';
 import type { CatalogTransaction } from '../catalog/catalog.ts';
 import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
+import type { SnapshotId } from '../types/ids.ts';
 import { errors } from './errors.ts';
 import type { Call } from './operation.ts';
 
@@ -84,4 +85,20 @@ export async function defaultKmsKey(call: Call): Promise<string> {
 
 function ownerOf(call: Call): { accountId: Call['caller']['accountId']; region: string } {
   return { accountId: call.caller.accountId, region: call.region };
+}
+
+/** Whether what a wish makes will be encrypted, for policies that ask; a snapshot that is not there says no. */
+export async function willBeEncrypted(
+  call: Call,
+  wish: EncryptionWish,
+  sourceId: SnapshotId | undefined,
+): Promise<boolean> {
+  if (wish.encrypted === true || (await encryptedByDefault(call))) return true;
+  if (sourceId === undefined) return false;
+  const source = await call.services.catalog
+    .selectFrom('snapshots')
+    .select('data_key_id')
+    .where('snapshot_id', '=', sourceId)
+    .executeTakeFirst();
+  return source !== undefined && source.data_key_id !== null;
 }

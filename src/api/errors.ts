@@ -3,6 +3,14 @@ import { ApiError } from '../wire/api-error.ts';
 /** Every error of EC2's that the operations answer: code, status and message, side by side. */
 export const errors = {
   dryRun: () => new ApiError('DryRunOperation', 'Request would have succeeded, but DryRun flag is set.', 412),
+  unauthorized: (user: string, action: string, resource: string, explicit: boolean, encoded: string) =>
+    new ApiError(
+      'UnauthorizedOperation',
+      `You are not authorized to perform this operation. User: ${user} is not authorized to perform: ${action} on resource: ${resource} ${
+        explicit ? 'with an explicit deny in' : 'because'
+      } ${explicit ? 'an identity-based policy' : `no identity-based policy allows the ${action} action`}. Encoded authorization failure message: ${encoded}`,
+      403,
+    ),
   unsupportedParameter: (name: string) =>
     new ApiError('UnsupportedOperation', `The parameter ${name} is not supported here.`),
   unsupported: (message: string) => new ApiError('UnsupportedOperation', message),

@@ -1,9 +1,13 @@
+import type { Policy } from '../auth/policy.ts';
+import type { SecretBox } from '../auth/secret-box.ts';
+import type { Users } from '../auth/users.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
 import type { DataKeys } from '../keys/data-keys.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { AccountId } from '../types/ids.ts';
+import { authorize, type Targets } from './authorization.ts';
 import { errors } from './errors.ts';
 
 /** The regions that this endpoint says it is, with the zones of each; the first is the default. */
@@ -32,23 +36,46 @@ export type Services = {
   log: (level: 'info' | 'warn' | 'error', message: string) => void;
   /** How long writes may be held for a cut. */
   holdDeadlineMilliseconds: number;
+  users: Users;
+  /** Seals what denials say, for sts:DecodeAuthorizationMessage. */
+  denials: SecretBox;
 };
 
-/** Who asks. */
-export type Caller = { accountId: AccountId; userName: string; accessKeyId: string; region: string };
+/** Who asks, from where, and what he may do. */
+export type Caller = {
+  accountId: AccountId;
+  userName: string;
+  accessKeyId: string;
+  region: string;
+  sourceAddress: string;
+  userAgent: string;
+  /** Over TLS. */
+  secure: boolean;
+  policies: readonly Policy[];
+};
+
+/** What was asked, in the words of policies and logs. */
+export type Asked = {
+  requestId: string;
+  /** Like `ec2:CreateSnapshots`. */
+  action: string;
+  dryRun: boolean;
+};
 
 /** One request to one operation. */
 export class Call {
   readonly services: Services;
   readonly caller: Caller;
   readonly requestId: string;
+  readonly action: string;
   readonly #dryRun: boolean;
   #permitted = false;
 
-  constructor(services: Services, caller: Caller, requestId: string, dryRun: boolean) {
+  constructor(services: Services, caller: Caller, { requestId, action, dryRun }: Asked) {
     this.services = services;
     this.caller = caller;
     this.requestId = requestId;
+    this.action = action;
     this.#dryRun = dryRun;
   }
 
@@ -61,14 +88,26 @@ export class Call {
     return this.services.regions.get(this.region) ?? [];
   }
 
+  /** The same caller's call, to another region of this endpoint. */
+  in(region: string): Call {
+    const { requestId, action } = this;
+    return new Call(this.services, { ...this.caller, region }, { requestId, action, dryRun: false });
+  }
+
   /**
-   * Asks whether the caller may do this; to be called once the request is known to be well-formed, before anything is
-   * looked up or changed. Every caller there is today is an administrator of its account, so the answer is yes.
-   * @throws ApiError DryRunOperation where the request was only a question
+   * Asks whether the caller may do this to all these; to be called once the request is known to be well-formed, before
+   * anything is changed. What is looked up for it may not be there: that is said later.
+   * @throws ApiError UnauthorizedOperation; DryRunOperation where the request was only a question
    */
-  async permit(): Promise<void> {
+  async permit(...targets: Targets[]): Promise<void> {
     this.#permitted = true;
+    await authorize(this, targets);
     if (this.#dryRun) throw errors.dryRun();
+  }
+
+  /** Asks again about what has only been found since. @throws ApiError UnauthorizedOperation */
+  async alsoPermit(...targets: Targets[]): Promise<void> {
+    await authorize(this, targets);
   }
 
   /** @throws when an operation was done without having asked: a mistake of the program that must not pass unseen */

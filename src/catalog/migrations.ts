@@ -250,4 +250,53 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0003-identity': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable('users')
+        .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('user_name', 'text', (c) => c.notNull())
+        .addColumn('created_at', 'text', (c) => c.notNull())
+        .addPrimaryKeyConstraint('users_key', ['account_id', 'user_name'])
+        .execute();
+      await db.schema
+        .createTable('user_policies')
+        .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('user_name', 'text', (c) => c.notNull())
+        .addColumn('policy_name', 'text', (c) => c.notNull())
+        .addColumn('document', 'text', (c) => c.notNull())
+        .addPrimaryKeyConstraint('user_policies_key', ['account_id', 'user_name', 'policy_name'])
+        .execute();
+      await db.schema
+        .createTable('sessions')
+        .addColumn('access_key_id', 'text', (c) => c.primaryKey())
+        .addColumn('parent_key_id', 'text', (c) =>
+          c.notNull().references('access_keys.access_key_id').onDelete('cascade'),
+        )
+        .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('user_name', 'text', (c) => c.notNull())
+        .addColumn('secret_access_key', 'text', (c) => c.notNull())
+        .addColumn('session_token', 'text', (c) => c.notNull())
+        .addColumn('expires_at', 'text', (c) => c.notNull())
+        .execute();
+      await db.schema
+        .alterTable('access_keys')
+        .addColumn('created_at', 'text', (c) => c.notNull().defaultTo(''))
+        .execute();
+      await db.schema
+        .alterTable('access_keys')
+        .addColumn('enabled', 'integer', (c) => c.notNull().defaultTo(1))
+        .execute();
+      await db.schema
+        .alterTable('access_keys')
+        .addColumn('sealed', 'integer', (c) => c.notNull().defaultTo(0))
+        .execute();
+      // Until now every key was an administrator's.
+      await sql`insert into users select distinct account_id, user_name, '' from access_keys`.execute(db);
+      await sql`insert into user_policies select distinct account_id, user_name, 'AdministratorAccess',
+        '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}' from access_keys`.execute(
+        db,
+      );
+    },
+  },
 };

@@ -6,9 +6,29 @@ export type Flag = 0 | 1;
 
 export type AccessKeyRow = {
   access_key_id: string;
+  /** Sealed (see SecretBox) where `sealed` says so; an earlier version kept it as it is. */
   secret_access_key: string;
   account_id: AccountId;
   user_name: string;
+  created_at: string;
+  enabled: Flag;
+  sealed: Flag;
+};
+
+export type UserRow = { account_id: AccountId; user_name: string; created_at: string };
+
+/** A policy document that is attached to a user. */
+export type UserPolicyRow = { account_id: AccountId; user_name: string; policy_name: string; document: string };
+
+/** Temporary credentials; secret and token are sealed. They end with the key that they were made by. */
+export type SessionRow = {
+  access_key_id: string;
+  parent_key_id: string;
+  account_id: AccountId;
+  user_name: string;
+  secret_access_key: string;
+  session_token: string;
+  expires_at: string;
 };
 
 export type ImageRow = {
@@ -232,6 +252,9 @@ export type TagRow = {
 
 export type CatalogSchema = {
   access_keys: AccessKeyRow;
+  users: UserRow;
+  user_policies: UserPolicyRow;
+  sessions: SessionRow;
   images: ImageRow;
   image_devices: ImageDeviceRow;
   instances: InstanceRow;

@@ -26,6 +26,7 @@ export function runningServer(dataDir: string): RunningFile {
 /** A client of the server on that data directory, with its administrator's key. */
 export function connectToServer(flags: DataDirFlag): AdminClient {
   const dataDir = chosenDataDir(flags);
-  const { apiUrl, region } = runningServer(dataDir);
-  return new AdminClient({ apiUrl, region, credentials: readCredentials(dataPaths(dataDir).credentials) });
+  const { apiUrl, region, certificate } = runningServer(dataDir);
+  const credentials = readCredentials(dataPaths(dataDir).credentials);
+  return new AdminClient({ apiUrl, region, credentials, certificate });
 }

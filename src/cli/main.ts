@@ -14,7 +14,14 @@ program
   .command('serve')
   .description('run the server: the EC2 API over HTTP, the volumes over NBD')
   .option('--data-dir <dir>', 'where the catalog and the volumes live (default: ./cleancut-data)')
-  .option('--host <address>', 'loopback address to listen on (default: 127.0.0.1)')
+  .option('--host <address>', 'to listen on; anything but loopback needs TLS (default: 127.0.0.1)')
+  .option('--tls-cert <file>', 'the API speaks HTTPS with this certificate (PEM; read again when it changes)')
+  .option('--tls-key <file>', 'its key')
+  .option('--nbd-tls-cert <file>', 'NBD over TCP speaks TLS with this certificate')
+  .option('--nbd-tls-key <file>', 'its key')
+  .option('--nbd-tls-ca <file>', 'whose clients are let in: their CN is an account’s id, or an instance’s')
+  .option('--nbd-psk-file <file>', 'or shared keys: lines IDENTITY:HEXKEY, identities as above')
+  .option('--connections-per-client <n>', 'from one address at once (default: 256)')
   .option('--port <port>', 'of the API; 0 takes any free one (default: 8773)')
   .option('--nbd-port <port>', 'of NBD over TCP; 0 takes any free one, off means the unix socket alone (default: off)')
   .option('--object-store <url>', 'file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true')
@@ -31,6 +38,7 @@ program
   .option('--snapshots-per-account <n>', 'snapshots an account can have (default: 100000)')
   .option('--requests-per-second <n>', 'API requests of one account; 0 lets all through (default: 0)')
   .option('--request-burst <n>', 'so many at once on top (default: 100)')
+  .option('--audit-log <file>', 'who did what (default: DIR/audit.log); a SIGHUP begins a new one')
   .option('--key-file <file>', 'protects the keyring (default: DIR/keyring.key; CLEANCUT_KEY_PASSPHRASE instead)')
   .option('--kms <url>', 'keys in a KMS instead of the keyring: its endpoint, or aws')
   .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error', 'silent']))
@@ -127,16 +135,71 @@ program
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (flags) => (await reports()).collectGarbage(flags));
-program
-  .command('user')
-  .description('manage who may use the API')
+const ACCOUNT = ['--account <digits>', "the user's account, twelve digits (default: 000000000001)"] as const;
+const users = () => import('./user.ts');
+const user = program.command('user').description('manage who may use the API, and what they may do');
+user
   .command('create')
   .description('make a user and its access key; the secret is shown this once')
   .argument('<name>')
-  .option('--account <digits>', "the user's account, twelve digits (default: 000000000001)")
+  .option('--policy <file>', 'an IAM policy document (default: an administrator of the account)')
+  .option(...ACCOUNT)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
-  .action(async (name, flags) => (await reports()).createUser(name, flags));
+  .action(async (name, flags) => (await users()).createUser(name, flags));
+user
+  .command('list')
+  .option('--account <digits>', 'of this account alone')
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (flags) => (await users()).listUsers(flags));
+user
+  .command('rotate')
+  .description('a new access key in place of the old ones, which end at once')
+  .argument('<name>')
+  .option(...ACCOUNT)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, flags) => (await users()).rotateUser(name, flags));
+for (const [verb, enabled] of [
+  ['disable', false],
+  ['enable', true],
+] as const) {
+  user
+    .command(verb)
+    .argument('<name>')
+    .option(...ACCOUNT)
+    .option(...DATA_DIR)
+    .option(...JSON_FLAG)
+    .action(async (name, flags) => (await users()).enableUser(name, enabled, flags));
+}
+user
+  .command('delete')
+  .argument('<name>')
+  .option(...ACCOUNT)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, flags) => (await users()).deleteUser(name, flags));
+user
+  .command('attach-policy')
+  .description('attach an IAM policy document to a user, or change it')
+  .argument('<name>')
+  .argument('<policy>', 'a name for it')
+  .argument('<file>', 'the document, JSON')
+  .option(...ACCOUNT)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, policy, file, flags) => (await users()).setPolicy(name, policy, file, flags));
+user
+  .command('detach-policy')
+  .description('take a policy away from a user')
+  .argument('<name>')
+  .argument('<policy>')
+  .option(...ACCOUNT)
+  .option(...DATA_DIR)
+  .option(...JSON_FLAG)
+  .action(async (name, policy, flags) => (await users()).setPolicy(name, policy, undefined, flags));
+
 const key = program.command('key').description('manage the KMS keys under which volumes and snapshots are encrypted');
 key
   .command('create')

@@ -1,4 +1,3 @@
-import type { NewUser } from '../admin/create-user.ts';
 import type { RestoredSet } from '../admin/restore-set.ts';
 import type { SetReport } from '../admin/sets.ts';
 import type { VolumeReport } from '../admin/volumes.ts';
@@ -72,18 +71,6 @@ export async function restore(setId: string, flags: Flags & { zone?: string }): 
     volume.snapshotId ?? '',
   ]);
   print(flags.json, restored, ['instance', 'device', 'volume', 'from'], rows);
-}
-
-export async function createUser(userName: string, flags: Flags & { account?: string }): Promise<void> {
-  const accountId = flags.account ?? '000000000001';
-  const user = await connectToServer(flags).ask<NewUser>('create-user', { accountId, userName });
-  const { accessKeyId, secretAccessKey } = user;
-  print(
-    flags.json,
-    user,
-    ['account', 'user', 'access key', 'secret'],
-    [[accountId, userName, accessKeyId, secretAccessKey]],
-  );
 }
 
 export async function collectGarbage(flags: Flags & { dryRun?: boolean }): Promise<void> {

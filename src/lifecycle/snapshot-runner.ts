@@ -9,6 +9,7 @@ import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '..
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
+import { ResourceLocks } from './resource-locks.ts';
 import type { UploadGate } from './upload-gate.ts';
 
 type Options = LifecycleOptions & { uploads: UploadGate; onSnapshotEnded: (volumeId: VolumeId) => Promise<void> };
@@ -26,6 +27,7 @@ export class SnapshotRunner {
   readonly #catalog: Catalog;
   readonly #running = new Set<VolumeId>();
   readonly #kicked = new Set<VolumeId>();
+  readonly #setLocks = new ResourceLocks();
   readonly #progress = new Map<SnapshotId, CaptureProgress>();
 
   constructor(options: Options) {
@@ -253,7 +255,13 @@ export class SnapshotRunner {
   }
 
   /** Completes the set if all its snapshots are stored: the records in the bucket first, then the catalog in one step. */
-  async #completeSet(setId: SetId): Promise<void> {
+  #completeSet(setId: SetId): Promise<void> {
+    // One at a time for each set: the last two snapshots of a set may be stored in the same moment, and the records must
+    // say of it what the catalog says.
+    return this.#setLocks.hold([setId], () => this.#completeSetNow(setId));
+  }
+
+  async #completeSetNow(setId: SetId): Promise<void> {
     const set = await this.#catalog
       .selectFrom('snapshot_sets')
       .selectAll()

@@ -1,12 +1,12 @@
 import type { ExportDescription, ExportDirectory } from './export.ts';
 import { transmissionFlags } from './export.ts';
+import { optionReply } from './option-reply.ts';
 import {
   HANDSHAKE_FIXED_NEWSTYLE,
   HANDSHAKE_NO_ZEROES,
   INFO,
   MAGIC_INIT,
   MAGIC_OPTION,
-  MAGIC_OPTION_REPLY,
   MAX_NAME_BYTES,
   MAX_PAYLOAD_BYTES,
   OPTION,
@@ -52,7 +52,9 @@ export class Handshake {
   #allocationFor: string | undefined;
   #options = 0;
 
-  constructor(exports: ExportDirectory, send: (bytes: Buffer) => void) {
+  /** @param clientFlags of a client that was greeted already */
+  constructor(exports: ExportDirectory, send: (bytes: Buffer) => void, clientFlags?: number) {
+    this.#clientFlags = clientFlags;
     this.#exports = exports;
     this.#send = send;
   }
@@ -207,15 +209,6 @@ export class Handshake {
   #reply(option: number, type: number, data?: Buffer): void {
     this.#send(optionReply(option, type, data));
   }
-}
-
-function optionReply(option: number, type: number, data: Buffer = Buffer.alloc(0)): Buffer {
-  const header = Buffer.alloc(20);
-  header.writeBigUInt64BE(MAGIC_OPTION_REPLY, 0);
-  header.writeUInt32BE(option, 8);
-  header.writeUInt32BE(type, 12);
-  header.writeUInt32BE(data.length, 16);
-  return Buffer.concat([header, data]);
 }
 
 /** EXPORT and BLOCK_SIZE are always told (a server may tell more than was asked); the others when asked for. */

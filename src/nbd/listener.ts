@@ -3,7 +3,15 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { ExportDirectory } from './export.ts';
 import { Handshake, type HandshakeStep } from './handshake.ts';
 
+/** Who connects: over TLS, someone who has proven an identity; else whoever may open the socket. */
+export type Client =
+  | { transport: 'unix'; identity: undefined; address: '' }
+  | { transport: 'tcp'; identity: undefined; address: string }
+  | { transport: 'tls'; identity: string; address: string };
+
 export type Accepted = Extract<HandshakeStep, { kind: 'transmit' }>;
+
+type Introduction = { identity: string; clientFlags: number; address: string };
 
 const HANDSHAKE_MILLISECONDS = 30_000;
 const MAX_HANDSHAKES = 256;
@@ -13,13 +21,17 @@ const MAX_HANDSHAKES = 256;
  * Nothing a client sends can end more than its own connection.
  */
 export class NbdListener {
-  readonly #exports: ExportDirectory;
-  readonly #handOver: (socket: Socket, accepted: Accepted) => void;
+  readonly #exportsFor: (client: Client) => ExportDirectory;
+  readonly #handOver: (socket: Socket, accepted: Accepted, client: Client) => void;
   readonly #servers: Server[] = [];
   readonly #handshakes = new Set<Socket>();
 
-  constructor(exports: ExportDirectory, handOver: (socket: Socket, accepted: Accepted) => void) {
-    this.#exports = exports;
+  /** @param exportsFor the exports that a client may know of */
+  constructor(
+    exportsFor: (client: Client) => ExportDirectory,
+    handOver: (socket: Socket, accepted: Accepted, client: Client) => void,
+  ) {
+    this.#exportsFor = exportsFor;
     this.#handOver = handOver;
   }
 
@@ -27,17 +39,33 @@ export class NbdListener {
   async listenUnix(path: string): Promise<void> {
     if (await answers(path)) throw new Error(`another server is listening on ${path}`);
     rmSync(path, { force: true });
-    await this.#listen((server, done) => server.listen(path, done));
+    await this.#listen(
+      (server, done) => server.listen(path, done),
+      (socket) => this.#accept(socket, { transport: 'unix', identity: undefined, address: '' }),
+    );
     // Whoever may open the socket may read and write every volume: the server's user alone.
     chmodSync(path, 0o600);
   }
 
   /** @param port 0 for any free one @returns the port */
   async listenTcp(host: string, port: number): Promise<number> {
-    const server = await this.#listen((server, done) => server.listen(port, host, done));
+    const server = await this.#listen(
+      (server, done) => server.listen(port, host, done),
+      (socket) => this.#accept(socket, { transport: 'tcp', identity: undefined, address: socket.remoteAddress ?? '' }),
+    );
     const address = server.address();
     if (address === null || typeof address === 'string') throw new Error('a TCP server has a port');
     return address.port;
+  }
+
+  /** Where the TLS gateway brings the clients that it has let in, each with an introduction. */
+  async listenGateway(path: string): Promise<void> {
+    rmSync(path, { force: true });
+    await this.#listen(
+      (server, done) => server.listen(path, done),
+      (socket) => this.#acceptIntroduced(socket),
+    );
+    chmodSync(path, 0o600);
   }
 
   close(): void {
@@ -45,8 +73,8 @@ export class NbdListener {
     for (const socket of this.#handshakes) socket.destroy();
   }
 
-  async #listen(start: (server: Server, done: () => void) => void): Promise<Server> {
-    const server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+  async #listen(start: (server: Server, done: () => void) => void, accept: (socket: Socket) => void): Promise<Server> {
+    const server = createServer({ noDelay: true }, accept);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       start(server, () => {
@@ -60,7 +88,26 @@ export class NbdListener {
     return server;
   }
 
-  #accept(socket: Socket): void {
+  /** Reads who it is: a length (u32, big-endian), then JSON; and the client's own bytes after that. */
+  #acceptIntroduced(socket: Socket): void {
+    let input: Buffer = Buffer.alloc(0);
+    socket.on('error', () => socket.destroy());
+    const receive = (bytes: Buffer): void => {
+      input = Buffer.concat([input, bytes]);
+      if (input.length < 4 || input.length < 4 + input.readUInt32BE(0)) return;
+      socket.off('data', receive);
+      socket.pause();
+      const end = 4 + input.readUInt32BE(0);
+      const { identity, clientFlags, address } = JSON.parse(input.toString('utf8', 4, end)) as Introduction;
+      if (end < input.length) socket.unshift(input.subarray(end));
+      this.#accept(socket, { transport: 'tls', identity, address }, clientFlags);
+      socket.resume();
+    };
+    socket.on('data', receive);
+  }
+
+  /** @param clientFlags of a client that was greeted already */
+  #accept(socket: Socket, client: Client, clientFlags?: number): void {
     if (this.#handshakes.size >= MAX_HANDSHAKES) {
       socket.destroy();
       return;
@@ -73,7 +120,7 @@ export class NbdListener {
     };
     socket.on('error', () => socket.destroy());
     socket.once('close', done);
-    const handshake = new Handshake(this.#exports, (bytes) => socket.write(bytes));
+    const handshake = new Handshake(this.#exportsFor(client), (bytes) => socket.write(bytes), clientFlags);
     const receive = (bytes: Buffer): void => {
       // Paused while an answer is made: one message at a time, and none read that should go to the next process.
       socket.pause();
@@ -93,7 +140,7 @@ export class NbdListener {
               socket.off('close', done);
               const late: Buffer | null = socket.read();
               const rest = late === null ? step.rest : Buffer.concat([step.rest, late]);
-              this.#handOver(socket, { ...step, rest });
+              this.#handOver(socket, { ...step, rest }, client);
               break;
             }
             default:
@@ -104,7 +151,7 @@ export class NbdListener {
       );
     };
     socket.on('data', receive);
-    handshake.greet();
+    if (clientFlags === undefined) handshake.greet();
   }
 }
 

@@ -34,6 +34,18 @@ const Settings = z.strictObject({
   /** API requests of one account; 0 lets all through. */
   requestsPerSecond: z.coerce.number().min(0).default(0),
   requestBurst: z.coerce.number().int().min(1).default(100),
+  /** Files, PEM: with them the API speaks HTTPS. */
+  tlsCert: z.string().optional(),
+  tlsKey: z.string().optional(),
+  /** Files: with them NBD over TCP is over TLS, for clients with a certificate of this authority, or a shared key. */
+  nbdTlsCert: z.string().optional(),
+  nbdTlsKey: z.string().optional(),
+  nbdTlsCa: z.string().optional(),
+  nbdPskFile: z.string().optional(),
+  /** From one address, at once: HTTP, and NBD over TLS. */
+  connectionsPerClient: z.coerce.number().int().min(1).default(256),
+  /** Who did what; below the data directory by default. */
+  auditLog: z.string().optional(),
   /** What protects the keyring: a file (default: one beside it), or a passphrase (never a flag: others can see those). */
   keyFile: z.string().optional(),
   keyPassphrase: z.string().min(8).optional(),
@@ -77,11 +89,7 @@ export function readConfig(
   const settings = parsed.data;
   const accountId = parseAccountId(settings.accountId);
   if (accountId === undefined) throw new Error(`accountId: '${settings.accountId}' must be twelve digits`);
-  if (!isLoopback(settings.host)) {
-    throw new Error(
-      `host: '${settings.host}' is not a loopback address. The API has no TLS yet: listen on 127.0.0.1 and put a proxy or a tunnel in front.`,
-    );
-  }
+  checkTransport(settings);
   const dataDir = path.resolve(settings.dataDir);
   return {
     ...settings,
@@ -94,6 +102,31 @@ export function readConfig(
     ]),
     workers: settings.workers ?? Math.max(2, availableParallelism()),
   };
+}
+
+/** @throws with what to do, when something would go over a network in the clear, or only half is given */
+function checkTransport(settings: z.output<typeof Settings>): void {
+  const { host, tlsCert, tlsKey, nbdTlsCert, nbdTlsKey, nbdTlsCa, nbdPskFile } = settings;
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new Error('tlsCert and tlsKey go together: give both --tls-cert and --tls-key, or neither');
+  }
+  const x509 = [nbdTlsCert, nbdTlsKey, nbdTlsCa];
+  if (x509.some((file) => file !== undefined) && x509.includes(undefined)) {
+    throw new Error(
+      'NBD over TLS with certificates takes all three of --nbd-tls-cert, --nbd-tls-key and --nbd-tls-ca: without the authority, no client could prove who it is',
+    );
+  }
+  if (isLoopback(host)) return;
+  if (tlsCert === undefined) {
+    throw new Error(
+      `host: '${host}' is not a loopback address, and the API would go over the network in the clear. Give --tls-cert and --tls-key (PEM files), or listen on 127.0.0.1.`,
+    );
+  }
+  if (settings.nbdPort !== 'off' && nbdTlsCert === undefined && nbdPskFile === undefined) {
+    throw new Error(
+      `host: '${host}' is not a loopback address, and NBD would go over the network in the clear. Give --nbd-tls-cert, --nbd-tls-key and --nbd-tls-ca, or --nbd-psk-file; or --nbd-port off.`,
+    );
+  }
 }
 
 function zonesOf(region: string): string[] {

@@ -7,9 +7,11 @@ export function dataPaths(dataDir: string): {
   catalog: string;
   credentials: string;
   nbdSocket: string;
+  gatewaySocket: string;
   volumes: string;
   running: string;
   lock: string;
+  auditLog: string;
   keyring: string;
   keyFile: string;
 } {
@@ -17,9 +19,12 @@ export function dataPaths(dataDir: string): {
     catalog: `${dataDir}/catalog.sqlite`,
     credentials: `${dataDir}/credentials`,
     nbdSocket: `${dataDir}/nbd.sock`,
+    /** Between the TLS gateway and the server. */
+    gatewaySocket: `${dataDir}/nbd-tls.sock`,
     volumes: `${dataDir}/volumes`,
     running: `${dataDir}/running.json`,
     lock: `${dataDir}/lock`,
+    auditLog: `${dataDir}/audit.log`,
     keyring: `${dataDir}/keyring.json`,
     /** Protects the keyring where the operator names nothing better. */
     keyFile: `${dataDir}/keyring.key`,

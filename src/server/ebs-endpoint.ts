@@ -38,22 +38,44 @@ export class EbsEndpoint {
     const route = matchRoute(this.#model, request.method, request.path);
     if (route === undefined) throw ebsErrors.notBuilt(request.path);
     const input = decodeRest(route.operation, request, route.labels);
-    const call = new Call(this.#services, caller, requestId, false);
+    const call = new Call(this.#services, caller, { requestId, action: `ebs:${route.operation.name}`, dryRun: false });
     const output = await EBS_OPERATIONS[route.operation.name](input, call, this.#tokens);
     call.assertPermitted();
     return encodeRest(route.operation, output as Record<string, unknown>);
   }
 
   error(error: ApiError, requestId: string): HttpAnswer {
+    const denied = EBS_DENIALS[error.code]?.(error.reason);
+    if (denied !== undefined) {
+      const { type, status } = denied;
+      return jsonError(status, type, { Message: error.message, RequestId: requestId });
+    }
     // What the rules shared with EC2 refuse is a validation here.
     const isOwn = error.code.endsWith('Exception') || error.status !== 400;
     const type = isOwn ? error.code : 'ValidationException';
     const Reason = error.reason ?? (isOwn ? undefined : 'INVALID_PARAMETER_VALUE');
-    return {
-      status: error.status,
-      contentType: 'application/json',
-      body: JSON.stringify({ Message: error.message, Reason, RequestId: requestId }),
-      headers: { 'x-amzn-ErrorType': type },
-    };
+    return jsonError(error.status, type, { Message: error.message, Reason, RequestId: requestId });
   }
+}
+
+/** The names by which services that speak JSON say who may not come in. */
+const EBS_DENIALS: Record<string, (reason: string | undefined) => { type: string; status: number }> = {
+  AuthFailure: (reason) => ({
+    type: reason === 'signature' ? 'InvalidSignatureException' : 'UnrecognizedClientException',
+    status: 403,
+  }),
+  RequestExpired: (reason) => ({
+    type: reason === 'session' ? 'ExpiredTokenException' : 'InvalidSignatureException',
+    status: 403,
+  }),
+  UnauthorizedOperation: () => ({ type: 'AccessDeniedException', status: 403 }),
+};
+
+function jsonError(status: number, type: string, body: object): HttpAnswer {
+  return {
+    status,
+    contentType: 'application/json',
+    body: JSON.stringify(body),
+    headers: { 'x-amzn-ErrorType': type },
+  };
 }

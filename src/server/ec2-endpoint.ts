@@ -29,7 +29,11 @@ export class Ec2Endpoint {
     const operation = OPERATIONS[action];
     const input = decodeQuery(shape.input, parameters);
     refuseUnsupported(operation, shape.input, input);
-    const call = new Call(this.#services, caller, requestId, input.DryRun === true);
+    const call = new Call(this.#services, caller, {
+      requestId,
+      action: `ec2:${action}`,
+      dryRun: input.DryRun === true,
+    });
     const output = await operation.run(input, call);
     call.assertPermitted();
     return { status: 200, contentType: CONTENT_TYPE, body: encodeEc2(action, shape.output, output, requestId) };

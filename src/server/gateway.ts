@@ -2,14 +2,15 @@ import { randomUUID } from 'node:crypto';
 import type { AdminEndpoint } from '../admin/admin-endpoint.ts';
 import { errors } from '../api/errors.ts';
 import type { Caller, Services } from '../api/operation.ts';
-import { findAccessKey } from '../auth/access-keys.ts';
+import type { Identity } from '../auth/users.ts';
 import { KeyError } from '../keys/key-service.ts';
 import { ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
-import { readScope, verifySignature } from '../wire/signature.ts';
+import { readClaim, verifySignature } from '../wire/signature.ts';
+import type { ApiEvent, AuditLog } from './audit-log.ts';
 import type { EbsEndpoint } from './ebs-endpoint.ts';
 import { type Ec2Endpoint, queryParameters } from './ec2-endpoint.ts';
-import { stsEndpoint } from './sts-endpoint.ts';
+import type { StsEndpoint } from './sts-endpoint.ts';
 import type { Throttle } from './throttle.ts';
 
 export type Health = { status: 'live' | 'ready'; version: string };
@@ -19,21 +20,27 @@ export class Gateway {
   readonly #services: Services;
   readonly #ec2: Ec2Endpoint;
   readonly #ebs: EbsEndpoint;
+  readonly #sts: StsEndpoint;
   readonly #admin: AdminEndpoint;
   readonly #throttle: Throttle;
+  readonly #audit: AuditLog;
   readonly #health: () => Health;
 
   constructor(
     services: Services,
     ec2: Ec2Endpoint,
     ebs: EbsEndpoint,
+    sts: StsEndpoint,
     admin: AdminEndpoint,
     throttle: Throttle,
+    audit: AuditLog,
     health: () => Health,
   ) {
     this.#services = services;
     this.#ec2 = ec2;
     this.#ebs = ebs;
+    this.#sts = sts;
+    this.#audit = audit;
     this.#admin = admin;
     this.#throttle = throttle;
     this.#health = health;
@@ -44,15 +51,20 @@ export class Gateway {
       return { status: 200, contentType: 'application/json', body: `${JSON.stringify(this.#health())}\n` };
     }
     const requestId = randomUUID();
-    const service = claimedService(request.headers);
+    const service = claimedService(request);
+    const event: ApiEvent = { requestId, service, request, caller: undefined, error: undefined };
     let answer: HttpAnswer;
     try {
-      const caller = await this.#authenticate(request);
-      answer = await this.#dispatch(service, request, caller, requestId);
+      const { caller, identity } = await this.#authenticate(request);
+      event.caller = caller;
+      if (!this.#throttle.admit(caller.accountId)) throw wireErrors.throttled(service);
+      answer = await this.#dispatch(service, request, caller, identity, requestId);
     } catch (failure) {
       const error = asApiError(failure) ?? this.#unforeseen(failure, requestId);
+      event.error = error;
       answer = this.#errorOf(service, error, requestId);
     }
+    this.#audit.apiCall(event);
     return { ...answer, headers: { ...answer.headers, 'x-amzn-RequestId': requestId } };
   }
 
@@ -61,29 +73,41 @@ export class Gateway {
     return this.#errorOf('ec2', error, randomUUID());
   }
 
-  async #authenticate(request: HttpRequest): Promise<Caller> {
-    const claimed = readScope(request.headers);
-    const key = await findAccessKey(this.#services.catalog, claimed.accessKeyId);
-    await verifySignature(request, key?.secret_access_key, this.#services.now());
-    if (key === undefined) throw wireErrors.authFailure();
+  async #authenticate(request: HttpRequest): Promise<{ caller: Caller; identity: Identity }> {
+    const claim = readClaim(request);
+    const { users, now, regions } = this.#services;
+    const identity = await users.identify(claim.accessKeyId);
+    await verifySignature(request, claim, identity, now());
+    if (identity === undefined) throw wireErrors.authFailure('key');
     // A request signed for another region was not meant for here.
-    if (!this.#services.regions.has(claimed.region)) throw wireErrors.authFailure();
-    if (!this.#throttle.admit(key.account_id)) throw wireErrors.throttled(claimed.service);
-    return {
-      accountId: key.account_id,
-      userName: key.user_name,
-      accessKeyId: key.access_key_id,
-      region: claimed.region,
+    if (!regions.has(claim.region)) throw wireErrors.authFailure('signature');
+    const { accountId, userName, accessKeyId } = identity;
+    const caller: Caller = {
+      accountId,
+      userName,
+      accessKeyId,
+      region: claim.region,
+      sourceAddress: request.sourceAddress,
+      userAgent: request.headers['user-agent'] ?? '',
+      secure: request.secure,
+      policies: await users.policiesOf(accountId, userName),
     };
+    return { caller, identity };
   }
 
-  async #dispatch(service: string, request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {
+  async #dispatch(
+    service: string,
+    request: HttpRequest,
+    caller: Caller,
+    identity: Identity,
+    requestId: string,
+  ): Promise<HttpAnswer> {
     switch (service) {
       case 'ec2':
         if (request.path !== '/') throw wireErrors.notFound(request.path);
         return this.#ec2.answer(queryParameters(request), caller, requestId);
       case 'sts':
-        return stsEndpoint.answer(queryParameters(request), caller, requestId);
+        return this.#sts.answer(queryParameters(request), caller, identity, requestId);
       case 'ebs':
         return this.#ebs.answer(request, caller, requestId);
       case 'cleancut':
@@ -96,7 +120,7 @@ export class Gateway {
   #errorOf(service: string, error: ApiError, requestId: string): HttpAnswer {
     switch (service) {
       case 'sts':
-        return stsEndpoint.error(error, requestId);
+        return this.#sts.error(error, requestId);
       case 'ebs':
         return this.#ebs.error(error, requestId);
       case 'cleancut':
@@ -132,9 +156,9 @@ function asApiError(failure: unknown): ApiError | undefined {
 }
 
 /** What the request says it is for; unproven, and used only to choose the form of the answer until it is. */
-function claimedService(headers: Record<string, string>): string {
+function claimedService(request: HttpRequest): string {
   try {
-    return readScope(headers).service;
+    return readClaim(request).service;
   } catch {
     return 'ec2';
   }

@@ -1,8 +1,9 @@
+import { boxSalt, SecretBox } from '../auth/secret-box.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { DataKeys } from '../keys/data-keys.ts';
 import type { KeyService } from '../keys/key-service.ts';
 import { Keyring } from '../keys/keyring.ts';
-import { ensureKeyFile, type Protection } from '../keys/root-key.ts';
+import { ensureKeyFile, type Protection, rootKey } from '../keys/root-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { dataPaths } from './data-directory.ts';
@@ -16,25 +17,29 @@ export type KeySettings = {
   region: string;
 };
 
+/** What protects what this server keeps of secrets: the keyring, users' secrets. */
+function protectionOf(settings: KeySettings): Protection {
+  if (settings.keyPassphrase !== undefined) return { kind: 'passphrase', passphrase: settings.keyPassphrase };
+  const path = settings.keyFile ?? dataPaths(settings.dataDir).keyFile;
+  // One that the operator named must be there: a new one would open nothing.
+  if (settings.keyFile === undefined) ensureKeyFile(new NodeDisk(), path);
+  return { kind: 'file', path };
+}
+
+/** The box in which the catalog keeps secrets, and the one for messages to be decoded later. */
+export async function openSecretBox(settings: KeySettings, catalog: Catalog): Promise<SecretBox> {
+  return new SecretBox(rootKey(protectionOf(settings), await boxSalt(catalog)));
+}
+
 /** @throws when the keyring is protected by something else, with what to do */
-export async function openKeyService(settings: KeySettings, store: ObjectStore, now: () => Date): Promise<KeyService> {
+async function openKeyService(settings: KeySettings, store: ObjectStore, now: () => Date): Promise<KeyService> {
   if (settings.kms !== undefined) {
     // Loaded where it is used: the client takes time to import.
     const { KmsKeys } = await import('../keys/kms-keys.ts');
     return new KmsKeys(settings.kms === 'aws' ? undefined : settings.kms, settings.region);
   }
-  const disk = new NodeDisk();
-  const paths = dataPaths(settings.dataDir);
-  let protection: Protection;
-  if (settings.keyPassphrase !== undefined) {
-    protection = { kind: 'passphrase', passphrase: settings.keyPassphrase };
-  } else {
-    const path = settings.keyFile ?? paths.keyFile;
-    // One that the operator named must be there: a new one would open nothing.
-    if (settings.keyFile === undefined) ensureKeyFile(disk, path);
-    protection = { kind: 'file', path };
-  }
-  return Keyring.open({ disk, path: paths.keyring, store, protection, now });
+  const path = dataPaths(settings.dataDir).keyring;
+  return Keyring.open({ disk: new NodeDisk(), path, store, protection: protectionOf(settings), now });
 }
 
 export async function openDataKeys(settings: KeySettings, catalog: Catalog, store: ObjectStore): Promise<DataKeys> {

@@ -3,7 +3,8 @@ import { pino } from 'pino';
 import { AdminEndpoint } from '../admin/admin-endpoint.ts';
 import { Tokens } from '../api/ebs/tokens.ts';
 import type { Services } from '../api/operation.ts';
-import { ensureAdministrator } from '../auth/access-keys.ts';
+import { ensureAdministrator } from '../auth/administrator.ts';
+import { Users } from '../auth/users.ts';
 import { openCatalog } from '../catalog/catalog.ts';
 import { seedImage } from '../catalog/seed-image.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
@@ -11,14 +12,18 @@ import { Lifecycle, volumeOpening } from '../lifecycle/lifecycle.ts';
 import { NbdListener } from '../nbd/listener.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { HttpServer } from '../wire/http-server.ts';
+import { AuditLog } from './audit-log.ts';
 import type { Config } from './config.ts';
 import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
 import { EbsEndpoint } from './ebs-endpoint.ts';
 import { Ec2Endpoint } from './ec2-endpoint.ts';
-import { CatalogExports } from './export-directory.ts';
+import { CatalogExports, scopeOf } from './export-directory.ts';
 import { Gateway, type Health } from './gateway.ts';
-import { openDataKeys } from './open-keys.ts';
+import { NbdGateway } from './nbd-gateway.ts';
+import { openDataKeys, openSecretBox } from './open-keys.ts';
+import { StsEndpoint } from './sts-endpoint.ts';
 import { Throttle } from './throttle.ts';
+import { nbdTls, tlsFiles } from './tls-settings.ts';
 import { readVersion } from './version.ts';
 
 const GIB = 1024 ** 3;
@@ -39,6 +44,8 @@ export type RunningFile = {
   apiUrl: string;
   region: string;
   objectStore: string;
+  /** Of an API that speaks HTTPS. */
+  certificate?: string | undefined;
   keyFile?: string | undefined;
   kms?: string | undefined;
 };
@@ -57,7 +64,10 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const catalog = await openCatalog(paths.catalog);
   const now = (): Date => new Date();
   const keys = await openDataKeys(config, catalog, store);
-  await ensureAdministrator(catalog, config.accountId, paths.credentials, config.region);
+  const box = await openSecretBox(config, catalog);
+  const users = new Users(catalog, box, now);
+  await users.sealPlainSecrets();
+  await ensureAdministrator(users, config.accountId, paths.credentials, config.region);
   for (const [index, region] of [...config.regions.keys()].entries()) {
     await seedImage(catalog, config.accountId, region, index, now());
   }
@@ -92,47 +102,78 @@ export async function startServer(config: Config): Promise<RunningServer> {
     now,
     log,
     holdDeadlineMilliseconds: config.holdDeadlineMs,
+    users,
+    denials: box,
   };
+  const audit = new AuditLog(config.auditLog ?? paths.auditLog, config.accountId, config.region, now);
   const health: Health = { status: 'live', version: readVersion() };
-  const gateway = new Gateway(
+  const door = new Gateway(
     services,
     new Ec2Endpoint(services),
     new EbsEndpoint(services, await Tokens.open(catalog, now)),
+    new StsEndpoint(services),
     new AdminEndpoint(services),
     new Throttle(config.requestsPerSecond, config.requestBurst, () => performance.now()),
+    audit,
     () => health,
   );
+  const tls = tlsFiles(config);
   const http = new HttpServer(
-    (request) => gateway.handle(request),
-    (error) => gateway.refuse(error),
+    (request) => door.handle(request),
+    (error) => door.refuse(error),
+    { tls, connectionsPerClient: config.connectionsPerClient },
   );
   const exports = new CatalogExports(catalog, dataPlane, keys);
-  const nbd = new NbdListener(exports, (socket, accepted) => {
-    void exports.find(accepted.exportName).then((target) => {
-      if (target === undefined) socket.destroy();
-      else dataPlane.serve(target, accepted, socket);
-    });
-  });
+  const nbd = new NbdListener(
+    ({ identity }) => (identity === undefined ? exports : exports.scopedTo(scopeOf(identity))),
+    (socket, accepted, { identity, transport, address }) => {
+      const { exportName } = accepted;
+      const own = identity === undefined ? exports : exports.scopedTo(scopeOf(identity));
+      void own.find(exportName).then((target) => {
+        const refused = target === undefined;
+        audit.connection({ exportName, identity, transport, sourceAddress: address, refused });
+        if (refused) socket.destroy();
+        else dataPlane.serve(target, accepted, socket);
+      });
+    },
+  );
 
   await dataPlane.ready();
   await lifecycle.recover();
   await nbd.listenUnix(paths.nbdSocket);
   const nbdUris = [`nbd+unix:///?socket=${paths.nbdSocket}`];
+  let gateway: NbdGateway | undefined;
   if (config.nbdPort !== 'off') {
-    nbdUris.push(`nbd://${config.host}:${await nbd.listenTcp(config.host, config.nbdPort)}`);
+    const secure = nbdTls(config, paths.gatewaySocket, config.nbdPort);
+    if (secure !== undefined) {
+      await nbd.listenGateway(paths.gatewaySocket);
+      gateway = await NbdGateway.start(secure, log);
+      nbdUris.push(`nbds://${config.host}:${gateway.port}`);
+    } else {
+      nbdUris.push(`nbd://${config.host}:${await nbd.listenTcp(config.host, config.nbdPort)}`);
+    }
   }
-  const apiUrl = `http://${config.host}:${await http.listen(config.host, config.port)}`;
+  // What listens everywhere is reached from here by the loopback's name.
+  const shownHost = config.host === '0.0.0.0' || config.host === '::' ? '127.0.0.1' : config.host;
+  const scheme = tls === undefined ? 'http' : 'https';
+  const apiUrl = `${scheme}://${shownHost}:${await http.listen(config.host, config.port)}`;
   health.status = 'ready';
   const running: RunningFile = {
     pid: process.pid,
     apiUrl,
     region: config.region,
     objectStore: config.objectStore,
+    certificate: config.tlsCert,
     keyFile: config.keyFile,
     kms: config.kms,
   };
   writeFileSync(paths.running, `${JSON.stringify(running)}\n`, { mode: 0o600 });
-  const tidying = setInterval(() => void lifecycle.tidy(), TIDY_MILLISECONDS);
+  const tidying = setInterval(() => {
+    void lifecycle.tidy();
+    void users.forgetExpiredSessions().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
+  }, TIDY_MILLISECONDS);
+  const reopenLogs = (): void => audit.reopen();
+  process.on('SIGHUP', reopenLogs);
 
   return {
     apiUrl,
@@ -142,11 +183,15 @@ export async function startServer(config: Config): Promise<RunningServer> {
       clearInterval(tidying);
       health.status = 'live';
       nbd.close();
+      await gateway?.stop();
       // First the calls under way are answered, then the volumes are closed, then the catalog.
       await http.close();
       await dataPlane.stop();
       await catalog.destroy();
+      audit.close();
+      process.off('SIGHUP', reopenLogs);
       rmSync(paths.nbdSocket, { force: true });
+      rmSync(paths.gatewaySocket, { force: true });
       rmSync(paths.running, { force: true });
       lock.close();
     },

@@ -39,8 +39,12 @@ export const wireErrors = {
   requestTooLarge: (most: number) =>
     new ApiError('RequestEntityTooLarge', `The request body is larger than ${most} bytes.`, 413),
   notFound: (path: string) => new ApiError('InvalidRequest', `There is nothing at ${path}.`, 404),
-  authFailure: () => new ApiError('AuthFailure', 'AWS was not able to validate the provided access credentials', 401),
+  /** @param reason for services that tell the cases apart */
+  authFailure: (reason: AuthFailureReason) =>
+    new ApiError('AuthFailure', 'AWS was not able to validate the provided access credentials', 401, reason),
   requestExpired: () => new ApiError('RequestExpired', 'Request has expired.'),
+  sessionExpired: () =>
+    new ApiError('RequestExpired', 'The security token included in the request is expired.', 400, 'session'),
   incompleteSignature: (why: string) => new ApiError('IncompleteSignature', why),
   validation: (message: string, reason: string) => new ApiError('ValidationException', message, 400, reason),
   throttled: (service: string) =>
@@ -49,6 +53,9 @@ export const wireErrors = {
       : new ApiError('RequestLimitExceeded', 'Request limit exceeded.', 503),
   internal: () => new ApiError('InternalError', 'An internal error has occurred; the server log says more.', 500),
 };
+
+/** An unknown, disabled or deleted key; a wrong or missing session token; a signature that is not right. */
+export type AuthFailureReason = 'key' | 'token' | 'signature';
 
 /** A value as it stands in a message: whole if it is short. */
 function shortened(value: string): string {

@@ -1,8 +1,15 @@
+import { readFileSync, watchFile } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { Socket } from 'node:net';
 import { ApiError, wireErrors } from './api-error.ts';
 import type { SignedRequest } from './signature.ts';
 
-export type HttpRequest = SignedRequest & { sourceAddress: string };
+export type HttpRequest = SignedRequest & {
+  sourceAddress: string;
+  /** Over TLS. */
+  secure: boolean;
+};
 export type HttpAnswer = {
   status: number;
   contentType: string;
@@ -10,15 +17,37 @@ export type HttpAnswer = {
   headers?: Record<string, string>;
 };
 
+/** Certificate and key, PEM; read again when they change. */
+export type TlsFiles = { cert: string; key: string };
+
+export type HttpOptions = { tls: TlsFiles | undefined; connectionsPerClient: number };
+
 const MAX_BODY_BYTES = 1024 * 1024;
+const MAX_HEADER_BYTES = 16 * 1024;
+const HEADERS_MILLISECONDS = 20_000;
 const REQUEST_MILLISECONDS = 60_000;
+const IDLE_MILLISECONDS = 30_000;
+const MAX_CONNECTIONS = 2_048;
+const WATCH_MILLISECONDS = 2_000;
 
 /** Reads requests whole, within limits, and gives them to one handler, which never throws. */
 export class HttpServer {
   readonly #server: Server;
+  readonly #perClient = new Map<string, number>();
 
-  constructor(handle: (request: HttpRequest) => Promise<HttpAnswer>, onTooLarge: (error: ApiError) => HttpAnswer) {
-    this.#server = createServer({ requestTimeout: REQUEST_MILLISECONDS }, (incoming, outgoing) => {
+  constructor(
+    handle: (request: HttpRequest) => Promise<HttpAnswer>,
+    onTooLarge: (error: ApiError) => HttpAnswer,
+    { tls, connectionsPerClient }: HttpOptions,
+  ) {
+    const limits = {
+      requestTimeout: REQUEST_MILLISECONDS,
+      headersTimeout: HEADERS_MILLISECONDS,
+      keepAliveTimeout: IDLE_MILLISECONDS,
+      maxHeaderSize: MAX_HEADER_BYTES,
+      connectionsCheckingInterval: 5_000,
+    };
+    const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
       readRequest(incoming)
         .then(handle, (error: unknown) => {
           if (error instanceof ApiError) return onTooLarge(error);
@@ -28,7 +57,36 @@ export class HttpServer {
           (answer) => send(outgoing, answer),
           () => outgoing.destroy(),
         );
+    };
+    if (tls === undefined) {
+      this.#server = createServer(limits, answer);
+    } else {
+      const secure = createSecureServer({ ...limits, ...readTls(tls), minVersion: 'TLSv1.2' }, answer);
+      for (const file of [tls.cert, tls.key]) {
+        watchFile(file, { interval: WATCH_MILLISECONDS, persistent: false }, () => {
+          // One file may be new while the other is still old: the old pair serves until both fit.
+          try {
+            secure.setSecureContext(readTls(tls));
+          } catch {}
+        });
+      }
+      this.#server = secure;
+    }
+    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.on('connection', (socket: Socket) => this.#limit(socket, connectionsPerClient));
+  }
+
+  /** So many connections from one address at once: one client must not take them all. */
+  #limit(socket: Socket, most: number): void {
+    const address = socket.remoteAddress ?? '';
+    const count = (this.#perClient.get(address) ?? 0) + 1;
+    this.#perClient.set(address, count);
+    socket.once('close', () => {
+      const left = (this.#perClient.get(address) ?? 1) - 1;
+      if (left === 0) this.#perClient.delete(address);
+      else this.#perClient.set(address, left);
     });
+    if (count > most) socket.destroy();
   }
 
   /** @param port 0 for any free one @returns the port */
@@ -48,6 +106,10 @@ export class HttpServer {
     this.#server.closeIdleConnections();
     await closed;
   }
+}
+
+function readTls({ cert, key }: TlsFiles): { cert: Buffer; key: Buffer } {
+  return { cert: readFileSync(cert), key: readFileSync(key) };
 }
 
 async function readRequest(incoming: IncomingMessage): Promise<HttpRequest> {
@@ -71,7 +133,8 @@ async function readRequest(incoming: IncomingMessage): Promise<HttpRequest> {
     query: new URLSearchParams(query),
     headers,
     body: Buffer.concat(chunks),
-    sourceAddress: incoming.socket.remoteAddress ?? '',
+    sourceAddress: (incoming.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, ''),
+    secure: 'encrypted' in incoming.socket,
   };
 }
 

@@ -23,9 +23,20 @@ export function encodeEc2Error(error: ApiError, requestId: string): string {
   return DECLARATION + root.toString();
 }
 
+/** Names and texts, one level deep or two. */
+export type StsResult = { [name: string]: string | { [name: string]: string } };
+
+function stsNode(name: string, value: StsResult[string]): XmlNode {
+  if (typeof value === 'string') return textNode(name, value);
+  return new XmlNode(
+    name,
+    Object.entries(value).map(([member, text]) => textNode(member, text)),
+  );
+}
+
 /** STS speaks the older awsQuery protocol: a result element of its own, and the request id in the metadata. */
-export function encodeSts(action: string, result: Record<string, string>, requestId: string): string {
-  const members = Object.entries(result).map(([name, value]) => textNode(name, value));
+export function encodeSts(action: string, result: StsResult, requestId: string): string {
+  const members = Object.entries(result).map(([name, value]) => stsNode(name, value));
   const root = new XmlNode(`${action}Response`, [
     new XmlNode(`${action}Result`, members),
     new XmlNode('ResponseMetadata', [textNode('RequestId', requestId)]),

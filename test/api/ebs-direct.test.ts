@@ -16,7 +16,7 @@ import {
   CreateVolumeCommand,
   DescribeSnapshotsCommand,
 } from '@aws-sdk/client-ec2';
-import type { NewUser } from '../../src/admin/create-user.ts';
+import type { NewUser } from '../../src/admin/users.ts';
 import { FileCleanup } from '../support/cleanup.ts';
 import { ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';

@@ -14,7 +14,7 @@ import {
   ResetSnapshotAttributeCommand,
 } from '@aws-sdk/client-ec2';
 import { AdminClient } from '../../src/admin/admin-client.ts';
-import type { NewUser } from '../../src/admin/create-user.ts';
+import type { NewUser } from '../../src/admin/users.ts';
 import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';

@@ -39,7 +39,7 @@ export async function startTestServer(test: Cleanup, options: ServerOptions = {}
   });
   const { child, apiUrl, exited, readyLine } = spawned;
   test.after(() => child.kill('SIGKILL'));
-  const nbdPort = Number(/nbd:\/\/[^:]+:(\d+)/.exec(readyLine)?.[1]);
+  const nbdPort = Number(/nbds?:\/\/[^:]+:(\d+)/.exec(readyLine)?.[1]);
   const nbdSocket = `${dataDir}/nbd.sock`;
   const credentials = readCredentials(dataDir);
   const ec2 = new EC2Client({ region: 'us-east-1', endpoint: apiUrl, credentials, maxAttempts: 1 });

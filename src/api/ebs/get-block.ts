@@ -10,7 +10,7 @@ type Block = { DataLength: number; BlockData: Buffer; Checksum: string; Checksum
 export const getSnapshotBlock: EbsOperation<GetSnapshotBlockRequest, Block> = async (input, call, tokens) => {
   const id = readSnapshotId(input.SnapshotId);
   const index = input.BlockIndex ?? -1;
-  await call.permit();
+  await call.permit({ type: 'snapshot', id });
   const snapshot = await findCompleted(call, id);
   tokens.checkBlock(input.BlockToken ?? '', id, index);
   const key = await call.services.keys.open(snapshot.data_key_id);

@@ -22,7 +22,7 @@ export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSna
   tokens,
 ) => {
   const id = readSnapshotId(input.SnapshotId);
-  await call.permit();
+  await call.permit({ type: 'snapshot', id });
   const snapshot = await findCompleted(call, id);
   const manifest = await manifestOf(call, snapshot);
   const list = `${id}`;
@@ -57,7 +57,8 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
 ) => {
   const secondId = readSnapshotId(input.SecondSnapshotId);
   const firstId = input.FirstSnapshotId === undefined ? undefined : readSnapshotId(input.FirstSnapshotId);
-  await call.permit();
+  const named = firstId === undefined ? [secondId] : [firstId, secondId];
+  await call.permit(...named.map((id) => ({ type: 'snapshot' as const, id })));
   const second = await findCompleted(call, secondId);
   const first = firstId === undefined ? undefined : await findCompleted(call, firstId);
   if (first !== undefined && !(await isRelated(call, first, second))) {

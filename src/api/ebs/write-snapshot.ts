@@ -14,6 +14,7 @@ import { blockHash, type Encoding, encodeBlock, isZero, sha256 } from '../../sna
 import { PackBuilder, packKey } from '../../snapshots/pack.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { BLOCK_BYTES, blockCount, GIB } from '../../types/units.ts';
+import { making } from '../authorization.ts';
 import { planEncryption, protect, recordDataKey } from '../encryption.ts';
 import type { Call } from '../operation.ts';
 import { insertSet, NO_VOLUME } from '../snapshots/new-set.ts';
@@ -51,7 +52,10 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
   const description = checkDescription(input.Description);
   const tags = readTags(input.Tags);
   const parentId = input.ParentSnapshotId === undefined ? undefined : readSnapshotId(input.ParentSnapshotId);
-  await call.permit();
+  const parents = parentId === undefined ? [] : [{ type: 'snapshot' as const, id: parentId }];
+  await call.permit(...parents, async () =>
+    making(call, 'snapshot', tags, { 'ec2:Owner': call.caller.accountId, 'ec2:VolumeSize': sizeGiB }),
+  );
   const { catalog, lifecycle, now } = call.services;
   const request = createHash('sha256').update(JSON.stringify(input)).digest('hex');
   const snapshotId = await lifecycle.locks.hold([`direct ${call.caller.accountId}`], async () => {
@@ -147,7 +151,7 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
   if (input.Progress !== undefined && (input.Progress < 0 || input.Progress > 100)) {
     throw ebsErrors.invalid(`Value (${input.Progress}) of Progress must be from 0 to 100.`, 'INVALID_PARAMETER_VALUE');
   }
-  await call.permit();
+  await call.permit({ type: 'snapshot', id });
   const { snapshot } = await findUpload(call, id);
   if (index < 0 || index >= blockCount(snapshot.size_gib * GIB)) {
     throw ebsErrors.invalid(`Block ${index} is outside of a snapshot of ${snapshot.size_gib} GiB.`, 'INVALID_BLOCK');
@@ -192,7 +196,7 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
   call,
 ) => {
   const id = readSnapshotId(input.SnapshotId);
-  await call.permit();
+  await call.permit({ type: 'snapshot', id });
   const { catalog, lifecycle, store, keys } = call.services;
   return lifecycle.locks.hold([id], async () => {
     const found = await findSnapshot(call, id);

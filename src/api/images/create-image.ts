@@ -1,5 +1,6 @@
 import type { CreateImageRequest, CreateImageResult } from '@aws-sdk/client-ec2';
 import type { ImageId } from '../../types/ids.ts';
+import { making } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import { readInstanceId } from '../identifiers.ts';
 import { checkMappings, REFUSED_IN_MAPPINGS } from '../instances/device-plan.ts';
@@ -34,7 +35,11 @@ export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
     refuseEncryption(input.BlockDeviceMappings);
     const tags = readTagSpecifications(input.TagSpecifications, ['image', 'snapshot']);
     const asked = new Map((input.BlockDeviceMappings ?? []).map((mapping) => [mapping.DeviceName, mapping]));
-    await call.permit();
+    await call.permit(
+      { type: 'instance', id: instanceId },
+      async () => making(call, 'image', tags.get('image') ?? new Map(), { 'ec2:Owner': call.caller.accountId }),
+      async () => making(call, 'snapshot', tags.get('snapshot') ?? new Map(), { 'ec2:Owner': call.caller.accountId }),
+    );
     const { catalog, lifecycle } = call.services;
     return lifecycle.locks.hold([instanceId, `images ${call.caller.accountId}`], async () => {
       const instance = await findInstance(call, instanceId);

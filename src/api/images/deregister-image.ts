@@ -12,7 +12,7 @@ export const deregisterImage: Operation<DeregisterImageRequest, DeregisterImageR
 
   async run(input, call) {
     const imageId = readImageId(input.ImageId);
-    await call.permit();
+    await call.permit({ type: 'image', id: imageId });
     const { catalog } = call.services;
     const image = await findImage(call, imageId);
     if (image.account_id !== call.caller.accountId) throw errors.noImage(imageId);

@@ -1,5 +1,6 @@
 import type { BlockDeviceMapping, RegisterImageRequest, RegisterImageResult } from '@aws-sdk/client-ec2';
 import type { ImageDeviceRow } from '../../catalog/schema.ts';
+import { making } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import { checkMappings, REFUSED_IN_MAPPINGS } from '../instances/device-plan.ts';
@@ -44,7 +45,12 @@ export const registerImage: Operation<RegisterImageRequest, RegisterImageResult>
       throw errors.invalidValue('RootDeviceName', rootDeviceName, reason);
     }
     const tags = readTagSpecifications(input.TagSpecifications, ['image']).get('image') ?? new Map();
-    await call.permit();
+    const sources = mappings.flatMap(({ Ebs }) =>
+      Ebs?.SnapshotId === undefined ? [] : [readSnapshotId(Ebs.SnapshotId)],
+    );
+    await call.permit(...sources.map((id) => ({ type: 'snapshot' as const, id })), async () =>
+      making(call, 'image', tags, { 'ec2:Owner': call.caller.accountId }),
+    );
     const { catalog, lifecycle } = call.services;
     return lifecycle.locks.hold([`images ${call.caller.accountId}`], async () => {
       await requireFreeName(call, name);

@@ -31,7 +31,7 @@ export async function changeState(
 ): Promise<InstanceStateChange[]> {
   if (ids === undefined || ids.length === 0) throw errors.missing('InstanceId');
   const instanceIds = ids.map((id) => readInstanceId(id));
-  await call.permit();
+  await call.permit(...instanceIds.map((id) => ({ type: 'instance' as const, id })));
   const { catalog, lifecycle, now } = call.services;
   return lifecycle.locks.hold(instanceIds, async () => {
     const instances = await findInstances(call, instanceIds);

@@ -49,7 +49,7 @@ export const describeInstanceAttribute: Operation<DescribeInstanceAttributeReque
     if (read === undefined) {
       throw errors.invalidValue('Attribute', attribute, `Expected one of ${Object.keys(READERS).join(', ')}.`);
     }
-    await call.permit();
+    await call.permit({ type: 'instance', id: instanceId });
     const instance = await findInstance(call, instanceId);
     return { InstanceId: instanceId, ...(await read(instance, call)) };
   },
@@ -78,7 +78,7 @@ export const modifyInstanceAttribute: Operation<ModifyInstanceAttributeRequest, 
     const protectedValue =
       input.DisableApiTermination?.Value ??
       (input.Attribute === 'disableApiTermination' ? input.Value === 'true' : undefined);
-    await call.permit();
+    await call.permit({ type: 'instance', id: instanceId });
     await call.services.lifecycle.locks.hold([instanceId], async () => {
       const instance = await findInstance(call, instanceId);
       if (type !== undefined && instance.state !== 'stopped') {

@@ -12,7 +12,7 @@ export const rebootInstances: Operation<RebootInstancesRequest, object> = {
   async run(input, call) {
     const ids = (input.InstanceIds ?? []).map((id) => readInstanceId(id));
     if (ids.length === 0) throw errors.missing('InstanceId');
-    await call.permit();
+    await call.permit(...ids.map((id) => ({ type: 'instance' as const, id })));
     const { catalog, dataPlane, lifecycle } = call.services;
     await lifecycle.locks.hold(ids, async () => {
       const instances = await findInstances(call, ids);

@@ -9,6 +9,7 @@ import type {
 import type { ReplaceRootTaskRow, SnapshotRow } from '../../catalog/schema.ts';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
 import { newId } from '../../types/ids.ts';
+import { making } from '../authorization.ts';
 import { planEncryption, protect } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { compileFilters } from '../filters.ts';
@@ -32,7 +33,11 @@ export const createReplaceRootVolumeTask: Operation<
     const instanceId = readInstanceId(input.InstanceId);
     const sourceId = input.SnapshotId === undefined ? undefined : readSnapshotId(input.SnapshotId);
     const tags = readTagSpecifications(input.TagSpecifications, ['replace-root-volume-task']);
-    await call.permit();
+    const sources = sourceId === undefined ? [] : [{ type: 'snapshot' as const, id: sourceId }];
+    await call.permit({ type: 'instance', id: instanceId }, ...sources, async () => [
+      ...making(call, 'replace-root-volume-task', tags.get('replace-root-volume-task') ?? new Map()),
+      ...making(call, 'volume', new Map()),
+    ]);
     const { catalog, lifecycle, now } = call.services;
     return lifecycle.locks.hold([instanceId], async () => {
       const earlier = await catalog

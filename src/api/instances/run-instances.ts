@@ -1,11 +1,14 @@
 import type { Reservation, RunInstancesRequest } from '@aws-sdk/client-ec2';
-import type { ReservationId } from '../../types/ids.ts';
+import type { ImageId, ReservationId } from '../../types/ids.ts';
+import { making, snapshotArn, type Target } from '../authorization.ts';
+import { willBeEncrypted } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { checkSameRequest, readClientToken } from '../idempotency.ts';
-import { readImageId } from '../identifiers.ts';
+import { readImageId, readSnapshotId } from '../identifiers.ts';
 import { findImage, imageDevices, imageStates } from '../images/find-image.ts';
 import type { Call, Operation } from '../operation.ts';
-import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
+import { DEFAULT_VOLUME_TYPE } from '../volumes/volume-types.ts';
 import { checkMappings, planDevices, REFUSED_IN_MAPPINGS } from './device-plan.ts';
 import { instanceView, withDevices } from './instance-view.ts';
 import { launch } from './launch.ts';
@@ -78,7 +81,7 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     const tags = readTagSpecifications(input.TagSpecifications, ['instance', 'volume']);
     checkMappings(input.BlockDeviceMappings);
     const clientToken = readClientToken(input.ClientToken, input);
-    await call.permit();
+    await call.permit({ type: 'image', id: imageId }, () => launchTargets(call, imageId, zone, input, tags));
     return lifecycle.locks.hold([`token ${call.caller.accountId} ${input.ClientToken ?? call.requestId}`], async () => {
       if (clientToken !== undefined) {
         const earlier = await catalog
@@ -118,6 +121,45 @@ export const runInstances: Operation<RunInstancesRequest, Reservation> = {
     });
   },
 };
+
+/** What a launch makes: the instance and each of its volumes, as far as the image is known. */
+async function launchTargets(
+  call: Call,
+  imageId: ImageId,
+  zone: string,
+  input: RunInstancesRequest,
+  tags: ReadonlyMap<string, Tags>,
+): Promise<Target[]> {
+  const targets = making(call, 'instance', tags.get('instance') ?? new Map(), {
+    'ec2:AvailabilityZone': zone,
+    'ec2:InstanceType': input.InstanceType ?? DEFAULT_INSTANCE_TYPE,
+    'ec2:RootDeviceType': 'ebs',
+  });
+  const mappings = new Map((input.BlockDeviceMappings ?? []).map((mapping) => [mapping.DeviceName, mapping]));
+  const devices = await imageDevices(call.services.catalog, imageId);
+  const names = new Set([...devices.map((device) => device.device_name), ...mappings.keys()]);
+  for (const name of names) {
+    const mapping = mappings.get(name);
+    const device = devices.find((candidate) => candidate.device_name === name);
+    if (mapping?.NoDevice !== undefined) continue;
+    const asked = mapping?.Ebs;
+    const source = asked?.SnapshotId === undefined ? device?.snapshot_id : readSnapshotId(asked.SnapshotId);
+    if (source !== undefined && source !== null) targets.push({ type: 'snapshot', id: source });
+    const wish = { encrypted: asked?.Encrypted, kmsKeyId: asked?.KmsKeyId };
+    targets.push(
+      ...making(call, 'volume', tags.get('volume') ?? new Map(), {
+        'ec2:AvailabilityZone': zone,
+        'ec2:Encrypted': await willBeEncrypted(call, wish, source ?? undefined),
+        'ec2:ParentSnapshot': source && snapshotArn(call.region, source),
+        'ec2:VolumeSize': asked?.VolumeSize ?? device?.size_gib,
+        'ec2:VolumeType': asked?.VolumeType ?? device?.volume_type ?? DEFAULT_VOLUME_TYPE,
+        'ec2:VolumeIops': asked?.Iops,
+        'ec2:VolumeThroughput': asked?.Throughput,
+      }),
+    );
+  }
+  return targets;
+}
 
 /** As many as MaxCount: there is always room for one more group of volumes. */
 function readCount(least: number | undefined, most: number | undefined): number {

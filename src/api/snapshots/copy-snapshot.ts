@@ -1,9 +1,9 @@
 import type { CopySnapshotRequest, CopySnapshotResult } from '@aws-sdk/client-ec2';
-import { checkWish, planEncryption, protect, recordDataKey } from '../encryption.ts';
+import { making, snapshotArn } from '../authorization.ts';
+import { checkWish, planEncryption, protect, recordDataKey, willBeEncrypted } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
-import { Call } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
 import { findVisibleSnapshots } from './find-snapshot.ts';
@@ -33,8 +33,14 @@ export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = 
     checkWish(wish);
     const description = checkDescription(input.Description ?? `[Copied ${sourceId} from ${sourceRegion}]`);
     const tags = readTagSpecifications(input.TagSpecifications, ['snapshot']).get('snapshot') ?? new Map();
-    await call.permit();
-    const there = new Call(call.services, { ...call.caller, region: sourceRegion }, call.requestId, false);
+    const there = call.in(sourceRegion);
+    await call.permit({ type: 'snapshot', id: sourceId }, async () =>
+      making(call, 'snapshot', tags, {
+        'ec2:Owner': call.caller.accountId,
+        'ec2:Encrypted': await willBeEncrypted(call, wish, sourceId),
+        'ec2:SourceSnapshot': snapshotArn(sourceRegion, sourceId),
+      }),
+    );
     const snapshotId = await lifecycle.locks.hold([sourceId], async () => {
       const [source] = await findVisibleSnapshots(there, [sourceId]);
       if (source.state !== 'completed' || source.root === null) throw errors.snapshotState(sourceId, source.state);

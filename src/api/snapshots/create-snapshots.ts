@@ -2,6 +2,7 @@ import type { CreateSnapshotsRequest, CreateSnapshotsResult } from '@aws-sdk/cli
 import type { InstanceRow } from '../../catalog/schema.ts';
 import { tagsOf } from '../../catalog/tags.ts';
 import type { VolumeId } from '../../types/ids.ts';
+import { making, type Target } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import { readInstanceId, readVolumeId } from '../identifiers.ts';
 import { findInstance } from '../instances/find-instance.ts';
@@ -9,7 +10,7 @@ import type { Call, Operation } from '../operation.ts';
 import { checkTagCount, readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
 import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
-import { cutSet } from './cut-set.ts';
+import { cutSet, makingSnapshot } from './cut-set.ts';
 import { checkDescription, refusePlacement } from './snapshot-rules.ts';
 
 const MAX_EXCLUDED_VOLUMES = 40;
@@ -37,7 +38,23 @@ export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsR
     const specification = input.InstanceSpecification;
     const instanceId = readInstanceId(specification?.InstanceId, 'InstanceSpecification.InstanceId');
     const excluded = readExcluded(specification?.ExcludeDataVolumeIds);
-    await call.permit();
+    const excludeRoot = specification?.ExcludeBootVolume ?? false;
+    // What the set would be of, as far as it is known; and again below, of what it is then.
+    await call.permit({ type: 'instance', id: instanceId }, async () => {
+      const { catalog } = call.services;
+      const instance = await catalog
+        .selectFrom('instances')
+        .select('root_device_name')
+        .where('instance_id', '=', instanceId)
+        .where('account_id', '=', call.caller.accountId)
+        .executeTakeFirst();
+      if (instance === undefined) return making(call, 'snapshot', ownTags);
+      const chosen = (await attachedVolumes(catalog, instanceId)).filter(
+        ({ volume_id, device_name }) =>
+          !excluded.has(volume_id) && !(excludeRoot && device_name === instance.root_device_name),
+      );
+      return targetsOf(call, chosen, copyTags, ownTags);
+    });
     // Attaching and detaching wait: the set is of the volumes that the instance has now.
     return call.services.lifecycle.locks.hold([instanceId], async () => {
       const instance = await findInstance(call, instanceId);
@@ -45,7 +62,8 @@ export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsR
         throw errors.instanceState(instanceId, instance.state, 'running or stopped');
       }
       const attached = await attachedVolumes(call.services.catalog, instanceId);
-      const chosen = chooseVolumes(instance, attached, specification?.ExcludeBootVolume ?? false, excluded);
+      const chosen = chooseVolumes(instance, attached, excludeRoot, excluded);
+      await call.alsoPermit(() => targetsOf(call, chosen, copyTags, ownTags));
       const tags = await tagsForEach(call, chosen, copyTags, ownTags);
       const { snapshotIds, startedAt } = await cutSet(call, {
         instanceId,
@@ -73,6 +91,20 @@ export const createSnapshots: Operation<CreateSnapshotsRequest, CreateSnapshotsR
     });
   },
 };
+
+/** Each volume, and each snapshot to be. */
+async function targetsOf(
+  call: Call,
+  volumes: readonly AttachedVolume[],
+  copyTags: boolean,
+  ownTags: Tags,
+): Promise<Target[]> {
+  const tags = await tagsForEach(call, volumes, copyTags, ownTags);
+  return volumes.flatMap((volume) => [
+    { type: 'volume' as const, id: volume.volume_id },
+    ...makingSnapshot(call, volume, tags.get(volume.volume_id) ?? new Map()),
+  ]);
+}
 
 function readCopyTags(source: string | undefined): boolean {
   if (source === undefined) return false;

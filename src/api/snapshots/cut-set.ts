@@ -2,6 +2,7 @@ import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { VolumeRow } from '../../catalog/schema.ts';
 import { KeyError } from '../../keys/key-service.ts';
 import type { InstanceId, SnapshotId } from '../../types/ids.ts';
+import { making, type Target, volumeArn } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
 import type { Tags } from '../tags/tag-rules.ts';
@@ -12,6 +13,17 @@ export type VolumeToCut = {
   device: { name: string; isRoot: boolean } | undefined;
   tags: Tags;
 };
+
+/** What a policy may ask of a snapshot that is to be made of a volume. */
+export function makingSnapshot(call: Call, volume: VolumeRow, tags: Tags): Target[] {
+  return making(call, 'snapshot', tags, {
+    'ec2:Owner': call.caller.accountId,
+    'ec2:ParentVolume': volumeArn(call.region, volume.account_id, volume.volume_id),
+    'ec2:VolumeSize': volume.size_gib,
+    'ec2:Encrypted': volume.data_key_id !== null,
+    'ec2:SnapshotTime': call.services.now().toISOString(),
+  });
+}
 
 export type CutOrder = {
   instanceId: InstanceId | null;

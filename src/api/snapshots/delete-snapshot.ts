@@ -12,7 +12,7 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
 
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
-    await call.permit();
+    await call.permit({ type: 'snapshot', id: snapshotId });
     await removeSnapshot(call, snapshotId);
     return {};
   },

@@ -8,6 +8,7 @@ import type {
 import { granteesOf } from '../../catalog/permissions.ts';
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import { parseAccountId } from '../../types/ids.ts';
+import type { Target } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
@@ -22,7 +23,7 @@ export const describeSnapshotAttribute: Operation<DescribeSnapshotAttributeReque
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
     const attribute = readAttribute(input.Attribute, ['createVolumePermission', 'productCodes']);
-    await call.permit();
+    await call.permit({ type: 'snapshot', id: snapshotId });
     await findOwnSnapshot(call, snapshotId);
     if (attribute === 'productCodes') return { SnapshotId: snapshotId, ProductCodes: [] };
     const grantees = (await granteesOf(call.services.catalog, [snapshotId])).get(snapshotId) ?? [];
@@ -42,7 +43,7 @@ export const modifySnapshotAttribute: Operation<ModifySnapshotAttributeRequest, 
     if (input.Attribute !== undefined) readAttribute(input.Attribute, ['createVolumePermission']);
     const { add, remove } = readChanges(input);
     if (add.size === 0 && remove.size === 0) throw errors.missing('CreateVolumePermission');
-    await call.permit();
+    await call.permit({ type: 'snapshot', id: snapshotId, context: sharingContext(add, remove) });
     const { catalog, lifecycle } = call.services;
     await lifecycle.locks.hold([snapshotId], async () => {
       await checkShareable(call, await findOwnSnapshot(call, snapshotId), add);
@@ -75,7 +76,7 @@ export const resetSnapshotAttribute: Operation<ResetSnapshotAttributeRequest, ob
   async run(input, call) {
     const snapshotId = readSnapshotId(input.SnapshotId);
     readAttribute(input.Attribute, ['createVolumePermission']);
-    await call.permit();
+    await call.permit({ type: 'snapshot', id: snapshotId });
     const { catalog, lifecycle } = call.services;
     await lifecycle.locks.hold([snapshotId], async () => {
       await findOwnSnapshot(call, snapshotId);
@@ -105,6 +106,17 @@ function readAttribute(attribute: string | undefined, known: readonly string[]):
   if (attribute === undefined) throw errors.missing('Attribute');
   if (!known.includes(attribute)) throw errors.invalidValue('Attribute', attribute, `Expected ${known.join(' or ')}.`);
   return attribute;
+}
+
+/** Condition keys of who is let in and who out. */
+function sharingContext(add: ReadonlySet<string>, remove: ReadonlySet<string>): NonNullable<Target['context']> {
+  const users = (of: ReadonlySet<string>): string[] => [...of].filter((each) => each !== 'all');
+  return {
+    ...(users(add).length > 0 ? { 'ec2:Add/userId': users(add) } : {}),
+    ...(add.has('all') ? { 'ec2:Add/group': 'all' } : {}),
+    ...(users(remove).length > 0 ? { 'ec2:Remove/userId': users(remove) } : {}),
+    ...(remove.has('all') ? { 'ec2:Remove/group': 'all' } : {}),
+  };
 }
 
 /** The two forms in which a change can be said: the lists with an operation, and the structure. */

@@ -1,6 +1,7 @@
 import type { CreateTagsRequest } from '@aws-sdk/client-ec2';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
 import { knownId } from '../../types/ids.ts';
+import { requestTags } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import type { Call, Operation } from '../operation.ts';
 import { type Resource, readResource, requireResource } from './resources.ts';
@@ -14,7 +15,7 @@ export const createTags: Operation<CreateTagsRequest, object> = {
     if (resources.length === 0) throw errors.missing('ResourceId');
     const tags = readTags(input.Tags);
     if (tags.size === 0) throw errors.missing('Tag');
-    await call.permit();
+    await call.permit(...resources.map(({ id, type }) => ({ id, type, context: requestTags(tags) })));
     const { catalog, lifecycle } = call.services;
     const ids = resources.map(({ id }) => id);
     await lifecycle.locks.hold(ids, async () => {

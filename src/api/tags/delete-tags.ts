@@ -11,7 +11,9 @@ export const deleteTags: Operation<DeleteTagsRequest, object> = {
     const resources = (input.Resources ?? []).map(readResource);
     if (resources.length === 0) throw errors.missing('ResourceId');
     for (const { Key } of input.Tags ?? []) if (Key === undefined) throw errors.missing('Tag.Key');
-    await call.permit();
+    const keys = (input.Tags ?? []).map(({ Key = '' }) => Key);
+    const context = keys.length > 0 ? { 'aws:TagKeys': keys } : {};
+    await call.permit(...resources.map(({ id, type }) => ({ id, type, context })));
     const { catalog, lifecycle } = call.services;
     const ids = resources.map(({ id }) => id);
     await lifecycle.locks.hold(ids, async () => {

@@ -16,7 +16,7 @@ export const attachVolume: Operation<AttachVolumeRequest, VolumeAttachment> = {
     const volumeId = readVolumeId(input.VolumeId);
     const instanceId = readInstanceId(input.InstanceId);
     const device = checkDeviceName(input.Device);
-    await call.permit();
+    await call.permit({ type: 'volume', id: volumeId }, { type: 'instance', id: instanceId });
     const { catalog, dataPlane, lifecycle, now } = call.services;
     return lifecycle.locks.hold([volumeId, instanceId], async () => {
       const volume = await findVolume(call, volumeId);

@@ -2,7 +2,8 @@ import type { CreateVolumeRequest, Volume } from '@aws-sdk/client-ec2';
 import { putTags } from '../../catalog/tags.ts';
 import { KeyError } from '../../keys/key-service.ts';
 import { newId } from '../../types/ids.ts';
-import { checkWish, planEncryption, protect } from '../encryption.ts';
+import { making, snapshotArn } from '../authorization.ts';
+import { checkWish, planEncryption, protect, willBeEncrypted } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { checkSameRequest, readClientToken } from '../idempotency.ts';
 import { readSnapshotId } from '../identifiers.ts';
@@ -10,7 +11,7 @@ import type { Call, Operation } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { findVolume } from './find-volume.ts';
 import { findRestorable, insertVolume, volumeSize } from './new-volume.ts';
-import { checkVolumeShape } from './volume-types.ts';
+import { checkVolumeShape, DEFAULT_VOLUME_TYPE } from './volume-types.ts';
 import { volumeView, withAttachments } from './volume-view.ts';
 
 /** Types whose volumes may be attached to several instances at once. */
@@ -47,7 +48,17 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
     if (sourceId === undefined && input.Size === undefined) throw errors.sizeOrSnapshot();
     const tags = readTagSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? new Map();
     const clientToken = readClientToken(input.ClientToken, input);
-    await call.permit();
+    await call.permit(...(sourceId === undefined ? [] : [{ type: 'snapshot' as const, id: sourceId }]), async () =>
+      making(call, 'volume', tags, {
+        'ec2:AvailabilityZone': zone,
+        'ec2:Encrypted': await willBeEncrypted(call, wish, sourceId),
+        'ec2:ParentSnapshot': sourceId && snapshotArn(call.region, sourceId),
+        'ec2:VolumeSize': input.Size,
+        'ec2:VolumeType': input.VolumeType ?? DEFAULT_VOLUME_TYPE,
+        'ec2:VolumeIops': input.Iops,
+        'ec2:VolumeThroughput': input.Throughput,
+      }),
+    );
     const locks = [
       `token ${call.caller.accountId} ${input.ClientToken ?? newId('vol')}`,
       ...(sourceId ? [sourceId] : []),

@@ -9,7 +9,7 @@ export const deleteVolume: Operation<DeleteVolumeRequest, object> = {
 
   async run(input, call) {
     const volumeId = readVolumeId(input.VolumeId);
-    await call.permit();
+    await call.permit({ type: 'volume', id: volumeId });
     const { catalog, lifecycle } = call.services;
     await lifecycle.locks.hold([volumeId], async () => {
       const volume = await findVolume(call, volumeId);

@@ -15,7 +15,9 @@ export const detachVolume: Operation<DetachVolumeRequest, VolumeAttachment> = {
   async run(input, call) {
     const volumeId = readVolumeId(input.VolumeId);
     const askedInstance = input.InstanceId === undefined ? undefined : readInstanceId(input.InstanceId);
-    await call.permit();
+    const instance =
+      input.InstanceId === undefined ? [] : [{ type: 'instance' as const, id: readInstanceId(input.InstanceId) }];
+    await call.permit({ type: 'volume', id: volumeId }, ...instance);
     const { catalog, lifecycle } = call.services;
     const found = await catalog
       .selectFrom('attachments')

@@ -16,7 +16,7 @@ export const modifyVolume: Operation<ModifyVolumeRequest, ModifyVolumeResult> = 
     if ([Size, VolumeType, Iops, Throughput, MultiAttachEnabled].every((each) => each === undefined)) {
       throw errors.invalidValue('ModifyVolume', volumeId, 'Nothing is to be modified: give a size, a type, or a rate.');
     }
-    await call.permit();
+    await call.permit({ type: 'volume', id: volumeId });
     const { catalog, lifecycle, now } = call.services;
     return lifecycle.locks.hold([volumeId], async () => {
       const volume = await findVolume(call, volumeId);

@@ -18,7 +18,7 @@ export const describeVolumeAttribute: Operation<DescribeVolumeAttributeRequest, 
     if (attribute !== 'autoEnableIO' && attribute !== 'productCodes') {
       throw errors.invalidValue('Attribute', attribute, 'Expected autoEnableIO or productCodes.');
     }
-    await call.permit();
+    await call.permit({ type: 'volume', id: volumeId });
     const volume = await findVolume(call, volumeId);
     if (attribute === 'productCodes') return { VolumeId: volumeId, ProductCodes: [] };
     return { VolumeId: volumeId, AutoEnableIO: { Value: volume.auto_enable_io === 1 } };
@@ -33,7 +33,7 @@ export const modifyVolumeAttribute: Operation<ModifyVolumeAttributeRequest, obje
     const volumeId = readVolumeId(input.VolumeId);
     const value = input.AutoEnableIO?.Value;
     if (value === undefined) throw errors.missing('AutoEnableIO.Value');
-    await call.permit();
+    await call.permit({ type: 'volume', id: volumeId });
     await findVolume(call, volumeId);
     await call.services.catalog
       .updateTable('volumes')

@@ -1,0 +1,35 @@
+import { chmodSync, existsSync, renameSync, writeFileSync } from 'node:fs';
+import type { AccountId } from '../types/ids.ts';
+import { ADMINISTRATOR, type NewKey, type Users } from './users.ts';
+
+/**
+ * Sees to it that there is an administrator whose key stands in the credentials file (AWS's INI form, profile `default`,
+ * mode 0600). Where the file is gone, the administrator gets a new key: secrets cannot be shown again.
+ */
+export async function ensureAdministrator(
+  users: Users,
+  accountId: AccountId,
+  credentialsFile: string,
+  region: string,
+): Promise<void> {
+  const known = (await users.list(accountId)).some((user) => user.userName === ADMINISTRATOR);
+  if (!known) {
+    writeCredentials(credentialsFile, await users.create(accountId, ADMINISTRATOR, undefined), region);
+  } else if (!existsSync(credentialsFile)) {
+    writeCredentials(credentialsFile, await users.rotate(accountId, ADMINISTRATOR), region);
+  }
+  chmodSync(credentialsFile, 0o600);
+}
+
+export function writeCredentials(credentialsFile: string, key: NewKey, region: string): void {
+  const text = [
+    '[default]',
+    `aws_access_key_id = ${key.accessKeyId}`,
+    `aws_secret_access_key = ${key.secretAccessKey}`,
+    `region = ${region}`,
+    '',
+  ].join('\n');
+  const temporary = `${credentialsFile}.new`;
+  writeFileSync(temporary, text, { mode: 0o600 });
+  renameSync(temporary, credentialsFile);
+}
