@@ -95,7 +95,7 @@ export async function send(apiUrl: string, request: Request): Promise<Answer> {
           const code =
             /<Code>([^<]*)<\/Code>/.exec(body)?.[1] ??
             response.headers['x-amzn-errortype']?.toString() ??
-            (response.statusCode === 200 ? '' : (JSON.parse(body) as { code: string }).code);
+            (response.statusCode === 200 || body === '' ? '' : (JSON.parse(body) as { code: string }).code);
           resolve({ status: response.statusCode ?? 0, code, body, bytes });
         });
       },
