@@ -4,52 +4,15 @@
  *
  *   node bench/nbd-io.ts [--rounds=3] [--seconds=4]
  */
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync, truncateSync, writeFileSync } from 'node:fs';
-import { promisify } from 'node:util';
 import { geometricMean, median, report, setting } from './support/figures.ts';
+import { fio, PROFILES, type Result } from './support/fio.ts';
 import { startBenchServer } from './support/server.ts';
 
-const run = promisify(execFile);
 const ROUNDS = setting('rounds', 3);
 const SECONDS = setting('seconds', 4);
 const SIZE_MIB = 1024;
-
-const PROFILES = [
-  { name: '4 KiB random read, depth 1', rw: 'randread', bs: '4k', depth: 1 },
-  { name: '4 KiB random read, depth 16', rw: 'randread', bs: '4k', depth: 16 },
-  { name: '4 KiB random write, depth 1', rw: 'randwrite', bs: '4k', depth: 1 },
-  { name: '4 KiB random write, depth 16', rw: 'randwrite', bs: '4k', depth: 16 },
-  { name: '128 KiB read, depth 8', rw: 'read', bs: '128k', depth: 8 },
-  { name: '128 KiB write, depth 8', rw: 'write', bs: '128k', depth: 8 },
-  { name: '4 KiB random 70/30, depth 16', rw: 'randrw', bs: '4k', depth: 16 },
-];
-
-type Result = { iops: number; p99Microseconds: number };
-
-async function fio(uri: string, profile: (typeof PROFILES)[number]): Promise<Result> {
-  const { stdout } = await run('fio', [
-    '--name=bench',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
-    `--rw=${profile.rw}`,
-    `--bs=${profile.bs}`,
-    `--iodepth=${profile.depth}`,
-    `--size=${SIZE_MIB}m`,
-    '--rwmixread=70',
-    '--time_based=1',
-    `--runtime=${SECONDS}`,
-    '--randrepeat=0',
-    '--output-format=json',
-  ]);
-  type Side = { iops: number; clat_ns: { percentile?: Record<string, number> } };
-  const job = (JSON.parse(stdout.slice(stdout.indexOf('{'))) as { jobs: { read: Side; write: Side }[] }).jobs[0];
-  const sides = [job.read, job.write];
-  return {
-    iops: job.read.iops + job.write.iops,
-    p99Microseconds: Math.max(...sides.map((side) => (side.clat_ns.percentile?.['99.000000'] ?? 0) / 1000)),
-  };
-}
 
 const server = await startBenchServer();
 const { volumes } = await server.launch([SIZE_MIB / 1024]);
@@ -88,12 +51,13 @@ const names = Object.keys(targets) as (keyof typeof targets)[];
 const results = new Map<string, Result[]>();
 try {
   // Every image is written to once, so that no one reads holes.
-  for (const name of names) await fio(targets[name], { name: 'fill', rw: 'write', bs: '1m', depth: 8 });
+  for (const name of names)
+    await fio(targets[name], { name: 'fill', rw: 'write', bs: '1m', depth: 8 }, SIZE_MIB, SECONDS);
   for (const profile of PROFILES) {
     for (let round = 0; round < ROUNDS; round += 1) {
       for (const name of names) {
         const key = `${profile.name} ${name}`;
-        results.set(key, [...(results.get(key) ?? []), await fio(targets[name], profile)]);
+        results.set(key, [...(results.get(key) ?? []), await fio(targets[name], profile, SIZE_MIB, SECONDS)]);
       }
     }
   }

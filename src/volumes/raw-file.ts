@@ -189,19 +189,33 @@ export class RawFile {
       const start = offset + done - inPage;
       const bytes = Math.min(length - done, PIECE_BYTES - inPage);
       const span = Math.ceil((inPage + bytes) / PAGE) * PAGE;
-      const plain = inPage === 0 && span === bytes ? from.whole(bytes) : undefined;
-      if (plain !== undefined) {
-        cipher.encrypt(plain, storedPiece, start / PAGE);
-      } else {
-        if (inPage > 0) this.read(plainPiece, 0, PAGE, start);
-        const last = span - PAGE;
-        if (inPage + bytes < span && (last > 0 || inPage === 0)) this.read(plainPiece, last, PAGE, start + last);
-        from.copy(plainPiece, inPage, bytes);
-        cipher.encrypt(plainPiece.subarray(0, span), storedPiece, start / PAGE);
+      let at = 0;
+      if (inPage > 0) {
+        this.#encryptPart(cipher, from, start, 0, inPage, Math.min(bytes, PAGE - inPage));
+        at = PAGE;
       }
+      while (at + PAGE <= inPage + bytes) {
+        const pages = from.wholePages(inPage + bytes - at);
+        if (pages === undefined) {
+          this.#encryptPart(cipher, from, start, at, 0, PAGE);
+          at += PAGE;
+        } else {
+          cipher.encrypt(pages, storedPiece.subarray(at), (start + at) / PAGE);
+          at += pages.byteLength;
+        }
+      }
+      if (at < inPage + bytes) this.#encryptPart(cipher, from, start, at, 0, inPage + bytes - at);
       this.#writeStored(storedPiece, 0, span, start);
       done += bytes;
     }
+  }
+
+  /** Encrypts one page of the piece, `bytes` of which, from `inPage` on, are new. */
+  #encryptPart(cipher: PageCipher, from: Gather, start: number, at: number, inPage: number, bytes: number): void {
+    const page = plainPiece.subarray(0, PAGE);
+    if (bytes < PAGE) this.read(page, 0, PAGE, start + at);
+    from.copy(page, inPage, bytes);
+    cipher.encrypt(page, storedPiece.subarray(at, at + PAGE), (start + at) / PAGE);
   }
 
   #each(
@@ -241,14 +255,15 @@ class Gather {
     this.#sources = sources;
   }
 
-  /** The next bytes where they lie; undefined when they are in more than one buffer. */
-  whole(bytes: number): Uint8Array | undefined {
+  /** The next whole pages where they lie, at most so many bytes; undefined when the next page is in two buffers. */
+  wholePages(most: number): Uint8Array | undefined {
     this.#skipEmpty();
     const source = this.#sources[this.#index];
-    if (source.byteLength - this.#at < bytes) return undefined;
-    const piece = source.subarray(this.#at, this.#at + bytes);
+    const bytes = Math.floor(Math.min(most, source.byteLength - this.#at) / PAGE) * PAGE;
+    if (bytes === 0) return undefined;
+    const pages = source.subarray(this.#at, this.#at + bytes);
     this.#at += bytes;
-    return piece;
+    return pages;
   }
 
   copy(target: Uint8Array, targetStart: number, bytes: number): void {
