@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DescribeImagesCommand, DescribeSnapshotsCommand, DescribeVolumesCommand } from '@aws-sdk/client-ec2';
+import type { KeyReport } from '../../src/keys/key-service.ts';
 import { startTestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool, without } from '../support/tools.ts';
@@ -11,7 +12,7 @@ const MIRROR = process.env.CLEANCUT_TEST_TERRAFORM_MIRROR;
 const LACKING =
   MIRROR === undefined ? 'needs CLEANCUT_TEST_TERRAFORM_MIRROR, a folder with the AWS provider' : without('terraform');
 
-const CONFIGURATION = (endpoint: string): string => `
+const CONFIGURATION = (endpoint: string, kmsKey: string): string => `
 terraform {
   required_providers {
     aws = { source = "hashicorp/aws" }
@@ -56,6 +57,33 @@ resource "aws_ebs_volume" "copy" {
   snapshot_id       = aws_ebs_snapshot.data.id
   type              = "gp3"
 }
+resource "aws_ebs_volume" "secret" {
+  availability_zone = "us-east-1a"
+  size              = 1
+  type              = "gp3"
+  encrypted         = true
+  kms_key_id        = "${kmsKey}"
+}
+resource "aws_ebs_snapshot" "secret" {
+  volume_id = aws_ebs_volume.secret.id
+}
+resource "aws_ebs_snapshot_copy" "encrypted" {
+  source_snapshot_id = aws_ebs_snapshot.data.id
+  source_region      = "us-east-1"
+  description        = "under another key"
+  encrypted          = true
+  kms_key_id         = "${kmsKey}"
+}
+resource "aws_ebs_snapshot_block_public_access" "all" {
+  state = "block-all-sharing"
+}
+resource "aws_ebs_default_kms_key" "default" {
+  key_arn = "${kmsKey}"
+}
+resource "aws_ebs_encryption_by_default" "on" {
+  enabled    = true
+  depends_on = [aws_ebs_volume.copy, aws_instance.db, aws_ebs_volume.secret, aws_ami.golden]
+}
 resource "aws_ami" "golden" {
   name                = "golden"
   root_device_name    = "/dev/xvda"
@@ -71,7 +99,8 @@ resource "aws_ami" "golden" {
 test("Terraform's AWS provider: apply, a second plan that changes nothing, destroy", { skip: LACKING }, async (t) => {
   const server = await startTestServer(t);
   const directory = temporaryDirectory(t);
-  writeFileSync(`${directory}/main.tf`, CONFIGURATION(server.apiUrl));
+  const { arn } = await server.admin.ask<KeyReport>('create-key', {});
+  writeFileSync(`${directory}/main.tf`, CONFIGURATION(server.apiUrl, arn));
   writeFileSync(
     `${directory}/terraform.rc`,
     `provider_installation {\n  filesystem_mirror {\n    path = "${MIRROR}"\n  }\n}\n`,
@@ -86,7 +115,8 @@ test("Terraform's AWS provider: apply, a second plan that changes nothing, destr
   // Exit code 0: nothing to change. 2 would be a plan with changes, which fails here.
   await terraform('plan', '-detailed-exitcode');
   const { Volumes = [] } = await server.ec2.send(new DescribeVolumesCommand({}));
-  assert.equal(Volumes.length, 3);
+  assert.equal(Volumes.length, 4);
+  assert.ok(Volumes.some((volume) => volume.Encrypted === true && volume.KmsKeyId === arn));
   const { Images = [] } = await server.ec2.send(new DescribeImagesCommand({ Owners: ['self'] }));
   assert.ok(Images.some((image) => image.Name === 'golden'));
   await terraform('destroy', '-auto-approve');
