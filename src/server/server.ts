@@ -13,6 +13,7 @@ import { NbdListener } from '../nbd/listener.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import { AuditLog } from './audit-log.ts';
+import { AuditedExports } from './audited-exports.ts';
 import type { Config } from './config.ts';
 import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
 import { EbsEndpoint } from './ebs-endpoint.ts';
@@ -125,7 +126,12 @@ export async function startServer(config: Config): Promise<RunningServer> {
   );
   const exports = new CatalogExports(catalog, dataPlane, keys);
   const nbd = new NbdListener(
-    ({ identity }) => (identity === undefined ? exports : exports.scopedTo(scopeOf(identity))),
+    ({ identity, transport, address }) => {
+      const own = identity === undefined ? exports : exports.scopedTo(scopeOf(identity));
+      return new AuditedExports(own, (exportName) => {
+        audit.connection({ exportName, identity, transport, sourceAddress: address, refused: true });
+      });
+    },
     (socket, accepted, { identity, transport, address }) => {
       const { exportName } = accepted;
       const own = identity === undefined ? exports : exports.scopedTo(scopeOf(identity));

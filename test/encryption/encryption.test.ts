@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -507,4 +508,24 @@ test('keys in a KMS: data keys are wrapped and unwrapped there, and an outage of
   assert.ok((await read(server, volume, 0, SECRET.length)).equals(SECRET));
   assert.ok(kms.calls.includes('Decrypt') && kms.calls.includes('GenerateDataKey'));
   assert.ok(!existsSync(`${dataDir}/keyring.json`));
+});
+
+test('a keyring that is lost: the server starts, all else works, and what was encrypted says so; put back, it is there', async (t) => {
+  const server = await startTestServer(t);
+  const { instanceId, volume } = await encryptedInstance(server);
+  await write(server, volume, 0, SECRET);
+  await ended(server.ec2, await createSnapshots(server.ec2, instanceId));
+  await server.stop();
+  const { dataDir } = server;
+  renameSync(`${dataDir}/keyring.json`, `${dataDir}/elsewhere`);
+  const without = await startTestServer(t, { dataDir });
+  await assert.rejects(without.connect(volume), /export/);
+  await assert.rejects(createSnapshots(without.ec2, instanceId), { name: 'InvalidKMSKey.NotFound' });
+  assert.match(without.log(), /the keyring has no key/);
+  const { volumes } = await launchInstance(without.ec2, [1]);
+  await write(without, volumes[0], 0, SECRET);
+  await without.stop();
+  renameSync(`${dataDir}/elsewhere`, `${dataDir}/keyring.json`);
+  const again = await startTestServer(t, { dataDir });
+  assert.ok((await read(again, volume, 0, SECRET.length)).equals(SECRET));
 });

@@ -113,6 +113,7 @@ test('the audit log: who did what from where and how it ended, and nothing that 
   const { root } = await launchInstance(server.ec2, []);
   const client = await server.connect(root);
   await client.close();
+  await assert.rejects(server.connect('vol-0123456789abcdef0'));
   await server.stop();
   const records = audited(path);
   const of = (name: string): AuditRecord[] => records.filter((record) => record.eventName === name);
@@ -129,8 +130,13 @@ test('the audit log: who did what from where and how it ended, and nothing that 
   );
   assert.deepEqual([stranger.userIdentity.type, stranger.errorCode], ['Unknown', 'AuthFailure']);
   assert.ok(of('POST /cleancut/create-user').length === 1 && of('GetSessionToken').length === 1);
-  const [opened] = of('OpenExport');
+  const [opened, refused, ...more] = of('OpenExport');
   assert.equal(opened.requestParameters.exportName, root);
+  assert.deepEqual(
+    [refused.requestParameters.exportName, refused.errorCode],
+    ['vol-0123456789abcdef0', 'AccessDenied'],
+  );
+  assert.deepEqual(more, []);
   const text = readFileSync(path, 'utf8');
   const secret = /<SecretAccessKey>([^<]+)</.exec(session.body)?.[1] ?? 'none';
   for (const each of [user.secretAccessKey, secret, readCredentials(server.dataDir).secretAccessKey, 'cGFzc3dvcmQ']) {
