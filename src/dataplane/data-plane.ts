@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
@@ -25,6 +26,16 @@ export type DataPlaneOptions = {
   onProgress: (snapshotId: SnapshotId, progress: CaptureProgress) => void;
   log: ServerMethods['log'];
 };
+
+/** For the operator: what became of cuts and workers since the server began. */
+export type CutFigures = {
+  /** How long writes were held, of the latest cuts; taken by whoever counts them. */
+  holdSeconds: number[];
+  failedCuts: number;
+  workerRestarts: number;
+};
+
+const REMEMBERED_HOLDS = 1000;
 
 export type Cut = { cuts: CutVolume[]; holdMilliseconds: number };
 
@@ -66,6 +77,7 @@ export class DataPlane {
   #nextToken = 1;
   #nextConnection = 1;
   #stopping = false;
+  readonly figures: CutFigures = { holdSeconds: [], failedCuts: 0, workerRestarts: 0 };
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
@@ -168,6 +180,15 @@ export class DataPlane {
     return (await Promise.all(this.#workers.map((worker) => worker.peer.call('activity', {})))).flat();
   }
 
+  /** What the workers have asked of the object store. */
+  async storeFigures(): Promise<StoreFigures> {
+    const sum = noStoreFigures();
+    for (const figures of await Promise.all(this.#workers.map(({ peer }) => peer.call('storeFigures', {})))) {
+      addStoreFigures(sum, figures);
+    }
+    return sum;
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true;
     await Promise.all(
@@ -205,9 +226,12 @@ export class DataPlane {
       );
       await withDeadline(deadlineMilliseconds, 'the hold', Promise.all(holds));
       const cuts = await this.#cutHeld(groups, token, deadlineMilliseconds);
-      return { cuts, holdMilliseconds: performance.now() - begun };
+      const holdMilliseconds = performance.now() - begun;
+      if (this.figures.holdSeconds.length < REMEMBERED_HOLDS) this.figures.holdSeconds.push(holdMilliseconds / 1000);
+      return { cuts, holdMilliseconds };
     } catch (error) {
       // A worker that is late gets this after what it is late with, and lets its writes go.
+      this.figures.failedCuts += 1;
       for (const { worker } of groups) worker.tell('release', { token });
       throw new CutFailedError(`the volumes could not be cut at one instant: ${(error as Error).message}`);
     } finally {
@@ -303,6 +327,7 @@ export class DataPlane {
     this.#options.log({ level: 'error', message: `data-plane worker ${number} ended (${cause}); starting it again` });
     await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MILLISECONDS));
     if (this.#stopping) return;
+    this.figures.workerRestarts += 1;
     this.#workers[number] = this.#startWorker(number);
     for (const volumeId of this.#exports.keys()) {
       if (this.#owners.get(volumeId) !== number) continue;

@@ -1,3 +1,4 @@
+import type { StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { EpochNumber, Sha256 } from '../types/units.ts';
@@ -74,6 +75,9 @@ export type VolumeActivity = {
   readBytes: number;
   writtenBytes: number;
   flushes: number;
+  /** See IoCounters. */
+  latencyCounts: number[];
+  latencySeconds: number;
   /** Old pages kept for cuts that are not stored yet. */
   stagedBytes: number;
   hydratedBlocks: number;
@@ -102,6 +106,7 @@ export type WorkerMethods = {
   recode: (order: RecodeOrder) => Promise<Captured>;
   finishCut: (order: { cut: CutVolume; completed: boolean }) => Promise<void>;
   activity: (order: Record<string, never>) => VolumeActivity[];
+  storeFigures: (order: Record<string, never>) => Promise<StoreFigures>;
   /** Takes a connection over, silently. */
   serve: (order: ServeOrder) => void;
   /** The server has let go of the connection's socket: now it may speak. */
@@ -134,6 +139,7 @@ export type OwnerMethods = {
 export type UploadMethods = {
   capture: (order: CaptureOrder & CutOnDisk) => Promise<Captured>;
   recode: (order: RecodeOrder) => Promise<Captured>;
+  storeFigures: (order: Record<string, never>) => StoreFigures;
   cancel: (order: { cut: CutVolume }) => Promise<void>;
 };
 

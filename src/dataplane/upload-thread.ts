@@ -1,6 +1,7 @@
 /** The thread of a data-plane worker that brings cuts into the object store. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
+import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { type Patience, realPatience } from '../objects/patience.ts';
 import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
@@ -22,7 +23,7 @@ const PROGRESS_MILLISECONDS = 200;
 if (parentPort === null) throw new Error('this is a worker thread of the data plane');
 const port = parentPort;
 const settings = workerData as WorkerSettings;
-const store = await openObjectStore(settings.objectStore);
+const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
 
@@ -39,6 +40,7 @@ const methods: UploadMethods = {
     }
   },
   recode: (order) => recodeSnapshot(order),
+  storeFigures: () => store.figures,
   async cancel({ cut }) {
     const run = running.get(keyOf(cut));
     run?.abort.abort(new Error('the snapshot is no longer wanted'));

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataKey } from '../encryption/data-key.ts';
-import type { IoCounters, Transmission } from '../nbd/transmission.ts';
+import { type IoCounters, newIoCounters } from '../nbd/io-counters.ts';
+import type { Transmission } from '../nbd/transmission.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
@@ -97,7 +98,7 @@ export class WorkerVolumes {
       pendingCuts: new Set(),
       hydrating: false,
       preparing: 0,
-      counters: { reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0 },
+      counters: newIoCounters(),
     };
     for (const boundary of pendingCuts) {
       // One that cannot be had is reported when its capture is asked for.

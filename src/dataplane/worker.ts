@@ -2,7 +2,9 @@
 import type { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
+import { newIoCounters } from '../nbd/io-counters.ts';
 import { Transmission } from '../nbd/transmission.ts';
+import { addStoreFigures, MeasuredStore, noStoreFigures } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
@@ -29,7 +31,7 @@ const READ_PATIENCE_MILLISECONDS = 30_000;
 
 const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings;
 const disk = new NodeDisk();
-const store = await openObjectStore(settings.objectStore);
+const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const patience = realPatience(READ_PATIENCE_MILLISECONDS);
 const engine = new LocalEngine({
   disk,
@@ -171,6 +173,13 @@ const methods: WorkerMethods = {
       blocks: blockCount(use.volume.sizeBytes),
     })),
 
+  async storeFigures() {
+    const figures = noStoreFigures();
+    addStoreFigures(figures, store.figures);
+    addStoreFigures(figures, await uploads.call('storeFigures', {}));
+    return figures;
+  },
+
   serve(order, socket?: Socket) {
     // No socket: the client hung up on the way.
     if (socket === undefined) return;
@@ -261,8 +270,7 @@ function serve(order: ServeOrder, socket: Socket): void {
       };
       snapshotExports.set(target.root, open);
       open.connections += 1;
-      const counters = { reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0 };
-      void transmit(order, socket, open.target, counters)
+      void transmit(order, socket, open.target, newIoCounters())
         .settled()
         .then(() => {
           open.connections -= 1;

@@ -62,6 +62,13 @@ export class SnapshotRunner {
     return this.#progress.get(snapshotId);
   }
 
+  /** What is being stored now, and what is left of it. */
+  backlog(): { snapshots: number; blocks: number } {
+    let blocks = 0;
+    for (const { doneBlocks, totalBlocks } of this.#progress.values()) blocks += totalBlocks - doneBlocks;
+    return { snapshots: this.#running.size, blocks };
+  }
+
   /** After a start: cuts that cannot be had end their sets; the others go on. */
   async recover(): Promise<void> {
     const pending = await this.#catalog

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { OpenVolume } from '../volumes/engine.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
+import { type IoCounters, observeLatency } from './io-counters.ts';
 import {
   ALLOCATION_HOLE,
   ALLOCATION_ZERO,
@@ -37,9 +38,6 @@ type Request = {
   length: number;
 };
 
-/** Counters for the operator, shared by all connections of an export. */
-export type IoCounters = { reads: number; writes: number; readBytes: number; writtenBytes: number; flushes: number };
-
 /**
  * The transmission phase of one connection: requests in, replies out, in the order in which they are done.
  *
@@ -62,6 +60,8 @@ export class Transmission {
   #waitingRequests = 0;
   #waitingBytes = 0;
   #ended = false;
+  /** Requests that this turn has done and answered. */
+  #doneThisTurn = 0;
   readonly #settling: (() => void)[] = [];
   readonly closed: Promise<void>;
 
@@ -101,6 +101,7 @@ export class Transmission {
   }
 
   #receive(bytes: Buffer): void {
+    const begun = performance.now();
     let at = 0;
     while (at < bytes.length && !this.#ended) {
       if (this.#skip > 0) {
@@ -132,6 +133,11 @@ export class Transmission {
       }
     }
     this.#replies.flush();
+    if (this.#doneThisTurn > 0) {
+      // All answers of a turn leave together: each request took as long as the turn.
+      observeLatency(this.#counters, performance.now() - begun, this.#doneThisTurn);
+      this.#doneThisTurn = 0;
+    }
     if (this.#isFull()) this.#socket.pause();
   }
 
@@ -184,7 +190,8 @@ export class Transmission {
     }
     try {
       const waiting = this.#perform(request, payload);
-      if (waiting !== undefined) this.#wait(request, waiting);
+      if (waiting === undefined) this.#doneThisTurn += 1;
+      else this.#wait(request, waiting);
     } catch (failure) {
       this.#fail(request, errorNumber(failure));
     }
@@ -308,12 +315,14 @@ export class Transmission {
   #wait(request: Request, waiting: Promise<void>): void {
     this.#waitingRequests += 1;
     this.#waitingBytes += request.length;
+    const begun = performance.now();
     waiting
       .catch((failure: unknown) => {
         this.#fail(request, errorNumber(failure));
         this.#replies.flush();
       })
       .finally(() => {
+        observeLatency(this.#counters, performance.now() - begun, 1);
         this.#waitingRequests -= 1;
         this.#waitingBytes -= request.length;
         if (this.#waitingRequests === 0) for (const settled of this.#settling.splice(0)) settled();

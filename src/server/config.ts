@@ -3,6 +3,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 import { type AccountId, parseAccountId } from '../types/ids.ts';
+import { isLoopback } from './loopback.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -42,6 +43,8 @@ const Settings = z.strictObject({
   nbdTlsKey: z.string().optional(),
   nbdTlsCa: z.string().optional(),
   nbdPskFile: z.string().optional(),
+  /** Whoever scrapes /metrics must send it (`Authorization: Bearer …`); without one, the loopback alone may. */
+  metricsToken: z.string().min(16).optional(),
   /** From one address, at once: HTTP, and NBD over TLS. */
   connectionsPerClient: z.coerce.number().int().min(1).default(256),
   /** Who did what; below the data directory by default. */
@@ -131,8 +134,4 @@ function checkTransport(settings: z.output<typeof Settings>): void {
 
 function zonesOf(region: string): string[] {
   return ['a', 'b', 'c'].map((letter) => `${region}${letter}`);
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }

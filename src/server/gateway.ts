@@ -6,14 +6,15 @@ import type { Identity } from '../auth/users.ts';
 import { KeyError } from '../keys/key-service.ts';
 import { ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
-import { readClaim, verifySignature } from '../wire/signature.ts';
+import { readClaim, sameText, verifySignature } from '../wire/signature.ts';
 import type { ApiEvent, AuditLog } from './audit-log.ts';
 import type { EbsEndpoint } from './ebs-endpoint.ts';
 import { type Ec2Endpoint, queryParameters } from './ec2-endpoint.ts';
+import type { Health } from './health.ts';
+import { isLoopback } from './loopback.ts';
+import type { Metrics } from './metrics.ts';
 import type { StsEndpoint } from './sts-endpoint.ts';
 import type { Throttle } from './throttle.ts';
-
-export type Health = { status: 'live' | 'ready'; version: string };
 
 /** The one door: tells the services apart, checks who asks, and turns every failure into an answer. */
 export class Gateway {
@@ -24,7 +25,9 @@ export class Gateway {
   readonly #admin: AdminEndpoint;
   readonly #throttle: Throttle;
   readonly #audit: AuditLog;
-  readonly #health: () => Health;
+  readonly #health: Health;
+  readonly #metrics: Metrics;
+  readonly #metricsToken: string | undefined;
 
   constructor(
     services: Services,
@@ -34,7 +37,9 @@ export class Gateway {
     admin: AdminEndpoint,
     throttle: Throttle,
     audit: AuditLog,
-    health: () => Health,
+    health: Health,
+    metrics: Metrics,
+    metricsToken: string | undefined,
   ) {
     this.#services = services;
     this.#ec2 = ec2;
@@ -44,12 +49,14 @@ export class Gateway {
     this.#admin = admin;
     this.#throttle = throttle;
     this.#health = health;
+    this.#metrics = metrics;
+    this.#metricsToken = metricsToken;
   }
 
   async handle(request: HttpRequest): Promise<HttpAnswer> {
-    if (request.path === '/health' && request.method === 'GET') {
-      return { status: 200, contentType: 'application/json', body: `${JSON.stringify(this.#health())}\n` };
-    }
+    const plain = request.method === 'GET' ? await this.#plainAnswer(request) : undefined;
+    if (plain !== undefined) return plain;
+    const begun = performance.now();
     const requestId = randomUUID();
     const service = claimedService(request);
     const event: ApiEvent = { requestId, service, request, caller: undefined, error: undefined };
@@ -65,7 +72,33 @@ export class Gateway {
       answer = this.#errorOf(service, error, requestId);
     }
     this.#audit.apiCall(event);
+    this.#metrics.apiCall(service, event.error?.code ?? '', (performance.now() - begun) / 1000);
     return { ...answer, headers: { ...answer.headers, 'x-amzn-RequestId': requestId } };
+  }
+
+  /** What is asked by monitors, which sign nothing. */
+  async #plainAnswer(request: HttpRequest): Promise<HttpAnswer | undefined> {
+    switch (request.path) {
+      case '/health':
+      case '/health/live':
+        return json(200, await this.#health.report());
+      case '/health/ready': {
+        const report = await this.#health.report();
+        return json(report.status === 'ready' ? 200 : 503, report);
+      }
+      case '/metrics':
+        // The names of volumes are not everyone's business.
+        if (!this.#mayScrape(request))
+          return json(403, { message: 'from the loopback alone, or with the metrics token' });
+        return { status: 200, contentType: 'text/plain; version=0.0.4', body: await this.#metrics.text() };
+      default:
+        return undefined;
+    }
+  }
+
+  #mayScrape(request: HttpRequest): boolean {
+    if (this.#metricsToken === undefined) return isLoopback(request.sourceAddress);
+    return sameText(request.headers.authorization ?? '', `Bearer ${this.#metricsToken}`);
   }
 
   /** For a request that was refused before it was read whole. */
@@ -162,4 +195,8 @@ function claimedService(request: HttpRequest): string {
   } catch {
     return 'ec2';
   }
+}
+
+function json(status: number, body: object): HttpAnswer {
+  return { status, contentType: 'application/json', body: `${JSON.stringify(body)}\n` };
 }

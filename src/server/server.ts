@@ -10,6 +10,7 @@ import { seedImage } from '../catalog/seed-image.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { Lifecycle, volumeOpening } from '../lifecycle/lifecycle.ts';
 import { NbdListener } from '../nbd/listener.ts';
+import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import { AuditLog } from './audit-log.ts';
@@ -19,7 +20,9 @@ import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
 import { EbsEndpoint } from './ebs-endpoint.ts';
 import { Ec2Endpoint } from './ec2-endpoint.ts';
 import { CatalogExports, scopeOf } from './export-directory.ts';
-import { Gateway, type Health } from './gateway.ts';
+import { Gateway } from './gateway.ts';
+import { Health } from './health.ts';
+import { Metrics } from './metrics.ts';
 import { NbdGateway } from './nbd-gateway.ts';
 import { openDataKeys, openSecretBox } from './open-keys.ts';
 import { StsEndpoint } from './sts-endpoint.ts';
@@ -61,7 +64,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   // Logs go to stderr; stdout has the one line that says the server is ready.
   const logger = pino({ level: config.logLevel }, pino.destination(2));
   const log: Services['log'] = (level, message) => logger[level](message);
-  const store = await openObjectStore(config.objectStore);
+  const store = new MeasuredStore(await openObjectStore(config.objectStore));
   const catalog = await openCatalog(paths.catalog);
   const now = (): Date => new Date();
   const keys = await openDataKeys(config, catalog, store);
@@ -107,7 +110,8 @@ export async function startServer(config: Config): Promise<RunningServer> {
     denials: box,
   };
   const audit = new AuditLog(config.auditLog ?? paths.auditLog, config.accountId, config.region, now);
-  const health: Health = { status: 'live', version: readVersion() };
+  const health = new Health(readVersion(), catalog, dataPlane);
+  const metrics = new Metrics({ catalog, dataPlane, lifecycle, storeFigures: store.figures });
   const door = new Gateway(
     services,
     new Ec2Endpoint(services),
@@ -116,7 +120,9 @@ export async function startServer(config: Config): Promise<RunningServer> {
     new AdminEndpoint(services),
     new Throttle(config.requestsPerSecond, config.requestBurst, () => performance.now()),
     audit,
-    () => health,
+    health,
+    metrics,
+    config.metricsToken,
   );
   const tls = tlsFiles(config);
   const http = new HttpServer(
@@ -163,7 +169,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const shownHost = config.host === '0.0.0.0' || config.host === '::' ? '127.0.0.1' : config.host;
   const scheme = tls === undefined ? 'http' : 'https';
   const apiUrl = `${scheme}://${shownHost}:${await http.listen(config.host, config.port)}`;
-  health.status = 'ready';
+  health.setOpen(true);
   const running: RunningFile = {
     pid: process.pid,
     apiUrl,
@@ -187,7 +193,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     credentialsFile: paths.credentials,
     async stop() {
       clearInterval(tidying);
-      health.status = 'live';
+      health.setOpen(false);
       nbd.close();
       await gateway?.stop();
       // First the calls under way are answered, then the volumes are closed, then the catalog.

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DescribeVolumesCommand } from '@aws-sdk/client-ec2';
+import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { childrenOf } from '../support/processes.ts';
+import { startTestServer, type TestServer } from '../support/server.ts';
+
+/** A scrape, read strictly: every line is a comment or a sample. */
+async function scrape(server: TestServer): Promise<Map<string, number>> {
+  const response = await fetch(`${server.apiUrl}/metrics`);
+  assert.match(response.headers.get('content-type') ?? '', /^text\/plain; version=0\.0\.4/);
+  const samples = new Map<string, number>();
+  for (const line of (await response.text()).trimEnd().split('\n')) {
+    if (/^# (HELP|TYPE) [a-z_]+ \S/.test(line)) continue;
+    const [, name, value] = /^([a-z_]+(?:\{(?:[a-z_]+="[^"\\]*",?)+\})?) ([-+.\deE]+)$/.exec(line) ?? [];
+    assert.ok(name !== undefined && !samples.has(name), line);
+    samples.set(name, Number(value));
+  }
+  return samples;
+}
+
+test('/metrics says what was done: requests and latencies of each volume, cuts, uploads, the store, the API', async (t) => {
+  const server = await startTestServer(t);
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const [volume] = volumes;
+  const client = await server.connect(volume);
+  for (let index = 0; index < 20; index += 1) await client.write(index * 4096, Buffer.alloc(4096, index + 1));
+  for (let index = 0; index < 5; index += 1) await client.read(0, 512);
+  await client.flush();
+  await ended(server.ec2, await createSnapshots(server.ec2, instanceId));
+  await assert.rejects(server.ec2.send(new DescribeVolumesCommand({ VolumeIds: ['vol-0123456789abcdef0'] })));
+  const samples = await scrape(server);
+  const of = (name: string, labels = ''): number => samples.get(`${name}${labels}`) ?? Number.NaN;
+  const own = `{volume="${volume}"}`;
+  assert.deepEqual(
+    ['reads_total', 'writes_total', 'read_bytes_total', 'written_bytes_total', 'flushes_total', 'connections'].map(
+      (name) => of(`cleancut_volume_${name}`, own),
+    ),
+    [5, 20, 5 * 512, 20 * 4096, 1, 1],
+  );
+  assert.equal(of('cleancut_volume_request_seconds_count', own), 26);
+  assert.equal(of('cleancut_volume_request_seconds_bucket', `{volume="${volume}",le="+Inf"}`), 26);
+  assert.ok(of('cleancut_volume_request_seconds_sum', own) > 0);
+  assert.equal(of('cleancut_cut_hold_seconds_count'), 1);
+  assert.equal(of('cleancut_snapshots', '{state="completed"}'), 2);
+  assert.equal(of('cleancut_upload_backlog_blocks'), 0);
+  assert.ok(of('cleancut_object_store_requests_total', '{operation="put"}') >= 5);
+  assert.ok(of('cleancut_object_store_bytes_total', '{operation="put"}') > 0);
+  assert.equal(of('cleancut_object_store_errors_total', '{operation="put"}'), 0);
+  assert.equal(of('cleancut_api_requests_total', '{service="ec2",code="InvalidVolume.NotFound"}'), 1);
+  assert.ok(of('cleancut_api_request_seconds_count', '{service="ec2"}') > 2);
+  // What only grows only grows.
+  await client.read(0, 512);
+  const later = await scrape(server);
+  assert.equal(later.get(`cleancut_volume_reads_total${own}`), 6);
+  assert.equal(later.get('cleancut_cut_hold_seconds_count'), 1);
+  await client.close();
+});
+
+test('with a metrics token, whoever scrapes must have it', async (t) => {
+  const token = 'a-token-for-prometheus';
+  const server = await startTestServer(t, { environment: { CLEANCUT_METRICS_TOKEN: token } });
+  const status = async (headers: Record<string, string>): Promise<number> =>
+    (await fetch(`${server.apiUrl}/metrics`, { headers })).status;
+  assert.equal(await status({}), 403);
+  assert.equal(await status({ authorization: `Bearer ${token.slice(0, -1)}` }), 403);
+  assert.equal(await status({ authorization: `Bearer ${token}` }), 200);
+});
+
+test('/health tells live from ready: a worker that does not answer leaves the server alive, and not ready', async (t) => {
+  const server = await startTestServer(t);
+  const ask = async (path: string): Promise<{ code: number; status: string; checks: Record<string, string> }> => {
+    const response = await fetch(`${server.apiUrl}${path}`);
+    return {
+      code: response.status,
+      ...((await response.json()) as { status: string; checks: Record<string, string> }),
+    };
+  };
+  const ready = await ask('/health/ready');
+  assert.deepEqual([ready.code, ready.status, ready.checks], [200, 'ready', { catalog: 'ok', workers: 'ok' }]);
+  const [worker] = childrenOf(server.process.pid ?? 0);
+  process.kill(worker, 'SIGSTOP');
+  try {
+    const stuck = await ask('/health/ready');
+    assert.deepEqual([stuck.code, stuck.status], [503, 'live']);
+    assert.match(stuck.checks.workers, /no answer/);
+    const live = await ask('/health/live');
+    assert.deepEqual([live.code, live.status], [200, 'live']);
+  } finally {
+    process.kill(worker, 'SIGCONT');
+  }
+  while ((await ask('/health/ready')).code !== 200) await new Promise((resolve) => setTimeout(resolve, 50));
+});
