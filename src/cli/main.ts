@@ -38,6 +38,7 @@ program
   .option('--snapshots-per-account <n>', 'snapshots an account can have (default: 100000)')
   .option('--requests-per-second <n>', 'API requests of one account; 0 lets all through (default: 0)')
   .option('--request-burst <n>', 'so many at once on top (default: 100)')
+  .option('--catalog-backup-minutes <n>', 'how often the catalog is saved to the store; 0: never (default: 60)')
   .option('--audit-log <file>', 'who did what (default: DIR/audit.log); a SIGHUP begins a new one')
   .option('--key-file <file>', 'protects the keyring (default: DIR/keyring.key; CLEANCUT_KEY_PASSPHRASE instead)')
   .option('--kms <url>', 'keys in a KMS instead of the keyring: its endpoint, or aws')
@@ -126,6 +127,7 @@ program
   .description('bring every completed snapshot back from the object store alone, into a new data directory')
   .requiredOption('--object-store <url>', 'the store that is left')
   .option('--data-dir <dir>', 'the data directory to be (default: ./cleancut-data)')
+  .option('--snapshots-only', 'leave out users, instances and volumes, of which the bucket has a copy, too')
   .option(...JSON_FLAG)
   .action(async (flags) => (await import('./store-care.ts')).rebuild(flags));
 program

@@ -50,12 +50,12 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   process.exitCode = 1;
 }
 
-/** Brings every completed snapshot back from the bucket alone. */
-export async function rebuild(flags: StoreFlags): Promise<void> {
+/** Brings every completed snapshot back from the bucket alone, and what the saved catalog knows besides. */
+export async function rebuild(flags: StoreFlags & { snapshotsOnly?: boolean }): Promise<void> {
   const store = await chosenStore(flags);
   const bar = new ProgressBar('records read', String);
   let read = 0;
-  const rebuilt = await rebuildCatalog(chosenDataDir(flags), store, () => {
+  const rebuilt = await rebuildCatalog(chosenDataDir(flags), store, flags.snapshotsOnly === true, () => {
     read += 1;
     bar.set(read);
   });
@@ -67,6 +67,16 @@ export async function rebuild(flags: StoreFlags): Promise<void> {
     ['brought back', 'in sets', 'known already', 'unreadable'],
     [[snapshots, sets, known, unreadable.length]],
   );
+  if (flags.json !== true && rebuilt.catalog !== null) {
+    const rows = rebuilt.volumes.map(({ volumeId, sizeGiB, fromSnapshot, asOf }) => [
+      volumeId,
+      `${sizeGiB} GiB`,
+      fromSnapshot ?? 'empty: it had no snapshot',
+      asOf ?? '',
+    ]);
+    process.stdout.write(`Instances, volumes and users as of ${rebuilt.catalog}; instances are stopped.\n`);
+    print(false, rebuilt.volumes, ['volume', 'size', 'comes back from', 'as of'], rows);
+  }
   if (unreadable.length === 0) return;
   for (const { key, why } of unreadable) process.stderr.write(`${key}: ${why}\n`);
   process.exitCode = 1;

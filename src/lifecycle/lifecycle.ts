@@ -307,12 +307,14 @@ export class Lifecycle {
     const volumes = await catalog
       .selectFrom('volumes')
       .leftJoin('attachments', 'attachments.volume_id', 'volumes.volume_id')
-      .select(['volumes.volume_id', 'volumes.state', 'attachments.instance_id'])
+      .leftJoin('instances', 'instances.instance_id', 'attachments.instance_id')
+      .select(['volumes.volume_id', 'volumes.state', 'instances.state as instance_state'])
       .where('volumes.state', 'in', ['creating', 'deleting'])
       .execute();
     for (const volume of volumes) {
       if (volume.state === 'deleting') await this.reap(volume.volume_id);
-      else if (volume.instance_id === null) await this.createVolume(volume.volume_id);
+      // Those of an instance that is coming up are made with it.
+      else if (volume.instance_state !== 'pending') await this.createVolume(volume.volume_id);
     }
     const growing = await catalog
       .selectFrom('volume_modifications')

@@ -47,6 +47,8 @@ const Settings = z.strictObject({
   metricsToken: z.string().min(16).optional(),
   /** From one address, at once: HTTP, and NBD over TLS. */
   connectionsPerClient: z.coerce.number().int().min(1).default(256),
+  /** How often a copy of the catalog goes to the object store, and at a clean stop; 0 for never. */
+  catalogBackupMinutes: z.coerce.number().min(0).default(60),
   /** Who did what; below the data directory by default. */
   auditLog: z.string().optional(),
   /** What protects the keyring: a file (default: one beside it), or a passphrase (never a flag: others can see those). */

@@ -1,6 +1,7 @@
-import { openCatalog } from '../catalog/catalog.ts';
+import { existsSync } from 'node:fs';
+import { type Catalog, openCatalog } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
-import { putTags } from '../catalog/tags.ts';
+import { putTags, removeTags } from '../catalog/tags.ts';
 import { Keyring } from '../keys/keyring.ts';
 import { Collector } from '../lifecycle/collector.ts';
 import { UploadGate } from '../lifecycle/upload-gate.ts';
@@ -9,20 +10,42 @@ import { listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-
 import { knownId, parseAccountId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
+import { fetchCatalog } from './catalog-backup.ts';
 import { dataPaths, takeDataDirectory } from './data-directory.ts';
+import { type RevivedVolume, revive } from './revive.ts';
 
-export type Rebuilt = { snapshots: number; sets: number; known: number; unreadable: { key: string; why: string }[] };
+export type Rebuilt = {
+  snapshots: number;
+  sets: number;
+  known: number;
+  unreadable: { key: string; why: string }[];
+  /** The copy of the catalog that was found in the bucket, and the volumes that came back by it. */
+  catalog: string | null;
+  volumes: RevivedVolume[];
+};
 
 /**
  * Brings back, into a data directory's catalog, every completed snapshot that the bucket holds: with its tags, its set,
  * its owner, and with whom it is shared. Those that the catalog has are left as they are, so it may be done again. The
  * bucket belongs to this directory's server from then on.
+ *
+ * Where the directory has no catalog yet, and the bucket has a copy of one, that is where it begins: users, instances and
+ * volumes' definitions come back as well (see revive).
+ * @param snapshotsOnly leaves the copy of the catalog where it is
  * @throws when a server is using the data directory
  */
-export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () => void): Promise<Rebuilt> {
+export async function rebuild(
+  dataDir: string,
+  store: ObjectStore,
+  snapshotsOnly: boolean,
+  onRecord: () => void,
+): Promise<Rebuilt> {
   const lock = takeDataDirectory(dataDir);
-  const catalog = await openCatalog(dataPaths(dataDir).catalog);
-  const rebuilt: Rebuilt = { snapshots: 0, sets: 0, known: 0, unreadable: [] };
+  const path = dataPaths(dataDir).catalog;
+  const saved = snapshotsOnly || existsSync(path) ? undefined : await fetchCatalog(path, store);
+  const catalog = await openCatalog(path);
+  const rebuilt: Rebuilt = { snapshots: 0, sets: 0, known: 0, unreadable: [], catalog: saved ?? null, volumes: [] };
+  const recorded = new Set<string>();
   try {
     for await (const found of listSnapshotRecords(store)) {
       onRecord();
@@ -32,13 +55,30 @@ export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () 
       }
       const { record } = found;
       const row = rowOf(record);
+      recorded.add(row.snapshot_id);
       const known = await catalog
         .selectFrom('snapshots')
-        .select('snapshot_id')
+        .select('state')
         .where('snapshot_id', '=', row.snapshot_id)
         .executeTakeFirst();
-      if (known !== undefined) {
+      if (known?.state === 'completed') {
         rebuilt.known += 1;
+        continue;
+      }
+      if (known !== undefined) {
+        // It was completed after the catalog was saved.
+        const { root, data_blocks, completed_at } = row;
+        await catalog
+          .updateTable('snapshots')
+          .set({ state: 'completed', root, data_blocks, completed_at, boundary: null, state_message: '' })
+          .where('snapshot_id', '=', row.snapshot_id)
+          .execute();
+        await catalog
+          .updateTable('snapshot_sets')
+          .set({ state: 'completed' })
+          .where('set_id', '=', row.set_id)
+          .execute();
+        rebuilt.snapshots += 1;
         continue;
       }
       // One snapshot in one step: a rebuild that is cut short is taken up by the next.
@@ -80,6 +120,10 @@ export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () 
       });
       rebuilt.snapshots += 1;
     }
+    if (saved !== undefined) {
+      await forgetDeleted(catalog, recorded, rebuilt.unreadable.length > 0);
+      rebuilt.volumes = await revive(catalog, store);
+    }
     // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
     await Keyring.fetch(new NodeDisk(), dataPaths(dataDir).keyring, store);
     await new Collector(catalog, store, new UploadGate()).takeOver();
@@ -87,6 +131,23 @@ export async function rebuild(dataDir: string, store: ObjectStore, onRecord: () 
   } finally {
     await catalog.destroy();
     lock.close();
+  }
+}
+
+/** Snapshots that the saved catalog has and the bucket no more: deleted since. */
+async function forgetDeleted(catalog: Catalog, recorded: ReadonlySet<string>, someUnreadable: boolean): Promise<void> {
+  // A record that cannot be read may be any of them.
+  if (someUnreadable) return;
+  const completed = await catalog
+    .selectFrom('snapshots')
+    .select('snapshot_id')
+    .where('state', '=', 'completed')
+    .execute();
+  for (const { snapshot_id } of completed) {
+    if (recorded.has(snapshot_id)) continue;
+    await removeTags(catalog, snapshot_id);
+    await catalog.deleteFrom('image_devices').where('snapshot_id', '=', snapshot_id).execute();
+    await catalog.deleteFrom('snapshots').where('snapshot_id', '=', snapshot_id).execute();
   }
 }
 

@@ -15,6 +15,7 @@ import { openObjectStore } from '../objects/open-store.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import { AuditLog } from './audit-log.ts';
 import { AuditedExports } from './audited-exports.ts';
+import { saveCatalog } from './catalog-backup.ts';
 import type { Config } from './config.ts';
 import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
 import { EbsEndpoint } from './ebs-endpoint.ts';
@@ -33,6 +34,7 @@ import { readVersion } from './version.ts';
 const GIB = 1024 ** 3;
 const HOUR_MILLISECONDS = 3_600_000;
 const TIDY_MILLISECONDS = 60_000;
+const SAVE_MILLISECONDS = 10_000;
 
 export type RunningServer = {
   apiUrl: string;
@@ -184,6 +186,10 @@ export async function startServer(config: Config): Promise<RunningServer> {
     void lifecycle.tidy();
     void users.forgetExpiredSessions().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
   }, TIDY_MILLISECONDS);
+  const saveEvery = config.catalogBackupMinutes * 60_000;
+  const saving = saveEvery === 0 ? undefined : setInterval(() => void saveNow().catch(warnUnsaved), saveEvery);
+  const saveNow = (): Promise<string> => saveCatalog(paths.catalog, store, now());
+  const warnUnsaved = (error: Error): void => log('warn', `the catalog could not be saved: ${error.message}`);
   const reopenLogs = (): void => audit.reopen();
   process.on('SIGHUP', reopenLogs);
 
@@ -193,6 +199,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     credentialsFile: paths.credentials,
     async stop() {
       clearInterval(tidying);
+      clearInterval(saving);
       health.setOpen(false);
       nbd.close();
       await gateway?.stop();
@@ -200,6 +207,8 @@ export async function startServer(config: Config): Promise<RunningServer> {
       await http.close();
       await dataPlane.stop();
       await catalog.destroy();
+      // An object store that is away must not keep the server from stopping.
+      if (saving !== undefined) await withinTime(saveNow(), SAVE_MILLISECONDS).catch(warnUnsaved);
       audit.close();
       process.off('SIGHUP', reopenLogs);
       rmSync(paths.nbdSocket, { force: true });
@@ -208,4 +217,10 @@ export async function startServer(config: Config): Promise<RunningServer> {
       lock.close();
     },
   };
+}
+
+function withinTime<Answer>(work: Promise<Answer>, milliseconds: number): Promise<Answer> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
+  return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
 }

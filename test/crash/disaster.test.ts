@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { CreateTagsCommand, DescribeSnapshotsCommand, ModifySnapshotAttributeCommand } from '@aws-sdk/client-ec2';
+import {
+  CreateSnapshotCommand,
+  CreateTagsCommand,
+  DeleteSnapshotCommand,
+  DescribeSnapshotsCommand,
+  DescribeVolumesCommand,
+  ModifySnapshotAttributeCommand,
+  StartInstancesCommand,
+} from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
 import type { SetReport } from '../../src/admin/sets.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
@@ -64,11 +72,25 @@ test('the local disk is gone: a rebuild from the bucket alone brings every snaps
   const rebuild = () =>
     tool(
       process.execPath,
-      [CLEANCUT, 'rebuild', '--object-store', s3.url, '--data-dir', dataDir, '--json'],
+      [CLEANCUT, 'rebuild', '--object-store', s3.url, '--data-dir', dataDir, '--snapshots-only', '--json'],
       s3.environment,
     );
-  assert.deepEqual(JSON.parse(await rebuild()), { snapshots: 6, sets: 2, known: 0, unreadable: [] });
-  assert.deepEqual(JSON.parse(await rebuild()), { snapshots: 0, sets: 0, known: 6, unreadable: [] });
+  assert.deepEqual(JSON.parse(await rebuild()), {
+    snapshots: 6,
+    sets: 2,
+    known: 0,
+    unreadable: [],
+    catalog: null,
+    volumes: [],
+  });
+  assert.deepEqual(JSON.parse(await rebuild()), {
+    snapshots: 0,
+    sets: 0,
+    known: 6,
+    unreadable: [],
+    catalog: null,
+    volumes: [],
+  });
   const again = await startTestServer(t, { dataDir, flags, environment: s3.environment });
   assert.deepEqual((await again.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots, described);
   const setsAgain = (await again.admin.ask<{ sets: SetReport[] }>('sets')).sets;
@@ -137,4 +159,72 @@ test('verify finds each bad block and says whose it is; what is whole is said to
   const missing = await verify('--set', (await server.admin.ask<{ sets: SetReport[] }>('sets')).sets[1].setId);
   assert.equal(missing.code, 1);
   assert.equal(missing.report.damage[0].affected[0].snapshotId, two.SnapshotId);
+});
+
+test('the catalog is in the bucket too: users, instances and volumes come back, each volume as its newest snapshot is', async (t) => {
+  const s3 = await startS3Server(t);
+  const flags = ['--object-store', s3.url, '--catalog-backup-minutes', '0.02'];
+  const server = await startTestServer(t, { flags, environment: s3.environment });
+  const instance = await launchInstance(server.ec2, [1, 1]);
+  const [kept, empty] = instance.volumes;
+  const write = async (at: TestServer, volume: string, bytes: Buffer): Promise<void> => {
+    const client = await at.connect(volume);
+    await client.write(0, bytes);
+    await client.close();
+  };
+  const [older, newer] = [randomBytes(MIB), randomBytes(MIB)];
+  await write(server, kept, older);
+  const first = await server.ec2.send(new CreateSnapshotCommand({ VolumeId: kept }));
+  await ended(server.ec2, [first]);
+  await server.admin.ask('create-user', { accountId: '000000000002', userName: 'ann' });
+  await server.ec2.send(new CreateTagsCommand({ Resources: [kept], Tags: [{ Key: 'Name', Value: 'kept' }] }));
+  const saved = (): string[] =>
+    readdirSync(s3.directory, { recursive: true })
+      .map(String)
+      .filter((name) => /catalog.*sqlite\.zst\._S3rver_object$/.test(name));
+  // A copy that was begun after all that; what follows is in the records alone.
+  const before = new Set(saved());
+  while (saved().filter((name) => !before.has(name)).length < 2)
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  await write(server, kept, newer);
+  const [last] = await ended(server.ec2, [await server.ec2.send(new CreateSnapshotCommand({ VolumeId: kept }))]);
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: first.SnapshotId }));
+  await write(server, kept, randomBytes(MIB));
+  await server.kill();
+  rmSync(server.dataDir, { recursive: true });
+
+  const dataDir = temporaryDirectory(t);
+  const printed = await tool(
+    process.execPath,
+    [CLEANCUT, 'rebuild', '--object-store', s3.url, '--data-dir', dataDir, '--json'],
+    s3.environment,
+  );
+  const rebuilt = JSON.parse(printed);
+  const of = (volumeId: string) => rebuilt.volumes.find((volume: { volumeId: string }) => volume.volumeId === volumeId);
+  assert.equal(of(kept).fromSnapshot, last.SnapshotId);
+  assert.equal(of(empty).fromSnapshot, null);
+  const again = await startTestServer(t, { dataDir, flags, environment: s3.environment });
+  const [described] = (await again.ec2.send(new DescribeVolumesCommand({ VolumeIds: [kept] }))).Volumes ?? [];
+  assert.deepEqual(described.Tags, [{ Key: 'Name', Value: 'kept' }]);
+  assert.equal(described.Attachments?.[0].InstanceId, instance.instanceId);
+  const { users } = await again.admin.ask<{ users: { userName: string }[] }>('list-users');
+  assert.deepEqual(users.map((user) => user.userName).sort(), ['admin', 'ann']);
+  const { Snapshots = [] } = await again.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }));
+  assert.deepEqual(
+    Snapshots.map((snapshot) => [snapshot.SnapshotId, snapshot.State]),
+    [[last.SnapshotId, 'completed']],
+  );
+  await again.ec2.send(new StartInstancesCommand({ InstanceIds: [instance.instanceId] }));
+  const client = await again.connect(kept);
+  assert.ok((await client.read(0, MIB)).equals(newer));
+  await client.close();
+  // They go on as volumes do: the next snapshot is incremental, and right.
+  await write(again, empty, older);
+  for (const snapshot of await ended(again.ec2, await createSnapshots(again.ec2, instance.instanceId))) {
+    assert.equal(snapshot.State, 'completed', snapshot.StateMessage ?? '');
+    const reader = await again.connect(snapshot.SnapshotId ?? '');
+    if (snapshot.VolumeId === kept) assert.ok((await reader.read(0, MIB)).equals(newer));
+    if (snapshot.VolumeId === empty) assert.ok((await reader.read(0, MIB)).equals(older));
+    await reader.close();
+  }
 });

@@ -8,6 +8,8 @@ import type { TestContext } from 'node:test';
 import { temporaryDirectory } from './temporary-directory.ts';
 
 export type TestS3 = {
+  /** Where it keeps its files. */
+  directory: string;
   url: string;
   environment: NodeJS.ProcessEnv;
   stop: () => Promise<void>;
@@ -33,6 +35,7 @@ export async function startS3Server(test: TestContext): Promise<TestS3> {
   let child = await launch();
   test.after(() => child.kill('SIGKILL'));
   return {
+    directory,
     url: `s3://cleancut-bucket/backups/here?endpoint=http://127.0.0.1:${port}&region=us-east-1&path-style=true`,
     environment: { AWS_ACCESS_KEY_ID: 'S3RVER', AWS_SECRET_ACCESS_KEY: 'S3RVER' },
     async stop() {
