@@ -6,7 +6,7 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { VolumeId } from '../types/ids.ts';
-import type { EpochNumber } from '../types/units.ts';
+import { asEpoch, type EpochNumber } from '../types/units.ts';
 import type { Disk } from '../volumes/disk.ts';
 import type { LocalEngine } from '../volumes/local-engine.ts';
 import { type LocalVolume, VolumeLockedError } from '../volumes/local-volume.ts';
@@ -88,7 +88,8 @@ export class WorkerVolumes {
     const key = opening.key && new DataKey(opening.key);
     const originKey = opening.originKey && new DataKey(opening.originKey);
     const source = origin && new SnapshotSource(this.#store, origin, this.#patience, originKey);
-    const volume = await this.#openUnlocked(volumeId, source, key);
+    const newestCut = asEpoch(Math.max(base, ...pendingCuts));
+    const volume = await this.#openUnlocked(volumeId, source, key, newestCut);
     volume.forgetBefore(base);
     removeStaleJournals(this.#disk, this.#engine.directoryOf(volumeId), pendingCuts);
     const use: VolumeUse = {
@@ -112,11 +113,12 @@ export class WorkerVolumes {
     volumeId: VolumeId,
     source: SnapshotSource | undefined,
     key: DataKey | undefined,
+    newestCut: EpochNumber,
   ): Promise<LocalVolume> {
     const until = performance.now() + LOCK_PATIENCE_MILLISECONDS;
     for (;;) {
       try {
-        return this.#engine.open(volumeId, source, key);
+        return this.#engine.open(volumeId, source, key, newestCut);
       } catch (error) {
         if (!(error instanceof VolumeLockedError) || performance.now() > until) throw error;
         await sleep(20);

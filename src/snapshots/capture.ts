@@ -41,6 +41,8 @@ export type Capture = {
   patience: Patience;
   onProgress: (progress: CaptureProgress) => void;
   signal: AbortSignal;
+  /** How blocks are encoded; a simulation has no threads to do it on. */
+  encode?: (block: Buffer) => Promise<Encoded>;
 };
 
 export type CaptureProgress = { doneBlocks: number; totalBlocks: number; storedBytes: number };
@@ -228,7 +230,7 @@ class CaptureRun {
     if (isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
     const digest = blockHash(bytes, base.key);
     if (before?.sha256 === digest) return { kind: 'same', block };
-    const encoded = encodeBlock(bytes);
+    const encoded = (this.#options.encode ?? encodeBlock)(bytes);
     // Awaited when its batch is gathered; until then a failure must not count as one that no one handles.
     encoded.catch(() => undefined);
     return { kind: 'data', block, sha256: digest, encoded };

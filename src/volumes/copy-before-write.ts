@@ -210,7 +210,8 @@ export class CopyBeforeWrite {
   }
 
   async sync(): Promise<void> {
-    await Promise.all(this.#epochs.flatMap((epoch) => [epoch.dirty.sync(), epoch.staging?.sync()]));
+    const epochs = [...this.#epochs, ...(this.#prepared === undefined ? [] : [this.#prepared])];
+    await Promise.all(epochs.flatMap((epoch) => [epoch.dirty.sync(), epoch.staging?.sync()]));
   }
 
   close(): void {

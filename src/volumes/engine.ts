@@ -44,9 +44,15 @@ export interface VolumeEngine {
    * Opens a volume, or gives the one that is open.
    * @param origin needed while a restored volume is not all local
    * @param key of an encrypted volume
+   * @param newestCut the newest boundary that the catalog knows of; 1 where there was no cut yet
    * @throws WrongKeyError
    */
-  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined): OpenVolume;
+  open(
+    volumeId: VolumeId,
+    origin: BlockSource | undefined,
+    key: DataKey | undefined,
+    newestCut: EpochNumber,
+  ): OpenVolume;
 
   /** Removes a volume and all that belongs to it. One that is not there is no error: a deletion may be done again. */
   remove(volumeId: VolumeId): Promise<void>;

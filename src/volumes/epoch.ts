@@ -51,6 +51,18 @@ export class Epoch {
     return epochs;
   }
 
+  /** Removes the files of all epochs, unread. @returns the newest one's number; 0 where there is none */
+  static removeAll(disk: Disk, directory: string): number {
+    let newest = 0;
+    for (const name of disk.list(directory)) {
+      const digits = /^epoch-(\d+)\.(?:dirty|staging)$/.exec(name)?.[1];
+      if (digits === undefined) continue;
+      newest = Math.max(newest, Number(digits));
+      disk.remove(`${directory}/${name}`);
+    }
+    return newest;
+  }
+
   stagingLog(disk: Disk): StagingLog {
     this.staging ??= StagingLog.create(disk, `${this.#path}.staging`, this.dirty.bits.length);
     return this.staging;

@@ -41,7 +41,10 @@ export class Hydration {
 
   static create(disk: Disk, directory: string, blocks: number): void {
     BitmapFile.create(disk, `${directory}/hydrated`, blocks).close();
-    BitmapFile.create(disk, `${directory}/hydrated.synced`, blocks).close();
+    const synced = BitmapFile.create(disk, `${directory}/hydrated.synced`, blocks);
+    // This one is read after a power loss: its header must be there.
+    synced.syncNow();
+    synced.close();
   }
 
   static open(disk: Disk, directory: string, blocks: number, powerLost: boolean, source: BlockSource): Hydration {

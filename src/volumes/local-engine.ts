@@ -38,7 +38,12 @@ export class LocalEngine implements VolumeEngine {
     });
   }
 
-  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined): LocalVolume {
+  open(
+    volumeId: VolumeId,
+    origin: BlockSource | undefined,
+    key: DataKey | undefined,
+    newestCut: EpochNumber,
+  ): LocalVolume {
     const open = this.#open.get(volumeId);
     if (open !== undefined) return open;
     const volume = LocalVolume.open(
@@ -51,6 +56,7 @@ export class LocalEngine implements VolumeEngine {
       },
       origin,
       key,
+      newestCut,
     );
     this.#open.set(volumeId, volume);
     return volume;

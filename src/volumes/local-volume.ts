@@ -38,7 +38,7 @@ export class LocalVolume {
   #passes: PagedBitmap;
   #hydration: Hydration | undefined;
   #gate: { opened: Promise<void>; open: () => void } | undefined;
-  #unsynced = false;
+  #unsynced: boolean;
   #syncing: Promise<void> | undefined;
   #syncQueued: Promise<void> | undefined;
   /** After this nothing the volume says could be believed: every request fails until it is opened anew. */
@@ -52,7 +52,9 @@ export class LocalVolume {
     epochs: Epoch[],
     hydration: Hydration | undefined,
     cipher: PageCipher | undefined,
+    unsynced: boolean,
   ) {
+    this.#unsynced = unsynced;
     this.#sizeBytes = state.sizeBytes;
     this.#blocks = blockCount(state.sizeBytes);
     this.#directory = directory;
@@ -119,6 +121,7 @@ export class LocalVolume {
    * Opens a volume, recovering from whatever happened since it was last open.
    * @param source where absent blocks come from; needed while the volume is hydrating
    * @param key of an encrypted volume
+   * @param newestCut the newest that the catalog knows of: after a power loss the epochs' own files may know of fewer
    * @throws when another process has the volume open; WrongKeyError
    */
   static open(
@@ -126,6 +129,7 @@ export class LocalVolume {
     environment: VolumeEnvironment,
     source: BlockSource | undefined,
     key: DataKey | undefined,
+    newestCut: EpochNumber,
   ): LocalVolume {
     const { disk, bootId } = environment;
     const lock = disk.open(`${directory}/lock`, 'read-write');
@@ -143,25 +147,28 @@ export class LocalVolume {
       );
     }
     const blocks = blockCount(state.sizeBytes);
-    const epochs = Epoch.openAll(disk, directory, blocks);
     const powerLost = !state.clean && state.bootId !== bootId;
-    if (powerLost || epochs.length === 0) {
+    // After a power loss the epochs' files are not even looked into: any part of them may be missing, their headers too.
+    const epochs = powerLost ? [] : Epoch.openAll(disk, directory, blocks);
+    if (epochs.length === 0) {
       // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what
       // came before is found by comparing hashes, and cuts that were pending are lost.
-      const next = asEpoch(Math.max(state.trustedFrom, epochs.at(-1)?.number ?? 0) + 1);
-      for (const epoch of epochs.splice(0)) epoch.remove(disk);
+      const next = asEpoch(Math.max(state.trustedFrom, newestCut, Epoch.removeAll(disk, directory)) + 1);
       epochs.push(Epoch.create(disk, directory, next, blocks));
       state.trustedFrom = next;
     }
     const hydration = state.hydrating
       ? Hydration.open(disk, directory, blocks, powerLost, requireSource(source, directory))
       : undefined;
+    // Killed: what an earlier process wrote and answered may be in the page cache alone, and the next flush, by whichever
+    // client, must make it durable.
+    const unsynced = !state.clean;
     state.bootId = bootId;
     state.clean = false;
     // Before the first write: after a power loss from here on the volume must not look cleanly closed.
     writeVolumeState(disk, directory, state);
     const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
-    return new LocalVolume(directory, environment, lock, state, epochs, hydration, cipher);
+    return new LocalVolume(directory, environment, lock, state, epochs, hydration, cipher, unsynced);
   }
 
   get sizeBytes(): number {
@@ -342,6 +349,8 @@ export class LocalVolume {
     if (shouldStop()) return;
     this.#hydration = undefined;
     this.#save({ hydrating: false });
+    // A guest's sync that began before this still writes its marks.
+    await this.#syncing?.catch(() => undefined);
     hydration.remove();
   }
 

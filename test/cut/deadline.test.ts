@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
 import { newId } from '../../src/types/ids.ts';
-import { PAGE_BYTES } from '../../src/types/units.ts';
+import { asEpoch, PAGE_BYTES } from '../../src/types/units.ts';
 import { LocalEngine } from '../../src/volumes/local-engine.ts';
 import { NodeDisk } from '../../src/volumes/node-disk.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
@@ -26,7 +26,7 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
   const ids = [newId('vol'), newId('vol')];
   const volumes = ids.map((volumeId) => {
     engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false, baseless: false, key: undefined });
-    return engine.open(volumeId, undefined, undefined);
+    return engine.open(volumeId, undefined, undefined, asEpoch(1));
   });
   engine.prepareCut(ids);
   await engine.hold('token', ids, 100);

@@ -71,6 +71,7 @@ class Rig {
       },
       this.source,
       this.key,
+      asEpoch(Math.max(this.base?.boundary ?? 1, ...this.cuts.map((cut) => cut.boundary))),
     );
   }
 
@@ -364,9 +365,9 @@ test('an encrypted volume opens with its own key alone, and its files hold nothi
   }
   const environment = { disk: rig.disk, bootId: rig.bootId, stagingLimitBytes: 1 << 30, onCutLost: () => undefined };
   for (const wrong of [undefined, DataKey.generate()]) {
-    assert.throws(() => LocalVolume.open(rig.directory, environment, undefined, wrong), WrongKeyError);
+    assert.throws(() => LocalVolume.open(rig.directory, environment, undefined, wrong, asEpoch(1)), WrongKeyError);
   }
-  LocalVolume.open(rig.directory, environment, undefined, rig.key).hold();
+  LocalVolume.open(rig.directory, environment, undefined, rig.key, asEpoch(1)).hold();
 });
 
 test('the pages of an encrypted volume are AES-256-XTS by the page’s number, and holes are zeroes', () => {

@@ -1,0 +1,275 @@
+import type { Disk, DiskFile, OpenMode } from '../../src/volumes/disk.ts';
+import { KilledError } from '../support/crash-disk.ts';
+import type { Scheduler } from './scheduler.ts';
+
+const SECTOR = 512;
+const PAGE = 4096;
+/** Of a bitmap file. */
+const HEADER = 4096;
+
+/** A file's bytes as programs see them, and what of them would be there after the power went. */
+class SimFile {
+  current = Buffer.alloc(0);
+  durable = Buffer.alloc(0);
+  /** Sectors that were written since they were last synced. */
+  readonly dirty = new Set<number>();
+  sizeSynced = true;
+  locked = false;
+
+  write(bytes: Uint8Array, position: number): void {
+    if (position + bytes.length > this.current.length) this.resize(position + bytes.length);
+    this.current.set(bytes, position);
+    this.#touch(position, bytes.length);
+  }
+
+  resize(size: number): void {
+    if (size === this.current.length) return;
+    const resized = Buffer.alloc(size);
+    this.current.copy(resized, 0, 0, Math.min(size, this.current.length));
+    this.current = resized;
+    this.sizeSynced = false;
+    for (const sector of this.dirty) if (sector * SECTOR >= size) this.dirty.delete(sector);
+  }
+
+  /** What a sync that begins now will have made durable when it ends. */
+  beginSync(): () => void {
+    const size = this.current.length;
+    const written = [...this.dirty].map((sector): [number, Buffer] => [sector, this.#sector(this.current, sector)]);
+    return () => {
+      this.#resizeDurable(size);
+      for (const [sector, bytes] of written) {
+        if (sector * SECTOR >= size) continue;
+        bytes.copy(this.durable, sector * SECTOR);
+        if (this.#sector(this.current, sector).equals(bytes)) this.dirty.delete(sector);
+      }
+      if (this.current.length === size) this.sizeSynced = true;
+    };
+  }
+
+  /** The power goes: of what was not synced, each sector made it or did not, in no order. */
+  losePower(random: () => number): void {
+    if (!this.sizeSynced && random() < 0.5) this.#resizeDurable(this.current.length);
+    for (const sector of this.dirty) {
+      if (sector * SECTOR >= this.durable.length || random() < 0.5) continue;
+      this.current.copy(this.durable, sector * SECTOR, sector * SECTOR, (sector + 1) * SECTOR);
+    }
+    this.current = Buffer.from(this.durable);
+    this.dirty.clear();
+    this.sizeSynced = true;
+    this.locked = false;
+  }
+
+  #resizeDurable(size: number): void {
+    if (size === this.durable.length) return;
+    const resized = Buffer.alloc(size);
+    this.durable.copy(resized, 0, 0, Math.min(size, this.durable.length));
+    this.durable = resized;
+  }
+
+  #touch(position: number, length: number): void {
+    const last = Math.floor((position + length - 1) / SECTOR);
+    for (let sector = Math.floor(position / SECTOR); sector <= last; sector += 1) this.dirty.add(sector);
+  }
+
+  #sector(bytes: Buffer, sector: number): Buffer {
+    return Buffer.from(bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR));
+  }
+}
+
+/** Mistakes that can be planted. */
+export type DiskLies = {
+  /** Says that it has synced these files, and has not. */
+  skipSync?: RegExp;
+  /** Says that it has written to these files (behind their header), and has not. */
+  skipWrite?: RegExp;
+};
+
+/**
+ * A disk in memory, under a process that can be killed at any change, and a machine that can lose its power: then of
+ * what was not synced any part may be there, names in directories too.
+ */
+export class SimDisk implements Disk {
+  readonly #scheduler: Scheduler;
+  readonly #lies: DiskLies;
+  #names = new Map<string, SimFile>();
+  #durableNames = new Map<string, SimFile>();
+  #life = 0;
+  #changesLeft = Number.POSITIVE_INFINITY;
+  /** Bytes that there is room for, all files together. */
+  room = Number.POSITIVE_INFINITY;
+
+  constructor(scheduler: Scheduler, lies: DiskLies) {
+    this.#scheduler = scheduler;
+    this.#lies = lies;
+  }
+
+  /** The process is killed at the change after so many more. */
+  killAfter(changes: number): void {
+    this.#changesLeft = changes;
+  }
+
+  /** A new process begins; handles of the old one are dead. */
+  restart(powerLost: boolean): void {
+    this.#life += 1;
+    this.#changesLeft = Number.POSITIVE_INFINITY;
+    for (const file of this.#names.values()) file.locked = false;
+    if (!powerLost) return;
+    const { random } = this.#scheduler;
+    const names = new Map<string, SimFile>();
+    for (const name of new Set([...this.#names.keys(), ...this.#durableNames.keys()])) {
+      const [now, then] = [this.#names.get(name), this.#durableNames.get(name)];
+      const file = now === then || random() < 0.5 ? now : then;
+      if (file !== undefined) names.set(name, file);
+    }
+    this.#names = names;
+    this.#durableNames = new Map(names);
+    for (const file of new Set(names.values())) file.losePower(random);
+  }
+
+  open(path: string, mode: OpenMode): DiskFile {
+    if (mode === 'create') {
+      this.#change();
+      if (this.#names.has(path)) throw Object.assign(new Error(`EEXIST: ${path}`), { code: 'EEXIST' });
+      this.#names.set(path, new SimFile());
+    }
+    const file = this.#names.get(path);
+    if (file === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });
+    return this.#handle(path, file);
+  }
+
+  exists(path: string): boolean {
+    return this.#names.has(path);
+  }
+
+  list(directory: string): string[] {
+    const prefix = `${directory}/`;
+    return [...this.#names.keys()]
+      .filter((name) => name.startsWith(prefix))
+      .map((name) => name.slice(prefix.length))
+      .sort();
+  }
+
+  makeDirectory(): void {
+    this.#change();
+  }
+
+  remove(path: string): void {
+    this.#change();
+    this.#names.delete(path);
+  }
+
+  removeTree(directory: string): void {
+    this.#change();
+    for (const name of [...this.#names.keys()]) if (name.startsWith(`${directory}/`)) this.#names.delete(name);
+  }
+
+  readText(path: string): string {
+    const file = this.#names.get(path);
+    if (file === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });
+    return file.current.toString('utf8');
+  }
+
+  replaceText(path: string, text: string): void {
+    this.#change();
+    const file = new SimFile();
+    file.write(Buffer.from(text), 0);
+    if (!this.#lies.skipSync?.test(path)) file.beginSync()();
+    this.#change();
+    this.#names.set(path, file);
+    this.syncDirectory(path.slice(0, path.lastIndexOf('/')));
+  }
+
+  syncDirectory(directory: string): void {
+    this.#alive(this.#life);
+    if (this.#lies.skipSync?.test(`${directory}/`)) return;
+    const inside = (name: string): boolean => name.startsWith(`${directory}/`);
+    for (const name of [...this.#durableNames.keys()]) if (inside(name)) this.#durableNames.delete(name);
+    for (const [name, file] of this.#names) if (inside(name)) this.#durableNames.set(name, file);
+  }
+
+  #handle(path: string, file: SimFile): DiskFile {
+    const life = this.#life;
+    let isOpen = true;
+    let holdsLock = false;
+    const alive = (): void => {
+      this.#alive(life);
+      if (!isOpen) throw new Error(`${path} is closed`);
+    };
+    const write = (sources: readonly Uint8Array[], position: number): void => {
+      alive();
+      this.#change();
+      if (this.#lies.skipWrite?.test(path) && (position >= HEADER || path.endsWith('.staging'))) return;
+      const bytes = Buffer.concat(sources);
+      const grows = Math.max(0, position + bytes.length - file.current.length);
+      if (grows > this.room) throw Object.assign(new Error('ENOSPC: the disk is full'), { code: 'ENOSPC' });
+      this.room -= grows;
+      file.write(bytes, position);
+    };
+    return {
+      read(target, targetStart, length, position) {
+        alive();
+        target.fill(0, targetStart, targetStart + length);
+        target.set(file.current.subarray(position, position + length), targetStart);
+      },
+      write: (source, start, length, position) => write([source.subarray(start, start + length)], position),
+      writeAll: write,
+      sync: async () => {
+        alive();
+        const end = file.beginSync();
+        await this.#scheduler.turn();
+        alive();
+        if (!this.#lies.skipSync?.test(path)) end();
+      },
+      syncNow: () => {
+        alive();
+        if (!this.#lies.skipSync?.test(path)) file.beginSync()();
+      },
+      resize: (bytes) => {
+        alive();
+        this.#change();
+        file.resize(bytes);
+      },
+      size: () => file.current.length,
+      punchHole: (position, length) =>
+        write([Buffer.alloc(Math.min(length, file.current.length - position))], position),
+      zeroAllocated: (position, length) => write([Buffer.alloc(length)], position),
+      nextData(position) {
+        for (let at = position - (position % PAGE); at < file.current.length; at += PAGE) {
+          if (!isZero(file.current, at)) return Math.max(at, position);
+        }
+        return undefined;
+      },
+      nextHole(position) {
+        for (let at = position - (position % PAGE); at < file.current.length; at += PAGE) {
+          if (isZero(file.current, at)) return Math.max(at, position);
+        }
+        return file.current.length;
+      },
+      tryLock() {
+        if (file.locked) return false;
+        file.locked = true;
+        holdsLock = true;
+        return true;
+      },
+      close: () => {
+        isOpen = false;
+        if (holdsLock && life === this.#life) file.locked = false;
+      },
+    };
+  }
+
+  #alive(life: number): void {
+    if (life !== this.#life) throw new KilledError('the process was killed');
+  }
+
+  #change(): void {
+    if (this.#changesLeft <= 0) throw new KilledError('the process was killed');
+    this.#changesLeft -= 1;
+  }
+}
+
+const ZERO_PAGE = Buffer.alloc(PAGE);
+
+function isZero(bytes: Buffer, at: number): boolean {
+  return ZERO_PAGE.compare(bytes, at, Math.min(at + PAGE, bytes.length), 0, Math.min(PAGE, bytes.length - at)) === 0;
+}

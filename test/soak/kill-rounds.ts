@@ -1,0 +1,267 @@
+/**
+ * Rounds of load and kills against real processes: writers on three volumes (one of them encrypted), sets cut, deleted,
+ * restored and collected meanwhile, then `kill -9` of the server or of one worker, at a random moment; and everything is
+ * read back. Longer than a test should take:
+ *
+ *   node test/soak/kill-rounds.ts [--rounds=300] [--seed=N]
+ */
+import assert from 'node:assert/strict';
+import { readFileSync, rmSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import {
+  AttachVolumeCommand,
+  CreateVolumeCommand,
+  DeleteSnapshotCommand,
+  DescribeSnapshotsCommand,
+  TerminateInstancesCommand,
+} from '@aws-sdk/client-ec2';
+import type { RestoredSet } from '../../src/admin/restore-set.ts';
+import type { SetReport } from '../../src/admin/sets.ts';
+import type { NbdClient } from '../../src/nbd/client.ts';
+import { FileCleanup } from '../support/cleanup.ts';
+import { createSnapshots, launchInstance } from '../support/instances.ts';
+import { childrenOf } from '../support/processes.ts';
+import { seededRandom } from '../support/random.ts';
+import { startTestServer, type TestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const SLOTS = 192;
+const SLOT_BYTES = 4096;
+/** Slots lie apart, so that they share blocks, and no two a page. */
+const STRIDE = 40 * 1024 + 512;
+const WRITERS = 3;
+const ENDED_MILLISECONDS = 120_000;
+
+const { values: flags } = parseArgs({ options: { rounds: { type: 'string' }, seed: { type: 'string' } } });
+const rounds = Number(flags.rounds ?? 300);
+const seed = Number(flags.seed ?? Math.floor(Math.random() * 2 ** 31));
+const random = seededRandom(seed);
+const file = new FileCleanup();
+const dataDir = temporaryDirectory(file);
+let server = await startTestServer(file, { dataDir });
+process.stdout.write(`seed ${seed}, ${rounds} rounds\n`);
+
+const instance = await launchInstance(server.ec2, [1, 1]);
+const encrypted = await server.ec2.send(
+  new CreateVolumeCommand({ AvailabilityZone: 'us-east-1a', Size: 1, Encrypted: true }),
+);
+const volumes = [...instance.volumes, encrypted.VolumeId ?? ''];
+await server.ec2.send(
+  new AttachVolumeCommand({ VolumeId: volumes[2], InstanceId: instance.instanceId, Device: '/dev/sdz' }),
+);
+
+/** What each slot was last given, and what of that was acknowledged; written numbers only grow. */
+const issued = volumes.map(() => new Array<number>(SLOTS).fill(0));
+const acknowledged = volumes.map(() => new Array<number>(SLOTS).fill(0));
+type Cut = { snapshots: Map<string, number>; least: number[][]; most: number[][]; checked: boolean };
+const cuts: Cut[] = [];
+const copyOf = (table: number[][]): number[][] => table.map((row) => [...row]);
+const figures = {
+  writes: 0,
+  cuts: 0,
+  cutsRefused: 0,
+  completed: 0,
+  serverKills: 0,
+  workerKills: 0,
+  restores: 0,
+  deletes: 0,
+  collections: 0,
+};
+let stopping = false;
+
+async function connected(name: string): Promise<NbdClient> {
+  for (const until = performance.now() + 30_000; ; ) {
+    try {
+      return await server.connect(name);
+    } catch (error) {
+      if (performance.now() > until) throw error;
+      await sleep(20);
+    }
+  }
+}
+
+async function writeOn(volume: number, writer: number): Promise<void> {
+  let client: NbdClient | undefined;
+  while (!stopping) {
+    try {
+      client ??= await server.connect(volumes[volume]);
+      const slot = Math.floor(random() * (SLOTS / WRITERS)) * WRITERS + writer;
+      // A write whose answer never came may be there: the next number is another.
+      issued[volume][slot] += 1;
+      const number = issued[volume][slot];
+      const bytes = Buffer.alloc(SLOT_BYTES);
+      for (let at = 0; at < SLOT_BYTES; at += 8) bytes.writeDoubleLE(number, at);
+      await client.write(slot * STRIDE, bytes);
+      acknowledged[volume][slot] = number;
+      figures.writes += 1;
+      if (random() < 0.02) await client.flush();
+    } catch {
+      client?.destroy();
+      client = undefined;
+      await sleep(10);
+    }
+  }
+  client?.destroy();
+}
+
+/** The number in each slot; a slot that is torn, or from nowhere, is an error. */
+async function numbersOf(name: string): Promise<number[]> {
+  const client = await connected(name);
+  const numbers: number[] = [];
+  for (let slot = 0; slot < SLOTS; slot += 1) {
+    const bytes = await client.read(slot * STRIDE, SLOT_BYTES);
+    const number = bytes.readDoubleLE(0);
+    for (let at = 8; at < SLOT_BYTES; at += 8)
+      assert.equal(bytes.readDoubleLE(at), number, `${name} slot ${slot} is torn`);
+    numbers.push(number);
+  }
+  await client.close();
+  return numbers;
+}
+
+function checkWithin(numbers: number[], least: number[], most: number[], what: string): void {
+  for (const [slot, number] of numbers.entries()) {
+    assert.ok(
+      number >= least[slot] && number <= most[slot],
+      `${what} slot ${slot}: ${number} is not in [${least[slot]}, ${most[slot]}]`,
+    );
+  }
+}
+
+async function cut(): Promise<void> {
+  const least = copyOf(acknowledged);
+  try {
+    const made = await createSnapshots(server.ec2, instance.instanceId, {
+      InstanceSpecification: { InstanceId: instance.instanceId, ExcludeBootVolume: true },
+    });
+    const snapshots = new Map(
+      made.map(({ SnapshotId = '', VolumeId = '' }) => [SnapshotId, volumes.indexOf(VolumeId)]),
+    );
+    cuts.push({ snapshots, least, most: copyOf(issued), checked: false });
+    figures.cuts += 1;
+  } catch {
+    // The server died under the call, or there are five pending already: no set was promised.
+    figures.cutsRefused += 1;
+  }
+}
+
+/** One thing that an operator does meanwhile; a server that dies under it is no one's fault. */
+async function operate(): Promise<void> {
+  const chance = random();
+  try {
+    if (chance < 0.6) await cut();
+    else if (chance < 0.7) await server.admin.ask('collect', { remove: true }).then(() => (figures.collections += 1));
+    else if (chance < 0.8) {
+      const [first] = cuts.filter((each) => each.checked);
+      if (first === undefined) return;
+      cuts.splice(cuts.indexOf(first), 1);
+      for (const SnapshotId of first.snapshots.keys()) await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
+      figures.deletes += 1;
+    } else if (chance < 0.9) {
+      const done = cuts.findLast((each) => each.checked);
+      if (done === undefined) return;
+      const { sets } = await server.admin.ask<{ sets: SetReport[] }>('sets');
+      const set = sets.find((each) => each.snapshots.some(({ snapshotId }) => done.snapshots.has(snapshotId)));
+      if (set === undefined) return;
+      const restored = await server.admin.ask<RestoredSet>('restore-set', { setId: set.setId });
+      for (const { volumeId, snapshotId } of restored.volumes) {
+        const volume = done.snapshots.get(snapshotId ?? '');
+        if (volume === undefined) continue;
+        checkWithin(await numbersOf(volumeId), done.least[volume], done.most[volume], `restored ${volumeId}`);
+      }
+      await server.ec2.send(new TerminateInstancesCommand({ InstanceIds: [restored.instanceId] }));
+      figures.restores += 1;
+    }
+  } catch (error) {
+    if (error instanceof assert.AssertionError) throw error;
+  }
+}
+
+async function checkEnded(): Promise<void> {
+  for (const each of cuts) {
+    if (each.checked) continue;
+    const SnapshotIds = [...each.snapshots.keys()];
+    const until = performance.now() + ENDED_MILLISECONDS;
+    for (;;) {
+      const { Snapshots = [] } = await server.ec2.send(new DescribeSnapshotsCommand({ SnapshotIds }));
+      const pending = Snapshots.filter((snapshot) => snapshot.State === 'pending');
+      for (const { State, StateMessage } of Snapshots) assert.notEqual(State, 'error', StateMessage ?? '');
+      if (pending.length === 0) break;
+      assert.ok(performance.now() < until, `${pending.map((snapshot) => snapshot.SnapshotId)} stay pending`);
+      await sleep(50);
+    }
+    for (const [snapshotId, volume] of each.snapshots) {
+      checkWithin(await numbersOf(snapshotId), each.least[volume], each.most[volume], snapshotId);
+    }
+    each.checked = true;
+    figures.completed += 1;
+  }
+}
+
+async function kill(): Promise<void> {
+  if (random() < 0.5) {
+    await server.kill();
+    figures.serverKills += 1;
+    server = await startTestServer(file, { dataDir });
+    return;
+  }
+  const workers = childrenOf(server.process.pid ?? 0);
+  process.kill(workers[Math.floor(random() * workers.length)], 'SIGKILL');
+  figures.workerKills += 1;
+}
+
+const memory = (of: TestServer): number =>
+  [of.process.pid ?? 0, ...childrenOf(of.process.pid ?? 0)].reduce((sum, pid) => sum + residentMiB(pid), 0);
+
+function residentMiB(pid: number): number {
+  try {
+    return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
+  } catch {
+    return 0;
+  }
+}
+
+const begun = performance.now();
+let most = 0;
+for (let round = 1; round <= rounds; round += 1) {
+  stopping = false;
+  const writing = volumes.flatMap((_, volume) =>
+    Array.from({ length: WRITERS }, (_, writer) => writeOn(volume, writer)),
+  );
+  const operating = (async () => {
+    for (let action = 0; action < 2; action += 1) {
+      await sleep(random() * 150);
+      await operate();
+    }
+  })();
+  await sleep(random() * 500);
+  await kill();
+  await operating;
+  stopping = true;
+  await Promise.all(writing);
+  for (const [volume, name] of volumes.entries()) {
+    checkWithin(await numbersOf(name), acknowledged[volume], issued[volume], `round ${round}: ${name}`);
+  }
+  if (round % 5 === 0) await checkEnded();
+  most = Math.max(most, memory(server));
+  if (round % 25 === 0)
+    process.stdout.write(`round ${round}: ${JSON.stringify(figures)}, ${Math.round(memory(server))} MiB\n`);
+}
+await checkEnded();
+for (;;) {
+  const { busy } = await server.admin.ask<{ busy?: string }>('collect', { remove: true });
+  if (busy === undefined) break;
+  await sleep(100);
+}
+for (const each of cuts)
+  for (const [id, volume] of each.snapshots)
+    checkWithin(await numbersOf(id), each.least[volume], each.most[volume], id);
+assert.equal(await server.stop(), 0);
+const seconds = Math.round((performance.now() - begun) / 1000);
+process.stdout.write(
+  `done in ${seconds} s: ${JSON.stringify(figures)}; 0 lost, 0 wrong, 0 stuck; most memory ${Math.round(most)} MiB in all processes\n`,
+);
+file.run();
+rmSync(dataDir, { recursive: true, force: true });
+process.exit(0);
