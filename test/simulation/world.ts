@@ -90,10 +90,10 @@ export class World {
         if (this.#scheduler.pending > 0 && random() < 0.6) await this.#scheduler.step();
         else await this.#act();
       } catch (error) {
-        if (!(error instanceof KilledError)) throw error;
+        if (!wasKilled(error)) throw error;
         await this.#crash();
       }
-      if (this.#failure instanceof KilledError) await this.#crash();
+      if (wasKilled(this.#failure)) await this.#crash();
       else if (this.#failure !== undefined) throw this.#failure;
     }
     await this.#settle();
@@ -160,7 +160,7 @@ export class World {
     try {
       await apply(volume, bytes);
     } catch (error) {
-      if (error instanceof KilledError) throw error;
+      if (wasKilled(error)) throw error;
       // The client was told: its bytes may be there or not.
       if (!(error instanceof FinalError) && !/503|500|aborted|too short/.test((error as Error).message)) throw error;
       await this.#resolveInterrupted();
@@ -191,9 +191,7 @@ export class World {
 
   async #flush(): Promise<void> {
     const upTo = this.#writeNumber;
-    await this.#volume?.flush().catch((error: Error) => {
-      throw /was killed/.test(error.message) ? new KilledError(error.message) : error;
-    });
+    await this.#volume?.flush();
     for (const [sector, values] of this.#unflushed) {
       let newest = 0;
       for (const [index, value] of values.entries()) if (value.number <= upTo) newest = index;
@@ -326,7 +324,7 @@ export class World {
       });
     this.#background(
       hydrating.catch((error: Error) => {
-        if (error instanceof KilledError || !(error instanceof FinalError)) throw error;
+        if (wasKilled(error) || !(error instanceof FinalError)) throw error;
       }),
     );
   }
@@ -448,8 +446,7 @@ export class World {
     const number = this.#writeNumber;
     const now = await this.#readAll().catch((error: Error) => {
       // An I/O error is an answer; wrong bytes are none.
-      if (error instanceof KilledError || !(error instanceof FinalError || /503|500|aborted/.test(error.message)))
-        throw error;
+      if (wasKilled(error) || !(error instanceof FinalError || /503|500|aborted/.test(error.message))) throw error;
       return undefined;
     });
     if (now === undefined || number !== this.#writeNumber || this.#interrupted !== undefined) return;
@@ -546,6 +543,11 @@ export class World {
       random: this.#scheduler.random,
     };
   }
+}
+
+/** Whether it is the kill that is behind an error: what waited for the dead process says so in its own words. */
+function wasKilled(error: unknown): boolean {
+  return error instanceof KilledError || (error instanceof Error && error.message.endsWith('the process was killed'));
 }
 
 /** Whether a sector is a value with some of the bytes of an interrupted write over it. */
