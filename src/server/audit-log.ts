@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type DestinationStream, pino } from 'pino';
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import type { Caller } from '../api/operation.ts';
 import { userArn } from '../auth/users.ts';
 import type { ApiError } from '../wire/api-error.ts';
@@ -35,16 +35,23 @@ const MOST_PARAMETERS = 100;
  * CloudTrail's record shape, appended to a file that only grows.
  */
 export class AuditLog {
-  readonly #stream: DestinationStream & { reopen(): void; flushSync(): void; end(): void };
+  readonly #path: string;
   readonly #now: () => Date;
   readonly #region: string;
   readonly #account: string;
+  readonly #onLost: (error: Error) => void;
+  #file: number;
+  /** The last line may be there in part: the next one begins on a line of its own. */
+  #torn = false;
 
-  constructor(path: string, account: string, region: string, now: () => Date) {
-    this.#stream = pino.destination({ dest: path, append: true, mkdir: true, mode: 0o600, sync: false, minLength: 0 });
+  /** @param onLost told of each record that could not be written: a full disk ends the log, not the service */
+  constructor(path: string, account: string, region: string, now: () => Date, onLost: (error: Error) => void) {
+    this.#path = path;
+    this.#file = openSync(path, 'a', 0o600);
     this.#now = now;
     this.#region = region;
     this.#account = account;
+    this.#onLost = onLost;
   }
 
   apiCall({ requestId, service, request, caller, error }: ApiEvent): void {
@@ -106,20 +113,28 @@ export class AuditLog {
 
   /** Goes on in a new file of the same name: after the old one was moved away. */
   reopen(): void {
-    this.#stream.reopen();
+    const file = openSync(this.#path, 'a', 0o600);
+    closeSync(this.#file);
+    this.#file = file;
+    this.#torn = false;
   }
 
   close(): void {
-    try {
-      this.#stream.flushSync();
-    } catch {
-      // Nothing was ever written.
-    }
-    this.#stream.end();
+    fsyncSync(this.#file);
+    closeSync(this.#file);
   }
 
   #write(record: object): void {
-    this.#stream.write(`${JSON.stringify(record)}\n`);
+    const line = Buffer.from(`${this.#torn ? '\n' : ''}${JSON.stringify(record)}\n`);
+    try {
+      // In the page cache before the call is answered: a server that is killed leaves its log whole.
+      const written = writeSync(this.#file, line);
+      this.#torn = written < line.length;
+      if (this.#torn) throw new Error(`${written} of ${line.length} bytes were written`);
+    } catch (error) {
+      this.#torn = true;
+      this.#onLost(error as Error);
+    }
   }
 }
 

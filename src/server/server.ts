@@ -64,7 +64,10 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const paths = dataPaths(config.dataDir);
   const lock = takeDataDirectory(config.dataDir);
   // Logs go to stderr; stdout has the one line that says the server is ready.
-  const logger = pino({ level: config.logLevel }, pino.destination(2));
+  const stderr = pino.destination(2);
+  // A log that cannot be written (its disk is full) must not end the server.
+  stderr.on('error', () => undefined);
+  const logger = pino({ level: config.logLevel }, stderr);
   const log: Services['log'] = (level, message) => logger[level](message);
   const store = new MeasuredStore(await openObjectStore(config.objectStore));
   const catalog = await openCatalog(paths.catalog);
@@ -111,7 +114,9 @@ export async function startServer(config: Config): Promise<RunningServer> {
     users,
     denials: box,
   };
-  const audit = new AuditLog(config.auditLog ?? paths.auditLog, config.accountId, config.region, now);
+  const audit = new AuditLog(config.auditLog ?? paths.auditLog, config.accountId, config.region, now, (error) =>
+    log('error', `a record of the audit log is lost: ${error.message}`),
+  );
   const health = new Health(readVersion(), catalog, dataPlane);
   const metrics = new Metrics({ catalog, dataPlane, lifecycle, storeFigures: store.figures });
   const door = new Gateway(
@@ -190,7 +195,13 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const saving = saveEvery === 0 ? undefined : setInterval(() => void saveNow().catch(warnUnsaved), saveEvery);
   const saveNow = (): Promise<string> => saveCatalog(paths.catalog, store, now());
   const warnUnsaved = (error: Error): void => log('warn', `the catalog could not be saved: ${error.message}`);
-  const reopenLogs = (): void => audit.reopen();
+  const reopenLogs = (): void => {
+    try {
+      audit.reopen();
+    } catch (error) {
+      log('error', `the audit log cannot be opened anew, and goes on in the old file: ${(error as Error).message}`);
+    }
+  };
   process.on('SIGHUP', reopenLogs);
 
   return {

@@ -30,7 +30,16 @@ export class BitmapFile {
     header.write(MAGIC, 0, 'latin1');
     header.writeUInt32LE(VERSION, 8);
     header.writeBigUInt64LE(BigInt(bitCount), 12);
-    file.write(header, 0, HEADER_BYTES, 0);
+    try {
+      file.write(header, 0, HEADER_BYTES, 0);
+      // Its room is taken now: a guest that overwrites what it has must not fail for want of a page for a dirty bit.
+      file.zeroAllocated(HEADER_BYTES, Math.ceil(bitCount / BITMAP_PAGE_BITS) * BITMAP_PAGE_BYTES);
+    } catch (error) {
+      // A full disk: the next attempt must not find a file that is none.
+      file.close();
+      disk.remove(path);
+      throw error;
+    }
     return new BitmapFile(file, new PagedBitmap(bitCount));
   }
 
