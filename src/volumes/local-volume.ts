@@ -7,6 +7,7 @@ import { type BlockAsOfCut, CopyBeforeWrite, type StagingBounds } from './copy-b
 import type { Disk, DiskFile } from './disk.ts';
 import { Epoch } from './epoch.ts';
 import { type Extent, findExtents } from './extents.ts';
+import { Gate } from './gate.ts';
 import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
@@ -37,7 +38,7 @@ export class LocalVolume {
   /** A set bit: writes to the block may go straight to the file (dirty already, no cut wants it, hydrated). */
   #passes: PagedBitmap;
   #hydration: Hydration | undefined;
-  #gate: { opened: Promise<void>; open: () => void } | undefined;
+  readonly #gate = new Gate();
   #unsynced: boolean;
   #syncing: Promise<void> | undefined;
   #syncQueued: Promise<void> | undefined;
@@ -202,7 +203,7 @@ export class LocalVolume {
 
   /** Writes bytes that lie in several buffers, one after the other, `length` in all. */
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void> {
-    if (this.#gate === undefined && this.#passesRange(offset, length)) {
+    if (this.#gate.opened === undefined && this.#passesRange(offset, length)) {
       this.#unsynced = true;
       if (sources.length === 1) this.#raw.write(sources[0], 0, length, offset);
       else this.#raw.writeAll(sources, offset);
@@ -251,18 +252,11 @@ export class LocalVolume {
   /** Closes the gate: writes that come now wait. None is in flight, since a write is never half done between turns. */
   hold(): void {
     if (this.#fault !== undefined) throw this.#fault;
-    if (this.#gate !== undefined) throw new Error('the volume is held already');
-    let open = (): void => undefined;
-    const opened = new Promise<void>((resolve) => {
-      open = resolve;
-    });
-    this.#gate = { opened, open };
+    this.#gate.close();
   }
 
   release(): void {
-    const gate = this.#gate;
-    this.#gate = undefined;
-    gate?.open();
+    this.#gate.open();
   }
 
   /**
@@ -294,7 +288,7 @@ export class LocalVolume {
    * @returns the boundary by which the snapshot pipeline knows the cut
    */
   cut(): EpochNumber {
-    if (this.#gate === undefined) throw new Error('a cut needs a held volume');
+    if (this.#gate.opened === undefined) throw new Error('a cut needs a held volume');
     const boundary = this.#history.cut();
     this.#passes = new PagedBitmap(this.#blocks);
     return boundary;
@@ -382,7 +376,8 @@ export class LocalVolume {
   /** A write that may have more to do first: wait at the gate, fetch, save old pages, mark. */
   #change(offset: number, length: number, apply: () => void): void | Promise<void> {
     if (this.#fault !== undefined) throw this.#fault;
-    if (this.#gate !== undefined) return this.#gate.opened.then(() => this.#change(offset, length, apply));
+    const held = this.#gate.opened;
+    if (held !== undefined) return held.then(() => this.#change(offset, length, apply));
     const end = offset + length;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
