@@ -9,7 +9,8 @@ import type { VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
 import type { Disk } from '../volumes/disk.ts';
 import type { LocalEngine } from '../volumes/local-engine.ts';
-import { type LocalVolume, VolumeLockedError } from '../volumes/local-volume.ts';
+import type { LocalVolume } from '../volumes/local-volume.ts';
+import { VolumeLockedError } from '../volumes/volume-lock.ts';
 import { removeStaleJournals } from './journal-path.ts';
 import type { VolumeOpening } from './messages.ts';
 

@@ -12,6 +12,7 @@ import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
 import { inSteps } from './steps.ts';
+import { lockVolume } from './volume-lock.ts';
 import { readVolumeState, type VolumeState, writeVolumeState } from './volume-state.ts';
 
 /** What an open volume needs from outside. */
@@ -123,7 +124,7 @@ export class LocalVolume {
    * @param source where absent blocks come from; needed while the volume is hydrating
    * @param key of an encrypted volume
    * @param newestCut the newest that the catalog knows of: after a power loss the epochs' own files may know of fewer
-   * @throws when another process has the volume open; WrongKeyError
+   * @throws VolumeLockedError, WrongKeyError
    */
   static open(
     directory: string,
@@ -133,11 +134,7 @@ export class LocalVolume {
     newestCut: EpochNumber,
   ): LocalVolume {
     const { disk, bootId } = environment;
-    const lock = disk.open(`${directory}/lock`, 'read-write');
-    if (!lock.tryLock()) {
-      lock.close();
-      throw new VolumeLockedError(directory);
-    }
+    const lock = lockVolume(disk, directory);
     const state = readVolumeState(disk, directory);
     if (state.keyCheck !== key?.check) {
       lock.close();
@@ -435,14 +432,6 @@ export class LocalVolume {
   #save(change: Partial<VolumeState>): void {
     this.#state = { ...this.#state, ...change };
     writeVolumeState(this.#environment.disk, this.#directory, this.#state);
-  }
-}
-
-/** Another process has the volume's files open. */
-export class VolumeLockedError extends Error {
-  override name = 'VolumeLockedError';
-  constructor(directory: string) {
-    super(`${directory} is open in another process: two servers must not share a data directory`);
   }
 }
 
