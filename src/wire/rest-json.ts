@@ -51,13 +51,19 @@ export function matchRoute(
   for (const operation of [...operations].sort((a, b) => a.labels.length - b.labels.length)) {
     const match = operation.method === method ? operation.path.exec(path) : null;
     if (match === null) continue;
-    const labels = operation.labels.map((label, index): [string, string] => [
-      label,
-      decodeURIComponent(match[index + 1]),
-    ]);
+    const labels = operation.labels.map((label, index): [string, string] => [label, decodeLabel(match[index + 1])]);
     return { operation, labels: new Map(labels) };
   }
   return undefined;
+}
+
+/** @throws ApiError ValidationException when its percent signs encode nothing */
+function decodeLabel(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw wireErrors.validation(`'${text}' in the path is not well encoded.`, 'INVALID_PARAMETER_VALUE');
+  }
 }
 
 /** Reads a request into the SDK's typed input: labels, query, headers, and the body. @throws ApiError ValidationException */
