@@ -44,7 +44,7 @@ export async function planEncryption(
   if (!wanted) return { kind: 'none' };
   const own = inherited?.account_id === call.caller.accountId && inherited.region === call.region;
   const name = wish.kmsKeyId ?? (own ? inherited?.kms_key_arn : undefined) ?? undefined;
-  const kmsKeyArn = name === undefined ? await defaultKmsKey(call) : await service.resolve(name, ownerOf(call));
+  const kmsKeyArn = name === undefined ? await defaultKmsKey(call) : await service.resolve(name, call.owner);
   if (inherited?.kms_key_arn === kmsKeyArn && inherited.data_key_id !== null) {
     return { kind: 'inherited', dataKeyId: inherited.data_key_id, kmsKeyArn };
   }
@@ -73,18 +73,14 @@ export async function recordDataKey(transaction: CatalogTransaction, protection:
 }
 
 export async function encryptedByDefault(call: Call): Promise<boolean> {
-  return (await accountSetting(call.services.catalog, ownerOf(call), 'ebs-encryption-by-default')) === 'true';
+  return (await accountSetting(call.services.catalog, call.owner, 'ebs-encryption-by-default')) === 'true';
 }
 
 /** The key that the account has chosen as its default, or `alias/aws/ebs`. */
 export async function defaultKmsKey(call: Call): Promise<string> {
   const { catalog, keys } = call.services;
-  const chosen = await accountSetting(catalog, ownerOf(call), 'ebs-default-kms-key');
-  return chosen === undefined ? keys.service.defaultKey(ownerOf(call)) : keys.service.resolve(chosen, ownerOf(call));
-}
-
-function ownerOf(call: Call): { accountId: Call['caller']['accountId']; region: string } {
-  return { accountId: call.caller.accountId, region: call.region };
+  const chosen = await accountSetting(catalog, call.owner, 'ebs-default-kms-key');
+  return chosen === undefined ? keys.service.defaultKey(call.owner) : keys.service.resolve(chosen, call.owner);
 }
 
 /** Whether what a wish makes will be encrypted, for policies that ask; a snapshot that is not there says no. */

@@ -84,6 +84,11 @@ export class Call {
     return this.caller.region;
   }
 
+  /** Whose settings and keys count: the account's, in the region that was asked. */
+  get owner(): { accountId: AccountId; region: string } {
+    return { accountId: this.caller.accountId, region: this.region };
+  }
+
   get zones(): readonly string[] {
     return this.services.regions.get(this.region) ?? [];
   }

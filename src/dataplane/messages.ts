@@ -1,3 +1,4 @@
+import type { IoCounters } from '../nbd/io-counters.ts';
 import type { StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
@@ -67,17 +68,9 @@ export type ServeOrder = {
   rest: Uint8Array;
 };
 
-export type VolumeActivity = {
+export type VolumeActivity = IoCounters & {
   volumeId: VolumeId;
   connections: number;
-  reads: number;
-  writes: number;
-  readBytes: number;
-  writtenBytes: number;
-  flushes: number;
-  /** See IoCounters. */
-  latencyCounts: number[];
-  latencySeconds: number;
   /** Old pages kept for cuts that are not stored yet. */
   stagedBytes: number;
   hydratedBlocks: number;

@@ -1,11 +1,10 @@
 import type { ExportDescription, ExportDirectory } from './export.ts';
 import { transmissionFlags } from './export.ts';
+import { acceptsFlags, greeting } from './greeting.ts';
 import { optionReply } from './option-reply.ts';
 import {
-  HANDSHAKE_FIXED_NEWSTYLE,
   HANDSHAKE_NO_ZEROES,
   INFO,
-  MAGIC_INIT,
   MAGIC_OPTION,
   MAX_NAME_BYTES,
   MAX_PAYLOAD_BYTES,
@@ -60,11 +59,7 @@ export class Handshake {
   }
 
   greet(): void {
-    const greeting = Buffer.alloc(18);
-    greeting.writeBigUInt64BE(MAGIC_INIT, 0);
-    greeting.writeBigUInt64BE(MAGIC_OPTION, 8);
-    greeting.writeUInt16BE(HANDSHAKE_FIXED_NEWSTYLE | HANDSHAKE_NO_ZEROES, 16);
-    this.#send(greeting);
+    this.#send(greeting());
   }
 
   /** Takes what came from the client; must not be called again before the promise of the last call resolved. */
@@ -74,9 +69,7 @@ export class Handshake {
       if (this.#input.length < 4) return { kind: 'more' };
       const flags = this.#input.readUInt32BE(0);
       this.#input = this.#input.subarray(4);
-      const known = HANDSHAKE_FIXED_NEWSTYLE | HANDSHAKE_NO_ZEROES;
-      // A flag we do not know changes the protocol in a way we do not know: the spec says to hang up.
-      if ((flags & ~known) !== 0 || (flags & HANDSHAKE_FIXED_NEWSTYLE) === 0) return { kind: 'end' };
+      if (!acceptsFlags(flags)) return { kind: 'end' };
       this.#clientFlags = flags;
     }
     while (this.#input.length >= OPTION_HEADER_BYTES) {

@@ -1,12 +1,6 @@
+import { acceptsFlags, greeting } from './greeting.ts';
 import { optionReply } from './option-reply.ts';
-import {
-  HANDSHAKE_FIXED_NEWSTYLE,
-  HANDSHAKE_NO_ZEROES,
-  MAGIC_INIT,
-  MAGIC_OPTION,
-  OPTION,
-  OPTION_REPLY,
-} from './protocol.ts';
+import { MAGIC_OPTION, OPTION, OPTION_REPLY } from './protocol.ts';
 
 const OPTION_HEADER_BYTES = 16;
 const MAX_OPTION_BYTES = 4096;
@@ -26,11 +20,7 @@ export class TlsNegotiation {
   }
 
   greet(): void {
-    const greeting = Buffer.alloc(18);
-    greeting.writeBigUInt64BE(MAGIC_INIT, 0);
-    greeting.writeBigUInt64BE(MAGIC_OPTION, 8);
-    greeting.writeUInt16BE(HANDSHAKE_FIXED_NEWSTYLE | HANDSHAKE_NO_ZEROES, 16);
-    this.#send(greeting);
+    this.#send(greeting());
   }
 
   feed(bytes: Buffer): NegotiationStep {
@@ -39,8 +29,7 @@ export class TlsNegotiation {
       if (this.#input.length < 4) return { kind: 'more' };
       const flags = this.#input.readUInt32BE(0);
       this.#input = this.#input.subarray(4);
-      const known = HANDSHAKE_FIXED_NEWSTYLE | HANDSHAKE_NO_ZEROES;
-      if ((flags & ~known) !== 0 || (flags & HANDSHAKE_FIXED_NEWSTYLE) === 0) return { kind: 'end' };
+      if (!acceptsFlags(flags)) return { kind: 'end' };
       this.#clientFlags = flags;
     }
     while (this.#input.length >= OPTION_HEADER_BYTES) {

@@ -15,7 +15,7 @@ import type {
 import { setAccountSetting } from '../../catalog/account-settings.ts';
 import { defaultKmsKey, encryptedByDefault } from '../encryption.ts';
 import { errors } from '../errors.ts';
-import type { Call, Operation } from '../operation.ts';
+import type { Operation } from '../operation.ts';
 
 /** From here on every new volume of the account in this region is encrypted, and every copy of a snapshot. */
 export const enableEbsEncryptionByDefault: Operation<
@@ -25,7 +25,7 @@ export const enableEbsEncryptionByDefault: Operation<
   honoured: [],
   async run(_input, call) {
     await call.permit();
-    await setAccountSetting(call.services.catalog, here(call), 'ebs-encryption-by-default', 'true');
+    await setAccountSetting(call.services.catalog, call.owner, 'ebs-encryption-by-default', 'true');
     return { EbsEncryptionByDefault: true };
   },
 };
@@ -37,7 +37,7 @@ export const disableEbsEncryptionByDefault: Operation<
   honoured: [],
   async run(_input, call) {
     await call.permit();
-    await setAccountSetting(call.services.catalog, here(call), 'ebs-encryption-by-default', undefined);
+    await setAccountSetting(call.services.catalog, call.owner, 'ebs-encryption-by-default', undefined);
     return { EbsEncryptionByDefault: false };
   },
 };
@@ -65,8 +65,8 @@ export const modifyEbsDefaultKmsKeyId: Operation<ModifyEbsDefaultKmsKeyIdRequest
     const name = input.KmsKeyId;
     if (name === undefined || name === '') throw errors.missing('KmsKeyId');
     await call.permit();
-    const arn = await call.services.keys.service.resolve(name, here(call));
-    await setAccountSetting(call.services.catalog, here(call), 'ebs-default-kms-key', arn);
+    const arn = await call.services.keys.service.resolve(name, call.owner);
+    await setAccountSetting(call.services.catalog, call.owner, 'ebs-default-kms-key', arn);
     return { KmsKeyId: arn };
   },
 };
@@ -75,11 +75,7 @@ export const resetEbsDefaultKmsKeyId: Operation<ResetEbsDefaultKmsKeyIdRequest, 
   honoured: [],
   async run(_input, call) {
     await call.permit();
-    await setAccountSetting(call.services.catalog, here(call), 'ebs-default-kms-key', undefined);
+    await setAccountSetting(call.services.catalog, call.owner, 'ebs-default-kms-key', undefined);
     return { KmsKeyId: await defaultKmsKey(call) };
   },
 };
-
-function here(call: Call): { accountId: Call['caller']['accountId']; region: string } {
-  return { accountId: call.caller.accountId, region: call.region };
-}

@@ -28,7 +28,7 @@ export const enableSnapshotBlockPublicAccess: Operation<
     if (state === undefined) throw errors.missing('State');
     if (!BLOCKING.includes(state)) throw errors.invalidValue('State', state, `Expected ${BLOCKING.join(' or ')}.`);
     await call.permit();
-    await setAccountSetting(call.services.catalog, here(call), SETTING, state);
+    await setAccountSetting(call.services.catalog, call.owner, SETTING, state);
     return { State: state };
   },
 };
@@ -40,7 +40,7 @@ export const disableSnapshotBlockPublicAccess: Operation<
   honoured: [],
   async run(_input, call) {
     await call.permit();
-    await setAccountSetting(call.services.catalog, here(call), SETTING, undefined);
+    await setAccountSetting(call.services.catalog, call.owner, SETTING, undefined);
     return { State: 'unblocked' };
   },
 };
@@ -57,10 +57,6 @@ export const getSnapshotBlockPublicAccessState: Operation<
 };
 
 export async function publicAccessState(call: Call): Promise<SnapshotBlockPublicAccessState> {
-  const state = await accountSetting(call.services.catalog, here(call), SETTING);
+  const state = await accountSetting(call.services.catalog, call.owner, SETTING);
   return (state as SnapshotBlockPublicAccessState | undefined) ?? 'unblocked';
-}
-
-function here(call: Call): { accountId: Call['caller']['accountId']; region: string } {
-  return { accountId: call.caller.accountId, region: call.region };
 }

@@ -97,8 +97,7 @@ async function checkShareable(call: Call, snapshot: SnapshotRow, grantees: Reado
     if (state !== 'unblocked') throw errors.publicBlocked(id, state);
   }
   if (snapshot.data_key_id === null) return;
-  const { accountId } = call.caller;
-  const ownDefault = await call.services.keys.service.defaultKey({ accountId, region: call.region });
+  const ownDefault = await call.services.keys.service.defaultKey(call.owner);
   if (snapshot.kms_key_arn === ownDefault) throw errors.sharedDefaultKey(id);
 }
 
