@@ -38,6 +38,8 @@ program
   .option('--snapshots-per-account <n>', 'snapshots an account can have (default: 100000)')
   .option('--requests-per-second <n>', 'API requests of one account; 0 lets all through (default: 0)')
   .option('--request-burst <n>', 'so many at once on top (default: 100)')
+  .option('--scrub-days <n>', 'how often all snapshots’ data is read and checked; 0: never (default: 30)')
+  .option('--scrub-mib-per-second <n>', 'how fast (default: 8)')
   .option('--catalog-backup-minutes <n>', 'how often the catalog is saved to the store; 0: never (default: 60)')
   .option('--audit-log <file>', 'who did what (default: DIR/audit.log); a SIGHUP begins a new one')
   .option('--key-file <file>', 'protects the keyring (default: DIR/keyring.key; CLEANCUT_KEY_PASSPHRASE instead)')

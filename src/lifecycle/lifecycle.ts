@@ -9,6 +9,7 @@ import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
 import type { LifecycleOptions } from './options.ts';
 import { ResourceLocks } from './resource-locks.ts';
+import { Scrubber, type ScrubSettings } from './scrubber.ts';
 import { SnapshotRunner } from './snapshot-runner.ts';
 import { UploadGate } from './upload-gate.ts';
 
@@ -28,11 +29,13 @@ export class Lifecycle {
   readonly copies: CopyRunner;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
+  readonly scrubber: Scrubber;
   readonly #options: LifecycleOptions;
   #collectedAt: number;
 
-  constructor(options: LifecycleOptions) {
+  constructor(options: LifecycleOptions, scrub: ScrubSettings) {
     this.#options = options;
+    this.scrubber = new Scrubber(options, scrub);
     this.#collectedAt = options.now().getTime();
     this.snapshots = new SnapshotRunner({
       ...options,
@@ -183,6 +186,7 @@ export class Lifecycle {
       () => this.#endIdleUploads(),
       () => this.#endLostImports(),
       () => this.#collectWhenDue(),
+      () => this.scrubber.runWhenDue(),
     ]) {
       await chore().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
     }

@@ -47,6 +47,9 @@ const Settings = z.strictObject({
   metricsToken: z.string().min(16).optional(),
   /** From one address, at once: HTTP, and NBD over TLS. */
   connectionsPerClient: z.coerce.number().int().min(1).default(256),
+  /** How often everything in the store is read and checked, and how fast; 0 days for never. */
+  scrubDays: z.coerce.number().min(0).default(30),
+  scrubMibPerSecond: z.coerce.number().positive().default(8),
   /** How often a copy of the catalog goes to the object store, and at a clean stop; 0 for never. */
   catalogBackupMinutes: z.coerce.number().min(0).default(60),
   /** Who did what; below the data directory by default. */

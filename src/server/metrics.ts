@@ -66,6 +66,12 @@ export class Metrics {
     text.metric('cleancut_upload_backlog_blocks', 'gauge', 'Blocks of 512 KiB that they still have to store.', [
       [{}, blocks],
     ]);
+    const scrub = lifecycle.scrubber.figures;
+    text.metric('cleancut_scrub_runs_total', 'counter', 'Times that everything was read and checked.', [
+      [{}, scrub.runs],
+    ]);
+    text.metric('cleancut_scrub_bytes_total', 'counter', 'Bytes that were read for it.', [[{}, scrub.bytes]]);
+    text.metric('cleancut_scrub_damaged', 'gauge', 'Damaged things that the last one found.', [[{}, scrub.damaged]]);
     const figures = await dataPlane.storeFigures();
     addStoreFigures(figures, storeFigures);
     storeMetrics(text, figures);

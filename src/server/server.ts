@@ -32,6 +32,7 @@ import { nbdTls, tlsFiles } from './tls-settings.ts';
 import { readVersion } from './version.ts';
 
 const GIB = 1024 ** 3;
+const MIB = 1024 ** 2;
 const HOUR_MILLISECONDS = 3_600_000;
 const TIDY_MILLISECONDS = 60_000;
 const SAVE_MILLISECONDS = 10_000;
@@ -94,7 +95,10 @@ export async function startServer(config: Config): Promise<RunningServer> {
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
     log: ({ level, message }) => log(level, message),
   });
-  const lifecycle = new Lifecycle({ catalog, dataPlane, store, keys, now, log });
+  const lifecycle = new Lifecycle(
+    { catalog, dataPlane, store, keys, now, log },
+    { everyDays: config.scrubDays, bytesPerSecond: config.scrubMibPerSecond * MIB },
+  );
   const services: Services = {
     catalog,
     dataPlane,

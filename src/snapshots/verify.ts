@@ -19,13 +19,14 @@ export type Verified = { snapshots: number; blocks: number; bytes: number; damag
 
 /**
  * Reads everything that snapshots name, and checks it against its hashes. What several share is read once.
- * @param onProgress told of the stored bytes that were read so far
+ * @param onProgress told of the stored bytes that were read so far; the next are read when it is done
  */
 export async function verifySnapshots(
   store: ObjectStore,
   snapshots: readonly VerifiedSnapshot[],
   patience: Patience,
-  onProgress: (bytes: number) => void,
+  onProgress: (bytes: number) => void | Promise<void>,
+  signal?: AbortSignal,
 ): Promise<Verified> {
   const checked = new Map<string, string | undefined>();
   const damage = new Map<string, Damage>();
@@ -47,16 +48,18 @@ export async function verifySnapshots(
         for (const [slot, location] of leaf) {
           const key = `${location.pack} ${location.offset}`;
           if (!checked.has(key)) {
+            signal?.throwIfAborted();
             checked.set(key, await checkBlock(store, location, patience, dataKey));
             verified.blocks += 1;
             verified.bytes += location.length;
-            onProgress(verified.bytes);
+            await onProgress(verified.bytes);
           }
           const wrong = checked.get(key);
           if (wrong !== undefined) note(packKey(location.pack), wrong, snapshotId, number * LEAF_BLOCKS + slot);
         }
       }
     } catch (error) {
+      signal?.throwIfAborted();
       // The rest of this snapshot's manifest cannot be reached.
       note(`the manifest of ${snapshotId}`, (error as Error).message, snapshotId, undefined);
     }

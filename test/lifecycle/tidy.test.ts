@@ -59,14 +59,17 @@ test('nothing stays pending for ever: lost imports and idle direct uploads end i
   let now = START;
   // Nothing here reaches the data plane: these snapshots have no cut.
   const dataPlane = { stopping: false } as DataPlane;
-  const lifecycle = new Lifecycle({
-    catalog,
-    dataPlane,
-    store: new MemoryStore(),
-    keys: {} as DataKeys,
-    now: () => new Date(now),
-    log: () => undefined,
-  });
+  const lifecycle = new Lifecycle(
+    {
+      catalog,
+      dataPlane,
+      store: new MemoryStore(),
+      keys: {} as DataKeys,
+      now: () => new Date(now),
+      log: () => undefined,
+    },
+    { everyDays: 0, bytesPerSecond: 1 },
+  );
   const imported = await insertPending(catalog);
   const direct = await insertPending(catalog);
   await catalog

@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { openCatalog } from '../../src/catalog/catalog.ts';
+import type { DataPlane } from '../../src/dataplane/data-plane.ts';
+import type { DataKeys } from '../../src/keys/data-keys.ts';
+import { Scrubber } from '../../src/lifecycle/scrubber.ts';
+import { realPatience } from '../../src/objects/patience.ts';
+import { capture } from '../../src/snapshots/capture.ts';
+import { Manifest } from '../../src/snapshots/manifest.ts';
+import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
+import { knownId, newId, parseAccountId } from '../../src/types/ids.ts';
+import { BLOCK_BYTES } from '../../src/types/units.ts';
+import { MemoryStore } from '../support/memory-store.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const ACCOUNT = parseAccountId('000000000001') ?? assert.fail();
+
+test('the background scrub names what is damaged and who needs it, and says nothing of what was deleted meanwhile', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  t.after(() => catalog.destroy());
+  const store = new MemoryStore();
+  const patience = realPatience(1000);
+  const block = randomBytes(BLOCK_BYTES);
+  const { root } = await capture({
+    cut: {
+      changed: async (from) => ({ blocks: [3, 9].filter((each) => each >= from), compareAll: false }),
+      async read(blocks, target) {
+        for (const index of blocks.keys()) target.set(block, index * BLOCK_BYTES);
+        return blocks.map(() => true);
+      },
+      captured: () => undefined,
+    },
+    blocks: 100,
+    store,
+    base: new Manifest(store, undefined, patience, undefined),
+    journal: NO_JOURNAL,
+    patience,
+    onProgress: () => undefined,
+    signal: new AbortController().signal,
+  });
+  const owner = { account_id: ACCOUNT, region: 'us-east-1' };
+  const set_id = newId('set');
+  const started_at = new Date(0).toISOString();
+  const snapshot_id = newId('snap');
+  await catalog
+    .insertInto('snapshot_sets')
+    .values({
+      set_id,
+      ...owner,
+      instance_id: null,
+      description: '',
+      started_at,
+      hold_milliseconds: 0,
+      state: 'completed',
+    })
+    .execute();
+  await catalog
+    .insertInto('snapshots')
+    .values({
+      snapshot_id,
+      ...owner,
+      set_id,
+      volume_id: knownId('vol', 'vol-ffffffff'),
+      parent_snapshot_id: null,
+      device_name: null,
+      is_root: 0,
+      volume_type: 'gp3',
+      size_gib: 1,
+      description: '',
+      started_at,
+      completed_at: started_at,
+      state: 'completed',
+      state_message: '',
+      boundary: null,
+      root,
+      data_blocks: 2,
+      stored_bytes: 0,
+      data_key_id: null,
+      kms_key_arn: null,
+    })
+    .execute();
+  const logged: string[] = [];
+  const keys = { open: async () => undefined } as unknown as DataKeys;
+  const options = {
+    catalog,
+    store,
+    keys,
+    dataPlane: { stopping: false } as DataPlane,
+    now: () => new Date(),
+    log: (_: string, message: string) => void logged.push(message),
+  };
+  const scrubber = new Scrubber(options, { everyDays: 30, bytesPerSecond: 1e9 });
+  assert.deepEqual(await scrubber.run(), []);
+  assert.equal(scrubber.figures.bytes, 2 * BLOCK_BYTES);
+  for (const [key, bytes] of store.objects) if (key.startsWith('packs/')) bytes[bytes.length >> 1] ^= 1;
+  const [damage] = await scrubber.run();
+  assert.match(damage.object, /^packs\//);
+  assert.deepEqual(
+    damage.affected.map((each) => each.snapshotId),
+    [snapshot_id],
+  );
+  assert.ok(logged.some((line) => line.includes(snapshot_id)));
+  assert.deepEqual([scrubber.figures.runs, scrubber.figures.damaged], [2, 1]);
+  // Its bytes are read no faster than they may be.
+  const slow = new Scrubber(options, { everyDays: 30, bytesPerSecond: 2 * BLOCK_BYTES });
+  const running = slow.run();
+  const first = await Promise.race([
+    running.then(() => 'read'),
+    new Promise((resolve) => setTimeout(resolve, 300, 'waiting')),
+  ]);
+  assert.equal(first, 'waiting');
+  await catalog.deleteFrom('snapshots').execute();
+  assert.deepEqual(await running, []);
+});
