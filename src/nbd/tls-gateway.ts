@@ -22,9 +22,6 @@ const perClient = new Map<string, number>();
 const secure = createTlsServer(
   {
     ...secureContext(settings),
-    minVersion: 'TLSv1.2',
-    // Shared keys under TLS 1.3 are not what NBD's clients and Node agree on; under 1.2 they are.
-    ...(settings.pskFile === undefined ? {} : { maxVersion: 'TLSv1.2' as const }),
     requestCert: settings.ca !== undefined,
     // `forward` looks at who it is: Node would refuse those who have a shared key, and so no certificate.
     rejectUnauthorized: false,

@@ -2,12 +2,13 @@ import { type FileHandle, open } from 'node:fs/promises';
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
-import { asBlock, BLOCK_BYTES, blockCount } from '../types/units.ts';
+import { asBlock, BLOCK_BYTES } from '../types/units.ts';
 import type { DiskFile } from '../volumes/disk.ts';
-import { type Captured, type CaptureProgress, capture } from './capture.ts';
-import { Manifest } from './manifest.ts';
+import type { Captured, CaptureProgress } from './capture.ts';
+import { captureWhole } from './capture-whole.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
-import { NO_JOURNAL } from './upload-journal.ts';
+
+const BLOCKS_AT_ONCE = 65_536;
 
 /**
  * Writes a snapshot into a sparse raw file, as `dd` would have made it of the volume.
@@ -44,33 +45,23 @@ export function importImage(
   key: DataKey | undefined,
   onProgress: (progress: CaptureProgress) => void,
 ): Promise<Captured> {
-  return capture({
-    cut: {
-      async changed(from) {
-        const blocks: number[] = [];
-        for (let at = from * BLOCK_BYTES; blocks.length < 65_536; ) {
-          const data = at < file.size() ? file.nextData(at) : undefined;
-          if (data === undefined) break;
-          const block = Math.floor(data / BLOCK_BYTES);
-          blocks.push(block);
-          at = (block + 1) * BLOCK_BYTES;
-        }
-        return { blocks, compareAll: false };
-      },
-      async read(blocks, target) {
-        for (const [index, block] of blocks.entries()) {
-          file.read(target, index * BLOCK_BYTES, BLOCK_BYTES, block * BLOCK_BYTES);
-        }
-        return blocks.map(() => true);
-      },
-      captured: () => undefined,
+  const whole = {
+    blocks(from: number): number[] {
+      const blocks: number[] = [];
+      for (let at = from * BLOCK_BYTES; blocks.length < BLOCKS_AT_ONCE; ) {
+        const data = at < file.size() ? file.nextData(at) : undefined;
+        if (data === undefined) break;
+        const block = Math.floor(data / BLOCK_BYTES);
+        blocks.push(block);
+        at = (block + 1) * BLOCK_BYTES;
+      }
+      return blocks;
     },
-    blocks: blockCount(sizeBytes),
-    store,
-    base: new Manifest(store, undefined, patience, key),
-    journal: NO_JOURNAL,
-    patience,
-    onProgress,
-    signal: new AbortController().signal,
-  });
+    read(blocks: readonly number[], target: Buffer): void {
+      for (const [index, block] of blocks.entries()) {
+        file.read(target, index * BLOCK_BYTES, BLOCK_BYTES, block * BLOCK_BYTES);
+      }
+    },
+  };
+  return captureWhole(whole, sizeBytes, store, patience, key, onProgress);
 }

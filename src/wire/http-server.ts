@@ -2,6 +2,7 @@ import { readFileSync, watchFile } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import type { Socket } from 'node:net';
+import type { SecureContextOptions } from 'node:tls';
 import { ApiError, wireErrors } from './api-error.ts';
 import type { SignedRequest } from './signature.ts';
 
@@ -61,7 +62,7 @@ export class HttpServer {
     if (tls === undefined) {
       this.#server = createServer(limits, answer);
     } else {
-      const secure = createSecureServer({ ...limits, ...readTls(tls), minVersion: 'TLSv1.2' }, answer);
+      const secure = createSecureServer({ ...limits, ...readTls(tls) }, answer);
       for (const file of [tls.cert, tls.key]) {
         watchFile(file, { interval: WATCH_MILLISECONDS, persistent: false }, () => {
           // One file may be new while the other is still old: the old pair serves until both fit.
@@ -108,8 +109,8 @@ export class HttpServer {
   }
 }
 
-function readTls({ cert, key }: TlsFiles): { cert: Buffer; key: Buffer } {
-  return { cert: readFileSync(cert), key: readFileSync(key) };
+function readTls({ cert, key }: TlsFiles): SecureContextOptions {
+  return { cert: readFileSync(cert), key: readFileSync(key), minVersion: 'TLSv1.2' };
 }
 
 async function readRequest(incoming: IncomingMessage): Promise<HttpRequest> {

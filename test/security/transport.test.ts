@@ -158,6 +158,19 @@ test(
     await assert.rejects(tool('nbdinfo', [uri('000000000001', wrong)]));
     await assert.rejects(tool('nbdinfo', [uri('unknown', wrong)]));
     await assert.rejects(tool('nbdinfo', [`nbd://localhost:${server.nbdPort}/${volume}`]), /opt_go/);
+    // A file that changes is taken up: the new key is let in, and the old one no more.
+    const renewed = `${directory}/renewed.psk`;
+    writeFileSync(renewed, `000000000001:${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
+    const old = `${directory}/old.psk`;
+    copyFileSync(psk, old);
+    copyFileSync(renewed, psk);
+    const isLetIn = (file: string): Promise<boolean> =>
+      tool('nbdinfo', [uri('000000000001', file)]).then(
+        () => true,
+        () => false,
+      );
+    while (!(await isLetIn(renewed))) await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.equal(await isLetIn(old), false);
     const elsewhere = await makeAuthority(`${directory}/b`, 'another authority');
     const forged = await elsewhere.clientDirectory('000000000001');
     copyFileSync(authority.certificate, `${forged}/ca-cert.pem`);

@@ -1,0 +1,48 @@
+import type { DataKey } from '../encryption/data-key.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import type { Patience } from '../objects/patience.ts';
+import { blockCount } from '../types/units.ts';
+import { type Captured, type CaptureProgress, type CutReader, capture } from './capture.ts';
+import { Manifest } from './manifest.ts';
+import { NO_JOURNAL } from './upload-journal.ts';
+
+/** What is stored whole, from something that stays as it is: a file, another snapshot. */
+export type Whole = {
+  /** Those of its blocks that may hold data, from `from` on; none is the end. */
+  blocks: (from: number) => number[] | Promise<number[]>;
+  /** Reads blocks into `target`, 512 KiB each. */
+  read: (blocks: readonly number[], target: Buffer) => void | Promise<void>;
+};
+
+/**
+ * Stores a snapshot that has no base. Cut short, it begins again: what it had stored is collected.
+ * @param key encrypts it
+ */
+export function captureWhole(
+  whole: Whole,
+  sizeBytes: number,
+  store: ObjectStore,
+  patience: Patience,
+  key: DataKey | undefined,
+  onProgress: (progress: CaptureProgress) => void,
+): Promise<Captured> {
+  const cut: CutReader = {
+    changed: async (from) => ({ blocks: await whole.blocks(from), compareAll: false }),
+    async read(blocks, target) {
+      await whole.read(blocks, target);
+      return blocks.map(() => true);
+    },
+    // Nothing is kept for it that could be let go.
+    captured: () => undefined,
+  };
+  return capture({
+    cut,
+    blocks: blockCount(sizeBytes),
+    store,
+    base: new Manifest(store, undefined, patience, key),
+    journal: NO_JOURNAL,
+    patience,
+    onProgress,
+    signal: new AbortController().signal,
+  });
+}
