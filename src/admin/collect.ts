@@ -5,11 +5,17 @@ import { verb } from './verb.ts';
 
 const Input = z.strictObject({ remove: z.boolean() });
 
-/** What nothing needs any more in the object store: shown, or removed. */
+/** What nothing needs any more in the object store: shown, or removed; and packs that are mostly dead, emptied. */
 export const collect = verb(Input, async (input, call) => {
   requireOperator(call);
   await call.permit();
-  return call.services.lifecycle.collector.collect(input.remove).catch((error: Error) => {
+  const { collector, repacker } = call.services.lifecycle;
+  const collected = await collector.collect(input.remove).catch((error: Error) => {
     throw new ApiError('CollectionFailed', `Nothing was removed: ${error.message}`, 500);
   });
+  if (collected.busy !== undefined) return collected;
+  const repacked = await repacker.run(input.remove).catch((error: Error) => {
+    throw new ApiError('RepackingFailed', `No pack was emptied: ${error.message}`, 500);
+  });
+  return { ...collected, repacked };
 });

@@ -299,4 +299,18 @@ export const MIGRATIONS: Record<string, Migration> = {
       );
     },
   },
+  '0004-repacking': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable('retired_roots')
+        .addColumn('root', 'text', (c) => c.primaryKey())
+        .addColumn('retired_at', 'text', (c) => c.notNull())
+        .execute();
+      await db.schema
+        .createTable('stale_records')
+        .addColumn('snapshot_id', 'text', (c) => c.primaryKey().references('snapshots.snapshot_id').onDelete('cascade'))
+        .execute();
+      await db.schema.createIndex('snapshots_by_root').on('snapshots').column('root').execute();
+    },
+  },
 };

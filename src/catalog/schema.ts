@@ -229,6 +229,12 @@ export type DirectBlockRow = {
   encoding: number;
 };
 
+/** A manifest that was written anew: kept for those who read by it. */
+export type RetiredRootRow = { root: Sha256; retired_at: string };
+
+/** A snapshot whose record in the bucket does not say yet what the catalog says. */
+export type StaleRecordRow = { snapshot_id: SnapshotId };
+
 /** Values that the server keeps for itself, by name. */
 export type SecretRow = { name: string; value: string };
 
@@ -269,6 +275,8 @@ export type CatalogSchema = {
   data_keys: DataKeyRow;
   snapshot_copies: SnapshotCopyRow;
   account_settings: AccountSettingRow;
+  retired_roots: RetiredRootRow;
+  stale_records: StaleRecordRow;
   secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
   tags: TagRow;

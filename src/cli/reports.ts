@@ -1,7 +1,7 @@
 import type { RestoredSet } from '../admin/restore-set.ts';
 import type { SetReport } from '../admin/sets.ts';
 import type { VolumeReport } from '../admin/volumes.ts';
-import type { Collected } from '../lifecycle/collector.ts';
+import type { CollectReport } from '../lifecycle/repacker.ts';
 import { formatBytes } from '../types/units.ts';
 import { connectToServer, type DataDirFlag } from './connection.ts';
 import { print } from './output.ts';
@@ -74,11 +74,15 @@ export async function restore(setId: string, flags: Flags & { zone?: string }): 
 }
 
 export async function collectGarbage(flags: Flags & { dryRun?: boolean }): Promise<void> {
-  const collected = await connectToServer(flags).ask<Collected>('collect', { remove: flags.dryRun !== true });
+  const collected = await connectToServer(flags).ask<CollectReport>('collect', { remove: flags.dryRun !== true });
   if (collected.busy !== undefined) throw new Error(`nothing was collected: ${collected.busy}; try again later`);
-  const { objects, garbageBytes, liveBytes, removed } = collected;
+  const { objects, garbageBytes, liveBytes, removed, repacked } = collected;
   const row = [removed ? 'removed' : 'would be removed', objects, formatBytes(garbageBytes), formatBytes(liveBytes)];
   print(flags.json, collected, ['garbage', 'objects', 'bytes', 'in use'], [row]);
+  if (flags.json === true || repacked === undefined || repacked.packs === 0) return;
+  const { packs, movedBytes, deadBytes } = repacked;
+  const emptied = [removed ? 'emptied' : 'would be emptied', packs, formatBytes(movedBytes), formatBytes(deadBytes)];
+  print(false, repacked, ['packs mostly dead', 'packs', 'moved', 'free in a day'], [emptied]);
 }
 
 function shown(name: string, value: unknown): string {

@@ -1,3 +1,4 @@
+import { ObjectNotFoundError } from '../objects/object-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
 import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
@@ -28,8 +29,15 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   for (const record of records) {
     snapshots.push({ snapshotId: record.snapshotId, root: record.root as Sha256, key: await keys.keyOf(record) });
   }
+  const rootNow = async (snapshotId: string): Promise<Sha256 | undefined> => {
+    const record = await getSnapshotRecord(store, snapshotId).catch((error: unknown) => {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    });
+    return record?.root as Sha256 | undefined;
+  };
   const bar = new ProgressBar(`checking ${records.length} snapshots`, formatBytes);
-  const verified = await verifySnapshots(store, snapshots, realPatience(PATIENCE_MILLISECONDS), (bytes) =>
+  const verified = await verifySnapshots(store, snapshots, realPatience(PATIENCE_MILLISECONDS), rootNow, (bytes) =>
     bar.set(bytes),
   );
   bar.end();

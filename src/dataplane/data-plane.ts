@@ -3,11 +3,13 @@ import type { Socket } from 'node:net';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
+import type { Repacked } from '../snapshots/repack.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
 import type {
   CaptureOrder,
   RecodeOrder,
+  RepackOrder,
   ServeOrder,
   ServerMethods,
   VolumeActivity,
@@ -174,6 +176,11 @@ export class DataPlane {
   /** Stores a snapshot's bytes again, under another key. @throws WorkerDiedError; then it may be asked again */
   recode(order: RecodeOrder): Promise<Captured> {
     return this.#anyWorker().peer.call('recode', order);
+  }
+
+  /** Empties packs that are mostly dead. @throws WorkerDiedError */
+  repack(order: RepackOrder): Promise<Repacked> {
+    return this.#anyWorker().peer.call('repack', order);
   }
 
   async activity(): Promise<VolumeActivity[]> {

@@ -1,6 +1,7 @@
 import type { IoCounters } from '../nbd/io-counters.ts';
 import type { StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
+import type { Repacked } from '../snapshots/repack.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { EpochNumber, Sha256 } from '../types/units.ts';
 import type { BlockAsOfCut } from '../volumes/copy-before-write.ts';
@@ -36,6 +37,14 @@ export type RecodeOrder = {
   sizeBytes: number;
   source: { root: Sha256; key: Uint8Array | undefined };
   key: Uint8Array | undefined;
+};
+
+/** What a repacking may write anew, and what it must leave alone; see Repacking. */
+export type RepackOrder = {
+  groups: { key: Uint8Array | undefined; roots: Sha256[] }[];
+  pinned: { roots: Sha256[]; packs: string[] };
+  move: boolean;
+  mostBytes: number;
 };
 
 /** A cut and how to store it. */
@@ -97,6 +106,7 @@ export type WorkerMethods = {
   resumeCuts: (opening: VolumeOpening) => Promise<{ boundary: EpochNumber; reason: string }[]>;
   capture: (order: CaptureOrder & { opening: VolumeOpening }) => Promise<Captured>;
   recode: (order: RecodeOrder) => Promise<Captured>;
+  repack: (order: RepackOrder) => Promise<Repacked>;
   finishCut: (order: { cut: CutVolume; completed: boolean }) => Promise<void>;
   activity: (order: Record<string, never>) => VolumeActivity[];
   storeFigures: (order: Record<string, never>) => Promise<StoreFigures>;
@@ -132,6 +142,7 @@ export type OwnerMethods = {
 export type UploadMethods = {
   capture: (order: CaptureOrder & CutOnDisk) => Promise<Captured>;
   recode: (order: RecodeOrder) => Promise<Captured>;
+  repack: (order: RepackOrder) => Promise<Repacked>;
   storeFigures: (order: Record<string, never>) => StoreFigures;
   cancel: (order: { cut: CutVolume }) => Promise<void>;
 };

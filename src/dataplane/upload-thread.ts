@@ -4,9 +4,11 @@ import { DataKey } from '../encryption/data-key.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { type Patience, realPatience } from '../objects/patience.ts';
+import type { PackId } from '../snapshots/block-encoding.ts';
 import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
 import { Manifest } from '../snapshots/manifest.ts';
 import { recode } from '../snapshots/recode.ts';
+import { type Repacked, repack } from '../snapshots/repack.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
 import type { SnapshotId } from '../types/ids.ts';
@@ -14,7 +16,15 @@ import { asEpoch, blockCount } from '../types/units.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { journalPath } from './journal-path.ts';
-import type { CaptureOrder, CutOnDisk, OwnerMethods, RecodeOrder, UploadMethods, WorkerSettings } from './messages.ts';
+import type {
+  CaptureOrder,
+  CutOnDisk,
+  OwnerMethods,
+  RecodeOrder,
+  RepackOrder,
+  UploadMethods,
+  WorkerSettings,
+} from './messages.ts';
 import { RpcPeer } from './rpc.ts';
 
 const CHANGED_BLOCKS_AT_ONCE = 65_536;
@@ -40,6 +50,7 @@ const methods: UploadMethods = {
     }
   },
   recode: (order) => recodeSnapshot(order),
+  repack: (order) => repackStore(order),
   storeFigures: () => store.figures,
   async cancel({ cut }) {
     const run = running.get(keyOf(cut));
@@ -93,14 +104,24 @@ function recodeSnapshot(order: RecodeOrder): Promise<Captured> {
   return recode(sourceOf(source, patience), sizeBytes, store, patience, key, progressOf(snapshotId));
 }
 
+function repackStore({ groups, pinned, move, mostBytes }: RepackOrder): Promise<Repacked> {
+  const roots = groups.flatMap((group) => {
+    const key = group.key && new DataKey(group.key);
+    return group.roots.map((root) => ({ root, key }));
+  });
+  const packs = pinned.packs as PackId[];
+  const patience = uploadPatience('repacking', undefined);
+  return repack({ store, patience, roots, pinned: { roots: pinned.roots, packs }, move, mostBytes });
+}
+
 function sourceOf({ root, key }: RecodeOrder['source'], patience: Patience): SnapshotSource {
   return new SnapshotSource(store, root, patience, key && new DataKey(key));
 }
 
-function uploadPatience(snapshotId: SnapshotId, signal: AbortSignal | undefined): Patience {
+function uploadPatience(what: SnapshotId | 'repacking', signal: AbortSignal | undefined): Patience {
   return realPatience(settings.uploadPatienceMilliseconds, (error, attempt) => {
     signal?.throwIfAborted();
-    const message = `${snapshotId}: attempt ${attempt} failed, trying again: ${error.message}`;
+    const message = `${what}: attempt ${attempt} failed, trying again: ${error.message}`;
     owner.tell('log', { level: 'warn', message });
   });
 }

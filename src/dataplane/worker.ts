@@ -154,6 +154,7 @@ const methods: WorkerMethods = {
   },
 
   recode: (order) => uploads.call('recode', order),
+  repack: (order) => uploads.call('repack', order),
 
   async finishCut({ cut, completed }) {
     await uploads.call('cancel', { cut });

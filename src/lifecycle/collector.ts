@@ -1,12 +1,15 @@
-import { randomUUID } from 'node:crypto';
 import type { Catalog } from '../catalog/catalog.ts';
-import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
 import type { PackId } from '../snapshots/block-encoding.ts';
 import { findGarbage, type Live, removeGarbage } from '../snapshots/collection.ts';
 import type { Sha256 } from '../types/units.ts';
+import type { LifecycleOptions } from './options.ts';
+import type { SnapshotRunner } from './snapshot-runner.ts';
+import { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
-const OWNER_KEY = 'owner.json';
+/** How long a manifest that was written anew is kept for those who read by it. */
+const RETIRED_MILLISECONDS = 24 * 60 * 60 * 1000;
 
 export type Collected = {
   /** Why nothing was looked at; try again later. */
@@ -22,11 +25,17 @@ export class Collector {
   readonly #catalog: Catalog;
   readonly #store: ObjectStore;
   readonly #gate: UploadGate;
+  readonly #snapshots: SnapshotRunner;
+  readonly #owner: StoreOwner;
+  readonly #now: () => Date;
 
-  constructor(catalog: Catalog, store: ObjectStore, gate: UploadGate) {
+  constructor({ catalog, store, now }: LifecycleOptions, gate: UploadGate, snapshots: SnapshotRunner) {
     this.#catalog = catalog;
     this.#store = store;
+    this.#owner = new StoreOwner(catalog, store);
+    this.#now = now;
     this.#gate = gate;
+    this.#snapshots = snapshots;
   }
 
   /**
@@ -39,55 +48,16 @@ export class Collector {
       // An upload that is to go on after a restart has objects in the store that only its journal names.
       const owed = await this.#owed();
       if (owed !== undefined) return { busy: `${owed} is not stored yet`, ...nothing };
-      await this.#requireOwner();
+      await this.#owner.require();
+      // Before what they name can be taken away: a record in the bucket must not outlive its manifest.
+      await this.#snapshots.refreshStaleRecords();
+      if (remove) await this.#forgetRetired();
       const garbage = await findGarbage(this.#store, await this.#live());
       if (remove) await removeGarbage(this.#store, garbage);
       const { objects, garbageBytes, liveBytes } = garbage;
       return { busy: undefined, removed: remove, objects: objects.length, garbageBytes, liveBytes };
     });
     return collected ?? { busy: 'an upload is under way', ...nothing };
-  }
-
-  /** Says in the store whose it is, so that no other server takes its objects for garbage. */
-  async claim(): Promise<void> {
-    if ((await this.#readOwner()) === undefined) await this.takeOver();
-  }
-
-  /** The store is this server's from now on, whoever's it was. */
-  async takeOver(): Promise<void> {
-    await this.#store.put(OWNER_KEY, [Buffer.from(JSON.stringify({ serverId: await this.#serverId() }))]);
-  }
-
-  async #requireOwner(): Promise<void> {
-    const owner = await this.#readOwner();
-    if (owner === (await this.#serverId())) return;
-    throw new Error(
-      `the object store ${this.#store.url} ${owner === undefined ? 'names no owner' : 'belongs to another server'}: nothing in it is collected from here`,
-    );
-  }
-
-  async #readOwner(): Promise<string | undefined> {
-    try {
-      const owner = JSON.parse((await this.#store.get(OWNER_KEY)).toString('utf8')) as { serverId?: string };
-      return owner.serverId;
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return undefined;
-      throw error;
-    }
-  }
-
-  async #serverId(): Promise<string> {
-    await this.#catalog
-      .insertInto('secrets')
-      .values({ name: 'server-id', value: randomUUID() })
-      .onConflict((conflict) => conflict.doNothing())
-      .execute();
-    const row = await this.#catalog
-      .selectFrom('secrets')
-      .select('value')
-      .where('name', '=', 'server-id')
-      .executeTakeFirstOrThrow();
-    return row.value;
   }
 
   async #owed(): Promise<string | undefined> {
@@ -103,6 +73,11 @@ export class Collector {
     return row?.snapshot_id;
   }
 
+  async #forgetRetired(): Promise<void> {
+    const before = new Date(this.#now().getTime() - RETIRED_MILLISECONDS).toISOString();
+    await this.#catalog.deleteFrom('retired_roots').where('retired_at', '<', before).execute();
+  }
+
   async #live(): Promise<Live> {
     const snapshots = await this.#catalog.selectFrom('snapshots').select(['snapshot_id', 'root']).execute();
     const volumes = await this.#catalog
@@ -116,7 +91,8 @@ export class Collector {
       .select('pack')
       .where('pack', 'is not', null)
       .execute();
-    const roots = new Set<Sha256>();
+    const retired = await this.#catalog.selectFrom('retired_roots').select('root').execute();
+    const roots = new Set<Sha256>(retired.map(({ root }) => root));
     for (const { root } of snapshots) if (root !== null) roots.add(root);
     for (const { base_root, origin_root, hydrated } of volumes) {
       if (base_root !== null) roots.add(base_root);

@@ -8,9 +8,11 @@ import { Collector } from './collector.ts';
 import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
 import type { LifecycleOptions } from './options.ts';
+import { Repacker } from './repacker.ts';
 import { ResourceLocks } from './resource-locks.ts';
 import { Scrubber, type ScrubSettings } from './scrubber.ts';
 import { SnapshotRunner } from './snapshot-runner.ts';
+import { StoreOwner } from './store-owner.ts';
 import { UploadGate } from './upload-gate.ts';
 
 /** Terminated instances stay visible for about an hour. */
@@ -29,6 +31,7 @@ export class Lifecycle {
   readonly copies: CopyRunner;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
+  readonly repacker: Repacker;
   readonly scrubber: Scrubber;
   readonly #options: LifecycleOptions;
   #collectedAt: number;
@@ -44,7 +47,8 @@ export class Lifecycle {
     });
     this.hydrations = new HydrationRunner(options);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
-    this.collector = new Collector(options.catalog, options.store, this.uploads);
+    this.collector = new Collector(options, this.uploads, this.snapshots);
+    this.repacker = new Repacker(options, this.uploads, this.snapshots);
   }
 
   /** Makes the files of a volume that the catalog has as `creating`. */
@@ -185,6 +189,7 @@ export class Lifecycle {
       () => this.#forgetDataKeys(),
       () => this.#endIdleUploads(),
       () => this.#endLostImports(),
+      () => this.snapshots.refreshStaleRecords(),
       () => this.#collectWhenDue(),
       () => this.scrubber.runWhenDue(),
     ]) {
@@ -224,6 +229,11 @@ export class Lifecycle {
     if (busy !== undefined) return;
     this.#collectedAt = now().getTime();
     log('info', `collected ${objects} objects, ${garbageBytes} bytes, from the object store`);
+    // After it, behind the other chores: what is dead altogether needs no moving.
+    void this.repacker
+      .run(true)
+      .then(({ packs, movedBytes }) => log('info', `repacked ${packs} packs, of which ${movedBytes} bytes are needed`))
+      .catch((error: Error) => log('warn', `repacking: ${error.message}`));
   }
 
   /** Snapshots that are written through the EBS direct APIs, and have not been for longer than they may. */
@@ -305,7 +315,7 @@ export class Lifecycle {
 
   /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */
   async recover(): Promise<void> {
-    const { catalog, log } = this.#options;
+    const { catalog, store, log } = this.#options;
     // Before any export: from the first write on, the bytes of pending cuts must be kept.
     await this.snapshots.recover();
     const volumes = await catalog
@@ -338,7 +348,7 @@ export class Lifecycle {
     await this.hydrations.recover();
     await this.copies.recover();
     // Behind the start: an object store that is away must not keep the volumes from their guests.
-    void this.collector
+    void new StoreOwner(catalog, store)
       .claim()
       .catch((error: Error) => log('warn', `the object store could not be claimed: ${error.message}`));
   }

@@ -1,5 +1,7 @@
 import { realPatience } from '../objects/patience.ts';
 import { type Damage, verifySnapshots } from '../snapshots/verify.ts';
+import { knownId } from '../types/ids.ts';
+import type { Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
 
 const READ_PATIENCE_MILLISECONDS = 60_000;
@@ -70,6 +72,7 @@ export class Scrubber {
       store,
       snapshots,
       patience,
+      (snapshotId) => this.#rootOf(snapshotId),
       async (bytes) => {
         this.figures.bytes += bytes - counted;
         counted = bytes;
@@ -80,18 +83,23 @@ export class Scrubber {
       },
       abort.signal,
     );
-    const left = new Set(
-      (await catalog.selectFrom('snapshots').select('snapshot_id').execute()).map((row) => row.snapshot_id as string),
-    );
-    const real = damage.filter(({ affected }) => affected.some(({ snapshotId }) => left.has(snapshotId)));
-    for (const { object, what, affected } of real) {
+    for (const { object, what, affected } of damage) {
       const who = affected.map(({ snapshotId, blocks }) => `${snapshotId} (${blocks.length} blocks)`).join(', ');
       log('error', `scrubbing found damage in ${object}: ${what}; needed by ${who}`);
     }
     this.figures.runs += 1;
-    this.figures.damaged = real.length;
+    this.figures.damaged = damage.length;
     await this.#remember();
-    return real;
+    return damage;
+  }
+
+  async #rootOf(snapshotId: string): Promise<Sha256 | undefined> {
+    const row = await this.#options.catalog
+      .selectFrom('snapshots')
+      .select('root')
+      .where('snapshot_id', '=', knownId('snap', snapshotId))
+      .executeTakeFirst();
+    return row?.root ?? undefined;
   }
 
   async #remember(): Promise<void> {

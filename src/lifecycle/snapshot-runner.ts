@@ -194,8 +194,41 @@ export class SnapshotRunner {
     return row !== undefined && row.boundary !== null;
   }
 
-  /** Writes a completed snapshot's record anew, after a change of its tags or of who may use it. */
+  /**
+   * Writes a completed snapshot's record anew, after a change of its tags or of who may use it. Where the store does not
+   * take it now, it will be written later.
+   */
   async refreshRecord(snapshotId: SnapshotId): Promise<void> {
+    const row = await this.#catalog
+      .selectFrom('snapshots')
+      .select('set_id')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (row === undefined) return;
+    // One at a time: of two that write it, the last must be the one that has read last.
+    await this.#setLocks.hold([row.set_id], async () => {
+      try {
+        await this.#refreshRecordNow(snapshotId);
+      } catch (error) {
+        await this.#catalog
+          .insertInto('stale_records')
+          .columns(['snapshot_id'])
+          .expression((q) => q.selectFrom('snapshots').select('snapshot_id').where('snapshot_id', '=', snapshotId))
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+        throw error;
+      }
+      await this.#catalog.deleteFrom('stale_records').where('snapshot_id', '=', snapshotId).execute();
+    });
+  }
+
+  /** Writes the records that are still to be written anew. */
+  async refreshStaleRecords(): Promise<void> {
+    const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
+    for (const { snapshot_id } of stale) await this.refreshRecord(snapshot_id);
+  }
+
+  async #refreshRecordNow(snapshotId: SnapshotId): Promise<void> {
     const snapshot = await this.#catalog
       .selectFrom('snapshots')
       .selectAll()
@@ -219,6 +252,13 @@ export class SnapshotRunner {
       this.#options.store,
       recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), grantees, snapshot.completed_at, keys),
     );
+    const left = await this.#catalog
+      .selectFrom('snapshots')
+      .select('snapshot_id')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    // Deleted meanwhile: it must not come back from the bucket.
+    if (left === undefined) await removeSnapshotRecord(this.#options.store, snapshotId);
   }
 
   async #next(volumeId: VolumeId): Promise<SnapshotRow | undefined> {

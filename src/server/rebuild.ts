@@ -3,8 +3,7 @@ import { type Catalog, openCatalog } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { putTags, removeTags } from '../catalog/tags.ts';
 import { Keyring } from '../keys/keyring.ts';
-import { Collector } from '../lifecycle/collector.ts';
-import { UploadGate } from '../lifecycle/upload-gate.ts';
+import { StoreOwner } from '../lifecycle/store-owner.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { knownId, parseAccountId } from '../types/ids.ts';
@@ -62,6 +61,11 @@ export async function rebuild(
         .where('snapshot_id', '=', row.snapshot_id)
         .executeTakeFirst();
       if (known?.state === 'completed') {
+        // Its manifest may have been written anew since the catalog was saved; the old one may be gone.
+        const { root } = row;
+        if (saved !== undefined) {
+          await catalog.updateTable('snapshots').set({ root }).where('snapshot_id', '=', row.snapshot_id).execute();
+        }
         rebuilt.known += 1;
         continue;
       }
@@ -126,7 +130,7 @@ export async function rebuild(
     }
     // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
     await Keyring.fetch(new NodeDisk(), dataPaths(dataDir).keyring, store);
-    await new Collector(catalog, store, new UploadGate()).takeOver();
+    await new StoreOwner(catalog, store).takeOver();
     return rebuilt;
   } finally {
     await catalog.destroy();

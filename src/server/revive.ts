@@ -29,6 +29,8 @@ export async function revive(catalog: Catalog, store: ObjectStore): Promise<Revi
     await transaction.deleteFrom('direct_uploads').execute();
     await transaction.deleteFrom('direct_blocks').execute();
     await transaction.deleteFrom('snapshot_copies').execute();
+    await transaction.deleteFrom('retired_roots').execute();
+    await transaction.deleteFrom('stale_records').execute();
     await transaction
       .updateTable('volume_modifications')
       .set({ state: 'failed', message: LOST })

@@ -73,6 +73,11 @@ export class PackBuilder {
   }
 }
 
+/** How long a pack of blocks is that are stored in so many bytes each. */
+export function packBytes(lengths: readonly number[]): number {
+  return lengths.reduce((sum, length) => sum + length + ENTRY_BYTES, HEADER_BYTES + FOOTER_BYTES);
+}
+
 /** Reads a pack's own index. @throws when the object is not a whole pack */
 export function readPackIndex(pack: Buffer): BlockLocation[] {
   const whole = pack.length >= HEADER_BYTES + FOOTER_BYTES;

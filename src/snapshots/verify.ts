@@ -12,6 +12,9 @@ import { packKey } from './pack.ts';
 /** A snapshot to be checked, with the key of an encrypted one. */
 export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
 
+/** What was found wrong in a pack (or, without an object, in a manifest). */
+type Finding = { object: string | undefined; what: string; block: number | undefined };
+
 /** Something in the store that is not as it was put there, and the snapshots that need it. */
 export type Damage = { object: string; what: string; affected: { snapshotId: string; blocks: number[] }[] };
 
@@ -19,12 +22,15 @@ export type Verified = { snapshots: number; blocks: number; bytes: number; damag
 
 /**
  * Reads everything that snapshots name, and checks it against its hashes. What several share is read once.
+ * @param rootNow which manifest a snapshot has by now: one that was written anew while it was read is read again by its
+ *   new one; undefined when the snapshot is gone, and then nothing is said of it
  * @param onProgress told of the stored bytes that were read so far; the next are read when it is done
  */
 export async function verifySnapshots(
   store: ObjectStore,
   snapshots: readonly VerifiedSnapshot[],
   patience: Patience,
+  rootNow: (snapshotId: string) => Promise<Sha256 | undefined>,
   onProgress: (bytes: number) => void | Promise<void>,
   signal?: AbortSignal,
 ): Promise<Verified> {
@@ -41,7 +47,8 @@ export async function verifySnapshots(
     }
     if (block !== undefined) affected.blocks.push(block);
   };
-  for (const { snapshotId, root, key: dataKey } of snapshots) {
+  const readAll = async (root: Sha256, dataKey: DataKey | undefined): Promise<Finding[]> => {
+    const findings: Finding[] = [];
     const manifest = new Manifest(store, root, patience, dataKey);
     try {
       for await (const { number, leaf } of manifest.leaves()) {
@@ -55,14 +62,28 @@ export async function verifySnapshots(
             await onProgress(verified.bytes);
           }
           const wrong = checked.get(key);
-          if (wrong !== undefined) note(packKey(location.pack), wrong, snapshotId, number * LEAF_BLOCKS + slot);
+          const block = number * LEAF_BLOCKS + slot;
+          if (wrong !== undefined) findings.push({ object: packKey(location.pack), what: wrong, block });
         }
       }
     } catch (error) {
       signal?.throwIfAborted();
-      // The rest of this snapshot's manifest cannot be reached.
-      note(`the manifest of ${snapshotId}`, (error as Error).message, snapshotId, undefined);
+      // The rest of this manifest cannot be reached.
+      findings.push({ object: undefined, what: (error as Error).message, block: undefined });
     }
+    return findings;
+  };
+  for (const { snapshotId, root, key } of snapshots) {
+    let findings: Finding[] = [];
+    for (let read: Sha256 | undefined, now: Sha256 | undefined = root; now !== undefined && now !== read; ) {
+      read = now;
+      findings = await readAll(read, key);
+      if (findings.length === 0) break;
+      now = await rootNow(snapshotId);
+      if (now === undefined) findings = [];
+    }
+    for (const { object, what, block } of findings)
+      note(object ?? `the manifest of ${snapshotId}`, what, snapshotId, block);
   }
   verified.damage = [...damage.values()];
   return verified;

@@ -2,8 +2,13 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { CreateSnapshotCommand, CreateVolumeCommand, DeleteSnapshotCommand } from '@aws-sdk/client-ec2';
-import type { Collected } from '../../src/lifecycle/collector.ts';
+import {
+  AttachVolumeCommand,
+  CreateSnapshotCommand,
+  CreateVolumeCommand,
+  DeleteSnapshotCommand,
+} from '@aws-sdk/client-ec2';
+import type { CollectReport } from '../../src/lifecycle/repacker.ts';
 import { UploadGate } from '../../src/lifecycle/upload-gate.ts';
 import { ended, launchInstance } from '../support/instances.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
@@ -21,12 +26,12 @@ function storeBytes(directory: string): number {
   return bytes;
 }
 
-function collect(server: TestServer, remove = true): Promise<Collected> {
-  return server.admin.ask<Collected>('collect', { remove });
+function collect(server: TestServer, remove = true): Promise<CollectReport> {
+  return server.admin.ask<CollectReport>('collect', { remove });
 }
 
 /** Again and again, until it is let in between two uploads. */
-async function collectSoon(server: TestServer): Promise<Collected> {
+async function collectSoon(server: TestServer): Promise<CollectReport> {
   for (;;) {
     const collected = await collect(server);
     if (collected.busy === undefined) return collected;
@@ -56,7 +61,7 @@ test('a collection frees what deleted snapshots alone needed, and nothing else',
   const client = await server.connect(volume);
   await client.write(0, randomBytes(20 * MIB));
   const first = await snapshotOf(server, volume);
-  await client.write(5 * MIB, randomBytes(10 * MIB));
+  await client.write(5 * MIB, randomBytes(4 * MIB));
   const second = await snapshotOf(server, volume);
   await client.close();
   const before = await digestOf(server, second, 20 * MIB);
@@ -95,6 +100,44 @@ test('a volume that is still hydrating keeps what it needs of a deleted snapshot
   await collectSoon(server);
   const copy = await snapshotOf(server, made.VolumeId ?? '');
   assert.equal(await digestOf(server, copy, 96 * MIB), await digestOf(server, instance.volumes[0], 96 * MIB));
+});
+
+test('a collection empties packs that are mostly dead, while a volume is restored from them and snapshots go on', async (t) => {
+  const server = await startTestServer(t);
+  const instance = await launchInstance(server.ec2, [1]);
+  const encrypted = await server.ec2.send(
+    new CreateVolumeCommand({ AvailabilityZone: 'us-east-1a', Size: 1, Encrypted: true }),
+  );
+  await server.ec2.send(
+    new AttachVolumeCommand({
+      VolumeId: encrypted.VolumeId,
+      InstanceId: instance.instanceId,
+      Device: '/dev/sdy',
+    }),
+  );
+  for (const volume of [instance.volumes[0], encrypted.VolumeId ?? '']) {
+    const client = await server.connect(volume);
+    await client.write(0, randomBytes(32 * MIB));
+    const first = await snapshotOf(server, volume);
+    await client.write(0, randomBytes(14 * MIB));
+    await client.write(16 * MIB, randomBytes(14 * MIB));
+    const second = await snapshotOf(server, volume);
+    const before = await digestOf(server, second, 32 * MIB);
+    await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: first }));
+    const restoring = await server.ec2.send(
+      new CreateVolumeCommand({ AvailabilityZone: 'us-east-1a', SnapshotId: second }),
+    );
+    // Hydrated in a moment; from then on its packs are no longer in use by their old names.
+    for (let packs = 0; packs === 0; ) packs = (await collectSoon(server)).repacked?.packs ?? 0;
+    assert.equal(await digestOf(server, second, 32 * MIB), before, 'the snapshot');
+    const again = await snapshotOf(server, restoring.VolumeId ?? '');
+    assert.equal(await digestOf(server, again, 32 * MIB), before, 'the volume made of it');
+    // The base of the volume was written anew, too: what comes next is incremental against it.
+    await client.write(0, Buffer.alloc(512 * 1024, 7));
+    const third = await snapshotOf(server, volume);
+    assert.equal(await digestOf(server, third, 32 * MIB), await digestOf(server, volume, 32 * MIB));
+    await client.close();
+  }
 });
 
 test('collections among snapshots, deletions and restores never take what is needed', async (t) => {

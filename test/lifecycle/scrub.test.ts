@@ -9,12 +9,10 @@ import { realPatience } from '../../src/objects/patience.ts';
 import { capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
-import { knownId, newId, parseAccountId } from '../../src/types/ids.ts';
 import { BLOCK_BYTES } from '../../src/types/units.ts';
+import { insertSnapshot } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
-
-const ACCOUNT = parseAccountId('000000000001') ?? assert.fail();
 
 test('the background scrub names what is damaged and who needs it, and says nothing of what was deleted meanwhile', async (t) => {
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
@@ -39,47 +37,7 @@ test('the background scrub names what is damaged and who needs it, and says noth
     onProgress: () => undefined,
     signal: new AbortController().signal,
   });
-  const owner = { account_id: ACCOUNT, region: 'us-east-1' };
-  const set_id = newId('set');
-  const started_at = new Date(0).toISOString();
-  const snapshot_id = newId('snap');
-  await catalog
-    .insertInto('snapshot_sets')
-    .values({
-      set_id,
-      ...owner,
-      instance_id: null,
-      description: '',
-      started_at,
-      hold_milliseconds: 0,
-      state: 'completed',
-    })
-    .execute();
-  await catalog
-    .insertInto('snapshots')
-    .values({
-      snapshot_id,
-      ...owner,
-      set_id,
-      volume_id: knownId('vol', 'vol-ffffffff'),
-      parent_snapshot_id: null,
-      device_name: null,
-      is_root: 0,
-      volume_type: 'gp3',
-      size_gib: 1,
-      description: '',
-      started_at,
-      completed_at: started_at,
-      state: 'completed',
-      state_message: '',
-      boundary: null,
-      root,
-      data_blocks: 2,
-      stored_bytes: 0,
-      data_key_id: null,
-      kms_key_arn: null,
-    })
-    .execute();
+  const { snapshot_id } = await insertSnapshot(catalog, { root, data_blocks: 2 });
   const logged: string[] = [];
   const keys = { open: async () => undefined } as unknown as DataKeys;
   const options = {

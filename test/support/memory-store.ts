@@ -22,9 +22,11 @@ export class MemoryStore implements ObjectStore {
   }
 
   async getRange(key: string, offset: number, length: number): Promise<Buffer> {
-    const whole = await this.get(key);
+    await this.beforeRequest('get', key);
+    const whole = this.objects.get(key);
+    if (whole === undefined) throw new ObjectNotFoundError(this.url, key);
     if (offset + length > whole.length) throw new Error(`'${key}' is too short`);
-    return whole.subarray(offset, offset + length);
+    return Buffer.from(whole.subarray(offset, offset + length));
   }
 
   async *list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {

@@ -1,0 +1,132 @@
+import { sql } from 'kysely';
+import type { Repacked } from '../snapshots/repack.ts';
+import type { Sha256 } from '../types/units.ts';
+import type { Collected } from './collector.ts';
+import type { LifecycleOptions } from './options.ts';
+import type { SnapshotRunner } from './snapshot-runner.ts';
+import type { UploadGate } from './upload-gate.ts';
+
+/** What one run moves at most. */
+const MOST_BYTES = 8 * 1024 ** 3;
+
+/** How much a repacking would move, or has moved, and what it makes free (a day later). */
+export type RepackFigures = { packs: number; deadBytes: number; movedBytes: number };
+
+/** What `cleancut gc` tells. */
+export type CollectReport = Collected & {
+  /** Packs that are mostly dead: what is needed of them was stored anew, or would be; none where it was busy. */
+  repacked?: RepackFigures;
+};
+
+/**
+ * Empties packs that are mostly dead: what is needed of them is stored again, and snapshots get manifests that name the
+ * new places. The old manifests stay for a day (retired_roots): whoever reads by them now can finish.
+ */
+export class Repacker {
+  readonly #options: LifecycleOptions;
+  readonly #uploads: UploadGate;
+  readonly #snapshots: SnapshotRunner;
+
+  constructor(options: LifecycleOptions, uploads: UploadGate, snapshots: SnapshotRunner) {
+    this.#options = options;
+    this.#uploads = uploads;
+    this.#snapshots = snapshots;
+  }
+
+  /**
+   * @param move false only looks
+   * @throws when the store or a worker fails: then nothing has changed
+   */
+  async run(move: boolean): Promise<RepackFigures> {
+    // What it stores has no name until the catalog has it: no collection may run meanwhile.
+    return this.#uploads.upload(async () => {
+      const { renamed, ...figures } = await this.#repack(move);
+      if (renamed.length > 0) await this.#rename(renamed);
+      return figures;
+    });
+  }
+
+  async #repack(move: boolean): Promise<Repacked> {
+    const { catalog, dataPlane, keys } = this.#options;
+    const snapshots = await catalog
+      .selectFrom('snapshots')
+      .select(['root', 'data_key_id as key', sql<boolean>`state = 'completed'`.as('free')])
+      .where('root', 'is not', null)
+      .execute();
+    const bases = await catalog
+      .selectFrom('volumes')
+      .select(['base_root as root', 'data_key_id as key', sql<boolean>`1`.as('free')])
+      .where('base_root', 'is not', null)
+      .execute();
+    // In use by their names: of volumes that are being restored, copies and snapshots that are being made, readers.
+    const inUse = await catalog
+      .selectFrom('volumes')
+      .select('origin_root as root')
+      .where('hydrated', '=', 0)
+      .unionAll((q) => q.selectFrom('snapshot_copies').select('source_root as root'))
+      .unionAll((q) => q.selectFrom('direct_uploads').select('parent_root as root'))
+      .unionAll((q) => q.selectFrom('retired_roots').select('root'))
+      .execute();
+    const packs = await catalog.selectFrom('direct_blocks').select('pack').distinct().execute();
+    const pinned = new Set<Sha256>(inUse.flatMap(({ root }) => (root === null ? [] : [root])));
+    const groups = new Map<string | null, Set<Sha256>>();
+    for (const { root, key, free } of [...snapshots, ...bases]) {
+      if (root === null) continue;
+      if (!free) {
+        pinned.add(root);
+        continue;
+      }
+      const group = groups.get(key) ?? new Set();
+      groups.set(key, group.add(root));
+    }
+    const opened = [];
+    for (const [keyId, roots] of groups) {
+      try {
+        opened.push({ key: (await keys.open(keyId))?.bytes, roots: [...roots] });
+      } catch {
+        // Under a key that cannot be had now nothing can be moved.
+        for (const root of roots) pinned.add(root);
+      }
+    }
+    return dataPlane.repack({
+      groups: opened,
+      pinned: { roots: [...pinned], packs: packs.flatMap(({ pack }) => (pack === null ? [] : [pack])) },
+      move,
+      mostBytes: MOST_BYTES,
+    });
+  }
+
+  /** The new manifests are stored: from here on they are the snapshots'. */
+  async #rename(renamed: Repacked['renamed']): Promise<void> {
+    const retired_at = this.#options.now().toISOString();
+    await this.#options.catalog.transaction().execute(async (transaction) => {
+      for (const { from, to } of renamed) {
+        await transaction
+          .insertInto('retired_roots')
+          .values({ root: from, retired_at })
+          .onConflict((conflict) => conflict.column('root').doUpdateSet({ retired_at }))
+          .execute();
+        const completed = transaction
+          .selectFrom('snapshots')
+          .select('snapshot_id')
+          .where('root', '=', from)
+          .where('state', '=', 'completed');
+        // With the new root, so that no crash leaves a record in the bucket that names what will be collected.
+        await transaction
+          .insertInto('stale_records')
+          .columns(['snapshot_id'])
+          .expression(completed)
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+        await transaction
+          .updateTable('snapshots')
+          .set({ root: to })
+          .where('root', '=', from)
+          .where('state', '=', 'completed')
+          .execute();
+        await transaction.updateTable('volumes').set({ base_root: to }).where('base_root', '=', from).execute();
+      }
+    });
+    await this.#snapshots.refreshStaleRecords();
+  }
+}

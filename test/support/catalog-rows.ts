@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import type { Catalog } from '../../src/catalog/catalog.ts';
+import type { SnapshotRow } from '../../src/catalog/schema.ts';
+import { knownId, newId, parseAccountId } from '../../src/types/ids.ts';
+
+export const OWNER = { account_id: parseAccountId('000000000001') ?? assert.fail(), region: 'us-east-1' };
+
+/** Puts a snapshot, alone in its set, into the catalog: completed if it has a root, else pending without a cut. */
+export async function insertSnapshot(
+  catalog: Catalog,
+  given: { startedAt?: number } & Partial<Pick<SnapshotRow, 'root' | 'data_blocks' | 'data_key_id'>>,
+): Promise<SnapshotRow> {
+  const { startedAt = 0, ...values } = given;
+  const started_at = new Date(startedAt).toISOString();
+  const state = values.root == null ? 'pending' : 'completed';
+  const set = { set_id: newId('set'), ...OWNER, instance_id: null, description: '', started_at, state } as const;
+  await catalog
+    .insertInto('snapshot_sets')
+    .values({ ...set, hold_milliseconds: 0 })
+    .execute();
+  const row: SnapshotRow = {
+    snapshot_id: newId('snap'),
+    ...OWNER,
+    set_id: set.set_id,
+    volume_id: knownId('vol', 'vol-ffffffff'),
+    parent_snapshot_id: null,
+    device_name: null,
+    is_root: 0,
+    volume_type: 'gp3',
+    size_gib: 1,
+    description: '',
+    started_at,
+    completed_at: state === 'completed' ? started_at : null,
+    state,
+    state_message: '',
+    boundary: null,
+    root: null,
+    data_blocks: 0,
+    stored_bytes: 0,
+    data_key_id: null,
+    kms_key_arn: null,
+    ...values,
+  };
+  await catalog.insertInto('snapshots').values(row).execute();
+  return row;
+}
