@@ -3,7 +3,9 @@
  * restored and collected meanwhile, then `kill -9` of the server or of one worker, at a random moment; and everything is
  * read back. Longer than a test should take:
  *
- *   node test/soak/kill-rounds.ts [--rounds=300] [--seed=N]
+ *   node test/soak/kill-rounds.ts [--rounds=300] [--kills=1] [--seed=N]
+ *
+ * `--kills`: the chance that a round ends in a kill. With few, the processes live long, and their memory can be watched.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
@@ -32,9 +34,14 @@ const SLOT_BYTES = 4096;
 const STRIDE = 40 * 1024 + 512;
 const WRITERS = 3;
 const ENDED_MILLISECONDS = 120_000;
+/** So many sets are kept; beyond them the oldest goes. */
+const KEPT_SETS = 40;
 
-const { values: flags } = parseArgs({ options: { rounds: { type: 'string' }, seed: { type: 'string' } } });
+const { values: flags } = parseArgs({
+  options: { rounds: { type: 'string' }, kills: { type: 'string' }, seed: { type: 'string' } },
+});
 const rounds = Number(flags.rounds ?? 300);
+const killChance = Number(flags.kills ?? 1);
 const seed = Number(flags.seed ?? Math.floor(Math.random() * 2 ** 31));
 const random = seededRandom(seed);
 const file = new FileCleanup();
@@ -150,9 +157,9 @@ async function cut(): Promise<void> {
 async function operate(): Promise<void> {
   const chance = random();
   try {
-    if (chance < 0.6) await cut();
+    if (cuts.length <= KEPT_SETS && chance < 0.6) await cut();
     else if (chance < 0.7) await server.admin.ask('collect', { remove: true }).then(() => (figures.collections += 1));
-    else if (chance < 0.8) {
+    else if (cuts.length > KEPT_SETS || chance < 0.8) {
       const [first] = cuts.filter((each) => each.checked);
       if (first === undefined) return;
       cuts.splice(cuts.indexOf(first), 1);
@@ -211,8 +218,10 @@ async function kill(): Promise<void> {
   figures.workerKills += 1;
 }
 
-const memory = (of: TestServer): number =>
-  [of.process.pid ?? 0, ...childrenOf(of.process.pid ?? 0)].reduce((sum, pid) => sum + residentMiB(pid), 0);
+/** The server's own, then its workers'. */
+const memory = (of: TestServer): number[] =>
+  [of.process.pid ?? 0, ...childrenOf(of.process.pid ?? 0)].map((pid) => Math.round(residentMiB(pid)));
+const total = (each: readonly number[]): number => each.reduce((sum, mebibytes) => sum + mebibytes, 0);
 
 function residentMiB(pid: number): number {
   try {
@@ -236,7 +245,7 @@ for (let round = 1; round <= rounds; round += 1) {
     }
   })();
   await sleep(random() * 500);
-  await kill();
+  if (random() < killChance) await kill();
   await operating;
   stopping = true;
   await Promise.all(writing);
@@ -244,9 +253,9 @@ for (let round = 1; round <= rounds; round += 1) {
     checkWithin(await numbersOf(name), acknowledged[volume], issued[volume], `round ${round}: ${name}`);
   }
   if (round % 5 === 0) await checkEnded();
-  most = Math.max(most, memory(server));
+  most = Math.max(most, total(memory(server)));
   if (round % 25 === 0)
-    process.stdout.write(`round ${round}: ${JSON.stringify(figures)}, ${Math.round(memory(server))} MiB\n`);
+    process.stdout.write(`round ${round}: ${JSON.stringify(figures)}, ${memory(server).join(' + ')} MiB\n`);
 }
 await checkEnded();
 for (;;) {
@@ -260,7 +269,7 @@ for (const each of cuts)
 assert.equal(await server.stop(), 0);
 const seconds = Math.round((performance.now() - begun) / 1000);
 process.stdout.write(
-  `done in ${seconds} s: ${JSON.stringify(figures)}; 0 lost, 0 wrong, 0 stuck; most memory ${Math.round(most)} MiB in all processes\n`,
+  `done in ${seconds} s: ${JSON.stringify(figures)}; 0 lost, 0 wrong, 0 stuck; most memory ${most} MiB in all processes\n`,
 );
 file.run();
 rmSync(dataDir, { recursive: true, force: true });
