@@ -26,6 +26,8 @@ export type DataPlaneOptions = {
   /** What the catalog knows of a volume, for a worker that opens it. */
   openingOf: (volumeId: VolumeId) => Promise<VolumeOpening>;
   onProgress: (snapshotId: SnapshotId, progress: CaptureProgress) => void;
+  /** A worker that died is there again, with its exports; what it was asked meanwhile has failed. */
+  onWorkerBack: () => void;
   log: ServerMethods['log'];
 };
 
@@ -339,9 +341,11 @@ export class DataPlane {
     for (const volumeId of this.#exports.keys()) {
       if (this.#owners.get(volumeId) !== number) continue;
       await this.exportVolume(volumeId).catch((error: Error) => {
+        this.#exports.delete(volumeId);
         this.#options.log({ level: 'error', message: `${volumeId} could not be exported again: ${error.message}` });
       });
     }
+    this.#options.onWorkerBack();
   }
 
   #serverMethods(): Omit<ServerMethods, 'taken'> {

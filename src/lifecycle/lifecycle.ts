@@ -184,7 +184,7 @@ export class Lifecycle {
   async tidy(): Promise<void> {
     const { log } = this.#options;
     for (const chore of [
-      () => this.#exportMissing(),
+      () => this.finishBegun(),
       () => this.#forgetTerminated(),
       () => this.#forgetDataKeys(),
       () => this.#endIdleUploads(),
@@ -197,28 +197,34 @@ export class Lifecycle {
     }
   }
 
-  /** Volumes that could not be exported when they should have been: the keeper of keys was away, or a worker just then. */
-  async #exportMissing(): Promise<void> {
-    const { catalog, dataPlane } = this.#options;
+  /**
+   * Finishes what was begun and could not be ended: a worker died just then, or the keeper of keys was away. After a
+   * worker has come back, and once a minute.
+   */
+  async finishBegun(): Promise<void> {
+    const { catalog } = this.#options;
     const instances = await catalog
       .selectFrom('instances')
       .select('instance_id')
-      .where('state', 'in', ['running', 'pending'])
+      .where('state', 'in', ['pending', 'running', 'stopping', 'shutting-down'])
       .execute();
     for (const { instance_id } of instances) {
-      await this.locks.hold([instance_id], async () => {
+      await this.#finish(instance_id, async () => {
         const row = await catalog
           .selectFrom('instances')
           .select('state')
           .where('instance_id', '=', instance_id)
           .executeTakeFirst();
-        if (row?.state === 'pending') await this.bringUp(instance_id);
-        if (row?.state !== 'running') return;
-        for (const volumeId of await this.#attached(instance_id)) {
-          if (dataPlane.exported(volumeId) === undefined) await dataPlane.exportVolume(volumeId);
-        }
+        if (row !== undefined) await this.#recoverInstance(instance_id, row.state);
       });
     }
+    const going = await catalog.selectFrom('volumes').select('volume_id').where('state', '=', 'deleting').execute();
+    for (const { volume_id } of going) await this.#finish(volume_id, () => this.reap(volume_id));
+  }
+
+  /** One that cannot be finished yet keeps none of the others. */
+  async #finish(id: InstanceId | VolumeId, work: () => Promise<void>): Promise<void> {
+    await this.locks.hold([id], work).catch((error: Error) => this.#options.log('warn', `${id}: ${error.message}`));
   }
 
   /** Once a day, or as soon after as nothing is being uploaded. */
@@ -358,7 +364,10 @@ export class Lifecycle {
     else if (state === 'stopping') await this.bringDown(instanceId);
     else if (state === 'shutting-down') await this.takeApart(instanceId);
     else if (state === 'running') {
-      for (const volumeId of await this.#attached(instanceId)) await this.#options.dataPlane.exportVolume(volumeId);
+      const { dataPlane } = this.#options;
+      for (const volumeId of await this.#attached(instanceId)) {
+        if (dataPlane.exported(volumeId) === undefined) await dataPlane.exportVolume(volumeId);
+      }
     }
   }
 

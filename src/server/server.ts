@@ -93,6 +93,9 @@ export async function startServer(config: Config): Promise<RunningServer> {
     workers: config.workers,
     openingOf: (volumeId) => volumeOpening(catalog, keys, volumeId),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
+    onWorkerBack: () => {
+      lifecycle.finishBegun().catch((error: Error) => log('warn', `after a worker came back: ${error.message}`));
+    },
     log: ({ level, message }) => log(level, message),
   });
   const lifecycle = new Lifecycle(

@@ -15,6 +15,7 @@ import {
   AttachVolumeCommand,
   CreateVolumeCommand,
   DeleteSnapshotCommand,
+  DeleteVolumeCommand,
   DescribeSnapshotsCommand,
   TerminateInstancesCommand,
 } from '@aws-sdk/client-ec2';
@@ -23,16 +24,12 @@ import type { SetReport } from '../../src/admin/sets.ts';
 import type { NbdClient } from '../../src/nbd/client.ts';
 import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, launchInstance } from '../support/instances.ts';
+import { checkWithin, NumberedSlots, type Numbers, numbersOf } from '../support/numbered-slots.ts';
 import { childrenOf } from '../support/processes.ts';
 import { seededRandom } from '../support/random.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
-const SLOTS = 192;
-const SLOT_BYTES = 4096;
-/** Slots lie apart, so that they share blocks, and no two a page. */
-const STRIDE = 40 * 1024 + 512;
-const WRITERS = 3;
 const ENDED_MILLISECONDS = 120_000;
 /** So many sets are kept; beyond them the oldest goes. */
 const KEPT_SETS = 40;
@@ -58,14 +55,11 @@ await server.ec2.send(
   new AttachVolumeCommand({ VolumeId: volumes[2], InstanceId: instance.instanceId, Device: '/dev/sdz' }),
 );
 
-/** What each slot was last given, and what of that was acknowledged; written numbers only grow. */
-const issued = volumes.map(() => new Array<number>(SLOTS).fill(0));
-const acknowledged = volumes.map(() => new Array<number>(SLOTS).fill(0));
-type Cut = { snapshots: Map<string, number>; least: number[][]; most: number[][]; checked: boolean };
+const slots = new NumberedSlots(volumes);
+const connect = (name: string): Promise<NbdClient> => server.connect(name);
+type Cut = { snapshots: Map<string, number>; least: Numbers; most: Numbers; checked: boolean };
 const cuts: Cut[] = [];
-const copyOf = (table: number[][]): number[][] => table.map((row) => [...row]);
 const figures = {
-  writes: 0,
   cuts: 0,
   cutsRefused: 0,
   completed: 0,
@@ -75,69 +69,9 @@ const figures = {
   deletes: 0,
   collections: 0,
 };
-let stopping = false;
-
-async function connected(name: string): Promise<NbdClient> {
-  for (const until = performance.now() + 30_000; ; ) {
-    try {
-      return await server.connect(name);
-    } catch (error) {
-      if (performance.now() > until) throw error;
-      await sleep(20);
-    }
-  }
-}
-
-async function writeOn(volume: number, writer: number): Promise<void> {
-  let client: NbdClient | undefined;
-  while (!stopping) {
-    try {
-      client ??= await server.connect(volumes[volume]);
-      const slot = Math.floor(random() * (SLOTS / WRITERS)) * WRITERS + writer;
-      // A write whose answer never came may be there: the next number is another.
-      issued[volume][slot] += 1;
-      const number = issued[volume][slot];
-      const bytes = Buffer.alloc(SLOT_BYTES);
-      for (let at = 0; at < SLOT_BYTES; at += 8) bytes.writeDoubleLE(number, at);
-      await client.write(slot * STRIDE, bytes);
-      acknowledged[volume][slot] = number;
-      figures.writes += 1;
-      if (random() < 0.02) await client.flush();
-    } catch {
-      client?.destroy();
-      client = undefined;
-      await sleep(10);
-    }
-  }
-  client?.destroy();
-}
-
-/** The number in each slot; a slot that is torn, or from nowhere, is an error. */
-async function numbersOf(name: string): Promise<number[]> {
-  const client = await connected(name);
-  const numbers: number[] = [];
-  for (let slot = 0; slot < SLOTS; slot += 1) {
-    const bytes = await client.read(slot * STRIDE, SLOT_BYTES);
-    const number = bytes.readDoubleLE(0);
-    for (let at = 8; at < SLOT_BYTES; at += 8)
-      assert.equal(bytes.readDoubleLE(at), number, `${name} slot ${slot} is torn`);
-    numbers.push(number);
-  }
-  await client.close();
-  return numbers;
-}
-
-function checkWithin(numbers: number[], least: number[], most: number[], what: string): void {
-  for (const [slot, number] of numbers.entries()) {
-    assert.ok(
-      number >= least[slot] && number <= most[slot],
-      `${what} slot ${slot}: ${number} is not in [${least[slot]}, ${most[slot]}]`,
-    );
-  }
-}
 
 async function cut(): Promise<void> {
-  const least = copyOf(acknowledged);
+  const least = slots.acknowledged();
   try {
     const made = await createSnapshots(server.ec2, instance.instanceId, {
       InstanceSpecification: { InstanceId: instance.instanceId, ExcludeBootVolume: true },
@@ -145,7 +79,7 @@ async function cut(): Promise<void> {
     const snapshots = new Map(
       made.map(({ SnapshotId = '', VolumeId = '' }) => [SnapshotId, volumes.indexOf(VolumeId)]),
     );
-    cuts.push({ snapshots, least, most: copyOf(issued), checked: false });
+    cuts.push({ snapshots, least, most: slots.issued(), checked: false });
     figures.cuts += 1;
   } catch {
     // The server died under the call, or there are five pending already: no set was promised.
@@ -175,9 +109,11 @@ async function operate(): Promise<void> {
       for (const { volumeId, snapshotId } of restored.volumes) {
         const volume = done.snapshots.get(snapshotId ?? '');
         if (volume === undefined) continue;
-        checkWithin(await numbersOf(volumeId), done.least[volume], done.most[volume], `restored ${volumeId}`);
+        checkWithin(await numbersOf(connect, volumeId), done.least[volume], done.most[volume], `restored ${volumeId}`);
       }
       await server.ec2.send(new TerminateInstancesCommand({ InstanceIds: [restored.instanceId] }));
+      for (const { volumeId: VolumeId } of restored.volumes)
+        await server.ec2.send(new DeleteVolumeCommand({ VolumeId }));
       figures.restores += 1;
     }
   } catch (error) {
@@ -199,7 +135,7 @@ async function checkEnded(): Promise<void> {
       await sleep(50);
     }
     for (const [snapshotId, volume] of each.snapshots) {
-      checkWithin(await numbersOf(snapshotId), each.least[volume], each.most[volume], snapshotId);
+      checkWithin(await numbersOf(connect, snapshotId), each.least[volume], each.most[volume], snapshotId);
     }
     each.checked = true;
     figures.completed += 1;
@@ -234,10 +170,7 @@ function residentMiB(pid: number): number {
 const begun = performance.now();
 let most = 0;
 for (let round = 1; round <= rounds; round += 1) {
-  stopping = false;
-  const writing = volumes.flatMap((_, volume) =>
-    Array.from({ length: WRITERS }, (_, writer) => writeOn(volume, writer)),
-  );
+  const stopWriting = slots.start(connect, random);
   const operating = (async () => {
     for (let action = 0; action < 2; action += 1) {
       await sleep(random() * 150);
@@ -247,15 +180,14 @@ for (let round = 1; round <= rounds; round += 1) {
   await sleep(random() * 500);
   if (random() < killChance) await kill();
   await operating;
-  stopping = true;
-  await Promise.all(writing);
-  for (const [volume, name] of volumes.entries()) {
-    checkWithin(await numbersOf(name), acknowledged[volume], issued[volume], `round ${round}: ${name}`);
-  }
+  await stopWriting();
+  await slots.check(connect, `round ${round}`);
   if (round % 5 === 0) await checkEnded();
   most = Math.max(most, total(memory(server)));
   if (round % 25 === 0)
-    process.stdout.write(`round ${round}: ${JSON.stringify(figures)}, ${memory(server).join(' + ')} MiB\n`);
+    process.stdout.write(
+      `round ${round}: ${JSON.stringify({ writes: slots.writes, ...figures })}, ${memory(server).join(' + ')} MiB\n`,
+    );
 }
 await checkEnded();
 for (;;) {
@@ -265,11 +197,11 @@ for (;;) {
 }
 for (const each of cuts)
   for (const [id, volume] of each.snapshots)
-    checkWithin(await numbersOf(id), each.least[volume], each.most[volume], id);
+    checkWithin(await numbersOf(connect, id), each.least[volume], each.most[volume], id);
 assert.equal(await server.stop(), 0);
 const seconds = Math.round((performance.now() - begun) / 1000);
 process.stdout.write(
-  `done in ${seconds} s: ${JSON.stringify(figures)}; 0 lost, 0 wrong, 0 stuck; most memory ${most} MiB in all processes\n`,
+  `done in ${seconds} s: ${JSON.stringify({ writes: slots.writes, ...figures })}; 0 lost, 0 wrong, 0 stuck; most memory ${most} MiB in all processes\n`,
 );
 file.run();
 rmSync(dataDir, { recursive: true, force: true });

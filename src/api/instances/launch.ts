@@ -57,59 +57,62 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
       volumes.push({ ...device, instanceId: instance_id, protection: await protect(call, device.encryption) });
     }
   }
-  // The whole intention in one step: a crash from here on ends in running instances, never in half of one.
-  await catalog.transaction().execute(async (transaction) => {
-    for (const instance of instances) {
-      await transaction.insertInto('instances').values(instance).execute();
-      const owner = {
-        resourceId: instance.instance_id,
-        resourceType: 'instance',
-        accountId,
-        region: call.region,
-      } as const;
-      await putTags(transaction, owner, order.instanceTags);
-      for (const volume of volumes) {
-        if (volume.instanceId !== instance.instance_id) continue;
-        const { shape, source, protection, deviceName, deleteOnTermination } = volume;
-        const volumeId = newId('vol');
-        await insertVolume(transaction, {
-          volumeId,
+  const ids = instances.map((instance) => instance.instance_id);
+  // Held while they come up: what finishes things that were begun and left keeps its hands off.
+  await lifecycle.locks.hold(ids, async () => {
+    // The whole intention in one step: a crash from here on ends in running instances, never in half of one.
+    await catalog.transaction().execute(async (transaction) => {
+      for (const instance of instances) {
+        await transaction.insertInto('instances').values(instance).execute();
+        const owner = {
+          resourceId: instance.instance_id,
+          resourceType: 'instance',
           accountId,
           region: call.region,
-          shape,
-          zone: order.zone,
-          multiAttach: false,
-          source,
-          protection,
-          createdAt: launchedAt,
-          clientToken: undefined,
-        });
-        await putTags(
-          transaction,
-          { resourceId: volumeId, resourceType: 'volume', accountId, region: call.region },
-          order.volumeTags,
-        );
-        await transaction
-          .insertInto('attachments')
-          .values({
-            volume_id: volumeId,
-            instance_id: instance.instance_id,
-            device_name: deviceName,
-            attached_at: launchedAt.toISOString(),
-            delete_on_termination: deleteOnTermination ? 1 : 0,
-          })
-          .execute();
+        } as const;
+        await putTags(transaction, owner, order.instanceTags);
+        for (const volume of volumes) {
+          if (volume.instanceId !== instance.instance_id) continue;
+          const { shape, source, protection, deviceName, deleteOnTermination } = volume;
+          const volumeId = newId('vol');
+          await insertVolume(transaction, {
+            volumeId,
+            accountId,
+            region: call.region,
+            shape,
+            zone: order.zone,
+            multiAttach: false,
+            source,
+            protection,
+            createdAt: launchedAt,
+            clientToken: undefined,
+          });
+          await putTags(
+            transaction,
+            { resourceId: volumeId, resourceType: 'volume', accountId, region: call.region },
+            order.volumeTags,
+          );
+          await transaction
+            .insertInto('attachments')
+            .values({
+              volume_id: volumeId,
+              instance_id: instance.instance_id,
+              device_name: deviceName,
+              attached_at: launchedAt.toISOString(),
+              delete_on_termination: deleteOnTermination ? 1 : 0,
+            })
+            .execute();
+        }
       }
+    });
+    try {
+      for (const instanceId of ids) await lifecycle.bringUp(instanceId);
+    } catch (error) {
+      await undo(call, ids);
+      if (error instanceof KeyError) throw error;
+      throw errors.noSpace(`The instance could not be launched: ${(error as Error).message}`);
     }
   });
-  const ids = instances.map((instance) => instance.instance_id);
-  try {
-    for (const instanceId of ids) await lifecycle.bringUp(instanceId);
-  } catch (error) {
-    await undo(call, ids);
-    if (error instanceof KeyError) throw error;
-    throw errors.noSpace(`The instance could not be launched: ${(error as Error).message}`);
-  }
   return ids;
 }
 
