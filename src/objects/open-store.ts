@@ -2,8 +2,12 @@ import { fileURLToPath } from 'node:url';
 import { DirectoryStore } from './directory-store.ts';
 import type { ObjectStore } from './object-store.ts';
 
+const SETTINGS = ['endpoint', 'region', 'path-style', 'timeout'];
+const TIMEOUT_SECONDS = 30;
+
 /**
- * Opens the store that a URL names: `file://PATH`, or `s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true`.
+ * Opens the store that a URL names: `file://PATH`, or
+ * `s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true&timeout=SECONDS` (see S3Location).
  * @throws when the URL is neither, with a message for the operator
  */
 export async function openObjectStore(url: string): Promise<ObjectStore> {
@@ -16,8 +20,8 @@ export async function openObjectStore(url: string): Promise<ObjectStore> {
       const { S3Store } = await import('./s3-store.ts');
       const { searchParams } = parsed;
       for (const name of searchParams.keys()) {
-        if (!['endpoint', 'region', 'path-style'].includes(name)) {
-          throw new Error(`object store ${url}: unknown setting '${name}'; known are endpoint, region, path-style`);
+        if (!SETTINGS.includes(name)) {
+          throw new Error(`object store ${url}: unknown setting '${name}'; known are ${SETTINGS.join(', ')}`);
         }
       }
       const prefix = parsed.pathname.replace(/^\/+|\/+$/g, '');
@@ -27,6 +31,7 @@ export async function openObjectStore(url: string): Promise<ObjectStore> {
         endpoint: searchParams.get('endpoint') ?? undefined,
         region: searchParams.get('region') ?? process.env.AWS_REGION ?? 'us-east-1',
         pathStyle: searchParams.get('path-style') === 'true',
+        timeoutMilliseconds: secondsOf(url, searchParams.get('timeout')) * 1000,
       });
     }
     default:
@@ -34,4 +39,10 @@ export async function openObjectStore(url: string): Promise<ObjectStore> {
         `object store '${url}': give file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true`,
       );
   }
+}
+
+function secondsOf(url: string, given: string | null): number {
+  const seconds = given === null ? TIMEOUT_SECONDS : Number(given);
+  if (seconds > 0 && seconds <= 3600) return seconds;
+  throw new Error(`object store ${url}: timeout=${given}: give seconds, more than 0 and up to 3600`);
 }

@@ -16,7 +16,12 @@ export type S3Location = {
   endpoint: string | undefined;
   region: string;
   pathStyle: boolean;
+  /** After so long without a byte in either direction a request is given up, to be tried again. */
+  timeoutMilliseconds: number;
 };
+
+/** A request has so many times the timeout from its beginning to its end, its repetitions by the client included. */
+const WHOLE_REQUEST = 20;
 
 /** Objects in a bucket of any S3-compatible store; credentials come from the standard AWS chain. */
 export class S3Store implements ObjectStore {
@@ -35,27 +40,31 @@ export class S3Store implements ObjectStore {
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
       maxAttempts: 5,
+      requestHandler: {
+        connectionTimeout: location.timeoutMilliseconds,
+        socketTimeout: location.timeoutMilliseconds,
+      },
     });
   }
 
   async put(key: string, pieces: readonly Uint8Array[]): Promise<void> {
     const body = pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
-    await this.#ask(key, (Bucket, Key) =>
-      this.#client.send(new PutObjectCommand({ Bucket, Key, Body: body, ContentLength: body.byteLength })),
+    await this.#ask(key, (Bucket, Key, options) =>
+      this.#client.send(new PutObjectCommand({ Bucket, Key, Body: body, ContentLength: body.byteLength }), options),
     );
   }
 
   async get(key: string): Promise<Buffer> {
-    return this.#ask(key, async (Bucket, Key) => {
-      const answer = await this.#client.send(new GetObjectCommand({ Bucket, Key }));
+    return this.#ask(key, async (Bucket, Key, options) => {
+      const answer = await this.#client.send(new GetObjectCommand({ Bucket, Key }), options);
       return bodyOf(answer.Body);
     });
   }
 
   async getRange(key: string, offset: number, length: number): Promise<Buffer> {
-    return this.#ask(key, async (Bucket, Key) => {
+    return this.#ask(key, async (Bucket, Key, options) => {
       const Range = `bytes=${offset}-${offset + length - 1}`;
-      const bytes = await bodyOf((await this.#client.send(new GetObjectCommand({ Bucket, Key, Range }))).Body);
+      const bytes = await bodyOf((await this.#client.send(new GetObjectCommand({ Bucket, Key, Range }), options)).Body);
       if (bytes.length !== length) {
         throw new Error(`object '${key}' in ${this.url}: asked for ${length} bytes at ${offset}, got ${bytes.length}`);
       }
@@ -76,12 +85,19 @@ export class S3Store implements ObjectStore {
   }
 
   async remove(key: string): Promise<void> {
-    await this.#ask(key, (Bucket, Key) => this.#client.send(new DeleteObjectCommand({ Bucket, Key })));
+    await this.#ask(key, (Bucket, Key, options) =>
+      this.#client.send(new DeleteObjectCommand({ Bucket, Key }), options),
+    );
   }
 
-  async #ask<Answer>(key: string, request: (bucket: string, key: string) => Promise<Answer>): Promise<Answer> {
+  async #ask<Answer>(
+    key: string,
+    request: (bucket: string, key: string, options: { abortSignal: AbortSignal }) => Promise<Answer>,
+  ): Promise<Answer> {
     try {
-      return await request(this.#location.bucket, `${this.#location.prefix}${key}`);
+      // A body that drips for ever never stands still: the whole has an end, too.
+      const abortSignal = AbortSignal.timeout(this.#location.timeoutMilliseconds * WHOLE_REQUEST);
+      return await request(this.#location.bucket, `${this.#location.prefix}${key}`, { abortSignal });
     } catch (error) {
       if (error instanceof NoSuchKey) throw new ObjectNotFoundError(this.url, key);
       if (error instanceof S3ServiceException && isFinal(error)) {
