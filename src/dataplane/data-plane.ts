@@ -301,6 +301,9 @@ export class DataPlane {
         CLEANCUT_WORKER: JSON.stringify(this.#options.settings),
         UV_THREADPOOL_SIZE: '8',
         MALLOC_ARENA_MAX: '2',
+        // Fixed: left to itself, glibc takes ever larger buffers into its heap, where one that lives keeps the rest.
+        MALLOC_MMAP_THRESHOLD_: String(1024 * 1024),
+        MALLOC_TRIM_THRESHOLD_: String(8 * 1024 * 1024),
       },
     });
     const handingOver = new Map<number, Socket>();
