@@ -6,6 +6,7 @@ import type { Extent } from '../volumes/extents.ts';
 /** A completed snapshot as a read-only export: every read goes to the object store, nothing is restored. */
 export class SnapshotExport implements OpenVolume {
   readonly readsMayWait = true;
+  readonly writesMayWait = false;
   readonly sizeBytes: number;
   readonly #source: SnapshotSource;
 

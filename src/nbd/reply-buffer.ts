@@ -1,20 +1,23 @@
-import type { Writable } from 'node:stream';
+import type { Connection } from './connection.ts';
+import { addressOf } from './socket-calls.ts';
 
 const ARENA_BYTES = 512 * 1024;
 const SPARE_ARENAS = 4;
 
+type Arena = { bytes: Buffer; address: number };
+
 /**
- * Gathers the replies of one turn into one buffer and one socket write. Buffers are taken from a small pool and go back
- * to it when the kernel has the bytes.
+ * Gathers the replies of one turn into one buffer and one send. Buffers are taken from a small pool and go back to it when
+ * the kernel has the bytes.
  */
 export class ReplyBuffer {
-  readonly #socket: Writable;
-  readonly #spare: Buffer[] = [];
-  #arena: Buffer | undefined;
+  readonly #connection: Connection;
+  readonly #spare: Arena[] = [];
+  #arena: Arena | undefined;
   #used = 0;
 
-  constructor(socket: Writable) {
-    this.#socket = socket;
+  constructor(connection: Connection) {
+    this.#connection = connection;
   }
 
   /**
@@ -23,17 +26,14 @@ export class ReplyBuffer {
    * @returns the buffer and where in it the room begins
    */
   reserve(length: number): { buffer: Buffer; start: number } {
-    if (this.#arena !== undefined && this.#used + length > this.#arena.length) this.flush();
+    if (this.#arena !== undefined && this.#used + length > this.#arena.bytes.length) this.flush();
     if (this.#arena === undefined) {
-      this.#arena =
-        length > ARENA_BYTES
-          ? Buffer.allocUnsafeSlow(length)
-          : (this.#spare.pop() ?? Buffer.allocUnsafeSlow(ARENA_BYTES));
+      this.#arena = length > ARENA_BYTES ? newArena(length) : (this.#spare.pop() ?? newArena(ARENA_BYTES));
       this.#used = 0;
     }
     const start = this.#used;
     this.#used += length;
-    return { buffer: this.#arena, start };
+    return { buffer: this.#arena.bytes, start };
   }
 
   /** Takes back the room of the latest `reserve`: its reply will be another one. */
@@ -45,14 +45,19 @@ export class ReplyBuffer {
     const arena = this.#arena;
     if (arena === undefined) return;
     this.#arena = undefined;
-    if (this.#used === 0 || this.#socket.destroyed) {
+    if (this.#used === 0) {
       this.#recycle(arena);
       return;
     }
-    this.#socket.write(arena.subarray(0, this.#used), () => this.#recycle(arena));
+    this.#connection.send(arena.bytes, this.#used, arena.address, () => this.#recycle(arena));
   }
 
-  #recycle(arena: Buffer): void {
-    if (arena.length === ARENA_BYTES && this.#spare.length < SPARE_ARENAS) this.#spare.push(arena);
+  #recycle(arena: Arena): void {
+    if (arena.bytes.length === ARENA_BYTES && this.#spare.length < SPARE_ARENAS) this.#spare.push(arena);
   }
+}
+
+function newArena(length: number): Arena {
+  const bytes = Buffer.allocUnsafeSlow(length);
+  return { bytes, address: addressOf(bytes) };
 }

@@ -1,7 +1,9 @@
 import type { Socket } from 'node:net';
 import type { OpenVolume } from '../volumes/engine.ts';
+import { Connection } from './connection.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
 import { type IoCounters, observeLatency } from './io-counters.ts';
+import { pollOn } from './polling.ts';
 import {
   ALLOCATION_HOLE,
   ALLOCATION_ZERO,
@@ -10,33 +12,28 @@ import {
   COMMAND,
   COMMAND_FLAG,
   ERROR,
-  MAGIC_REQUEST,
-  MAGIC_SIMPLE_REPLY,
-  MAGIC_STRUCTURED_REPLY,
   MAX_PAYLOAD_BYTES,
 } from './protocol.ts';
+import { ReceiveBuffer } from './receive-buffer.ts';
+import {
+  CHUNK_HEADER_BYTES,
+  errorNumber,
+  SIMPLE_REPLY_BYTES,
+  writeChunkHeader,
+  writeOffset,
+  writeSimpleHeader,
+} from './reply.ts';
 import { ReplyBuffer } from './reply-buffer.ts';
+import { allowedFlags, REQUEST_BYTES, type Request, readRequest } from './request.ts';
 
-const REQUEST_BYTES = 28;
-const SIMPLE_REPLY_BYTES = 16;
-const CHUNK_HEADER_BYTES = 20;
 const MAX_EXTENTS = 2048;
+const NO_PAYLOAD = Buffer.alloc(0);
 /** A client that sends without reading its answers, or while writes are held, is not read from past these. */
 const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 const MAX_WAITING_REQUESTS = 512;
 const MAX_WAITING_BYTES = 64 * 1024 * 1024;
 
 export type TransmissionOptions = { structuredReplies: boolean; baseAllocation: boolean; readOnly: boolean };
-
-/** One request as it came; the cookie in two halves, to be sent back as it is. */
-type Request = {
-  flags: number;
-  command: number;
-  cookieHigh: number;
-  cookieLow: number;
-  offset: number;
-  length: number;
-};
 
 /**
  * The transmission phase of one connection: requests in, replies out, in the order in which they are done.
@@ -45,16 +42,12 @@ type Request = {
  * write for all replies of the turn. @see NBD protocol, "Transmission phase"
  */
 export class Transmission {
-  readonly #socket: Socket;
+  readonly #connection: Connection;
+  readonly #incoming = new ReceiveBuffer();
   readonly #export: OpenVolume;
   readonly #options: TransmissionOptions;
   readonly #replies: ReplyBuffer;
   readonly #counters: IoCounters;
-  readonly #header = Buffer.alloc(REQUEST_BYTES);
-  #headerBytes = 0;
-  #request: Request | undefined;
-  #payload: Buffer[] = [];
-  #payloadBytes = 0;
   /** Payload bytes of a refused write that are still to come: read past, not kept. */
   #skip = 0;
   #waitingRequests = 0;
@@ -62,33 +55,39 @@ export class Transmission {
   #ended = false;
   /** Requests that this turn has done and answered. */
   #doneThisTurn = 0;
+  #requests = 0;
+  #askingOneByOne = false;
   readonly #settling: (() => void)[] = [];
   readonly closed: Promise<void>;
 
   constructor(socket: Socket, target: OpenVolume, options: TransmissionOptions, counters: IoCounters) {
-    this.#socket = socket;
     this.#export = target;
     this.#options = options;
     this.#counters = counters;
-    this.#replies = new ReplyBuffer(socket);
-    this.closed = new Promise((resolve) => socket.once('close', () => resolve()));
-    socket.on('error', () => socket.destroy());
-    socket.on('end', () => socket.destroy());
-    socket.on('data', (bytes: Buffer) => this.#receive(bytes));
-    socket.on('drain', () => this.#resumeIfRoom());
+    this.#connection = new Connection(
+      socket,
+      this.#incoming,
+      () => this.#receive(),
+      () => this.#resumeIfRoom(),
+    );
+    this.#replies = new ReplyBuffer(this.#connection);
+    this.closed = this.#connection.closed;
   }
 
   /** Sends the handshake's last answer, takes the bytes that came with it, and goes. */
   start(reply: Buffer, rest: Buffer): void {
-    this.#socket.write(reply);
-    if (rest.length > 0) this.#receive(rest);
-    this.#socket.resume();
+    this.#connection.send(reply, reply.length);
+    if (rest.length > 0) {
+      this.#incoming.copyIn(rest);
+      this.#turn();
+    }
+    this.#resumeIfRoom();
   }
 
   /** Ends the connection: its export is gone. */
   end(): void {
     this.#ended = true;
-    this.#socket.destroy();
+    this.#connection.destroy();
   }
 
   /**
@@ -100,87 +99,94 @@ export class Transmission {
     if (this.#waitingRequests > 0) await new Promise<void>((resolve) => this.#settling.push(resolve));
   }
 
-  #receive(bytes: Buffer): void {
+  /** Bytes have come by way of the event loop. */
+  #receive(): void {
+    // What the event loop brings is the beginning; the rest is taken where it is to lie.
+    this.#connection.poll();
+    this.#turn();
+    pollOn(this);
+  }
+
+  /** Takes what has come meanwhile, and does it. @returns whether there was anything */
+  poll(): boolean {
+    if (!this.#connection.poll()) return false;
+    this.#turn();
+    return true;
+  }
+
+  /** Whether the client sends one small request and waits for its answer: then the next one comes soon after. */
+  get isAskingOneByOne(): boolean {
+    return this.#askingOneByOne;
+  }
+
+  /** Does all requests that are here in whole, and answers those that need not wait in one send. */
+  #turn(): void {
     const begun = performance.now();
-    let at = 0;
-    while (at < bytes.length && !this.#ended) {
+    const requests = this.#requests;
+    const incoming = this.#incoming;
+    while (incoming.length > 0 && !this.#ended) {
       if (this.#skip > 0) {
-        const skipped = Math.min(this.#skip, bytes.length - at);
+        const skipped = Math.min(this.#skip, incoming.length);
         this.#skip -= skipped;
-        at += skipped;
+        incoming.consume(skipped);
         continue;
       }
-      if (this.#request !== undefined) {
-        const taken = Math.min(this.#request.length - this.#payloadBytes, bytes.length - at);
-        this.#payload.push(bytes.subarray(at, at + taken));
-        this.#payloadBytes += taken;
-        at += taken;
-        if (this.#payloadBytes === this.#request.length) this.#payloadComplete(this.#request);
-        continue;
-      }
-      if (this.#headerBytes === 0 && bytes.length - at >= REQUEST_BYTES) {
-        this.#begin(bytes, at);
-        at += REQUEST_BYTES;
-        continue;
-      }
-      const taken = Math.min(REQUEST_BYTES - this.#headerBytes, bytes.length - at);
-      bytes.copy(this.#header, this.#headerBytes, at, at + taken);
-      this.#headerBytes += taken;
-      at += taken;
-      if (this.#headerBytes === REQUEST_BYTES) {
-        this.#headerBytes = 0;
-        this.#begin(this.#header, 0);
+      if (incoming.length < REQUEST_BYTES) break;
+      const missing = this.#begin(incoming.bytes, incoming.start);
+      if (missing > 0) {
+        incoming.makeRoom(missing);
+        break;
       }
     }
+    if (this.#ended) incoming.consume(incoming.length);
+    incoming.makeRoom(incoming.length + 1);
     this.#replies.flush();
+    this.#askingOneByOne = this.#requests === requests + 1 && incoming.length === 0;
     if (this.#doneThisTurn > 0) {
       // All answers of a turn leave together: each request took as long as the turn.
       observeLatency(this.#counters, performance.now() - begun, this.#doneThisTurn);
       this.#doneThisTurn = 0;
     }
-    if (this.#isFull()) this.#socket.pause();
+    if (this.#isFull()) this.#connection.pause();
   }
 
-  #begin(bytes: Buffer, at: number): void {
-    if (bytes.readUInt32BE(at) !== MAGIC_REQUEST) {
+  /** Does the request that begins at `bytes[at]`. @returns 0; of a write that is not here in whole, its length in all */
+  #begin(bytes: Buffer, at: number): number {
+    const request = readRequest(bytes, at);
+    if (request === undefined) {
       // Out of step: nothing that follows can be trusted to be a request.
       this.end();
-      return;
+      return 0;
     }
-    const request: Request = {
-      flags: bytes.readUInt16BE(at + 4),
-      command: bytes.readUInt16BE(at + 6),
-      cookieHigh: bytes.readUInt32BE(at + 8),
-      cookieLow: bytes.readUInt32BE(at + 12),
-      offset: bytes.readUInt32BE(at + 16) * 0x1_0000_0000 + bytes.readUInt32BE(at + 20),
-      length: bytes.readUInt32BE(at + 24),
-    };
-    if (request.command === COMMAND.WRITE) {
-      const error = this.#refusal(request);
-      if (error !== 0) {
-        this.#skip = request.length;
-        this.#fail(request, error);
-        return;
-      }
-      this.#request = request;
-      return;
+    if (request.command !== COMMAND.WRITE) {
+      this.#incoming.consume(REQUEST_BYTES);
+      this.#requests += 1;
+      this.#execute(request, NO_PAYLOAD);
+      return 0;
     }
-    this.#execute(request, []);
+    const error = this.#refusal(request);
+    if (error !== 0) {
+      this.#incoming.consume(REQUEST_BYTES);
+      this.#requests += 1;
+      this.#skip = request.length;
+      this.#fail(request, error);
+      return 0;
+    }
+    const whole = REQUEST_BYTES + request.length;
+    if (this.#incoming.length < whole) return whole;
+    const payload = bytes.subarray(at + REQUEST_BYTES, at + whole);
+    this.#requests += 1;
+    // A write that waits keeps its bytes; these lie where the next requests will.
+    this.#execute(request, this.#export.writesMayWait ? Buffer.from(payload) : payload);
+    this.#incoming.consume(whole);
+    return 0;
   }
 
-  #payloadComplete(request: Request): void {
-    const payload = this.#payload;
-    this.#request = undefined;
-    this.#payload = [];
-    this.#payloadBytes = 0;
-    this.#execute(request, payload);
-  }
-
-  #execute(request: Request, payload: Buffer[]): void {
+  #execute(request: Request, payload: Buffer): void {
     if (request.command === COMMAND.DISCONNECT) {
       this.#ended = true;
       this.#replies.flush();
-      this.#socket.end();
+      this.#connection.end();
       return;
     }
     const error = request.command === COMMAND.WRITE ? 0 : this.#refusal(request);
@@ -198,7 +204,7 @@ export class Transmission {
   }
 
   /** @returns a promise where the request must wait; else it is done and answered */
-  #perform(request: Request, payload: Buffer[]): Promise<void> | undefined {
+  #perform(request: Request, payload: Buffer): Promise<void> | undefined {
     const { offset, length } = request;
     switch (request.command) {
       case COMMAND.READ:
@@ -206,7 +212,7 @@ export class Transmission {
       case COMMAND.WRITE: {
         this.#counters.writes += 1;
         this.#counters.writtenBytes += length;
-        return this.#answerAfter(request, this.#export.write(payload, length, offset));
+        return this.#answerAfter(request, this.#export.write([payload], length, offset));
       }
       case COMMAND.FLUSH:
         this.#counters.flushes += 1;
@@ -248,7 +254,7 @@ export class Transmission {
     const answer = (): void => {
       this.#writeReadHeader(request, own, 0);
       this.#replies.flush();
-      if (!this.#ended) this.#socket.write(own);
+      if (!this.#ended) this.#connection.send(own, own.length);
     };
     const waiting = this.#export.read(own, headerBytes, length, offset);
     if (waiting !== undefined) return waiting.then(answer);
@@ -375,68 +381,13 @@ export class Transmission {
 
   #isFull(): boolean {
     return (
-      this.#socket.writableLength > MAX_UNSENT_BYTES ||
+      this.#connection.unsentBytes > MAX_UNSENT_BYTES ||
       this.#waitingRequests > MAX_WAITING_REQUESTS ||
       this.#waitingBytes > MAX_WAITING_BYTES
     );
   }
 
   #resumeIfRoom(): void {
-    if (!this.#ended && this.#socket.isPaused() && !this.#isFull()) this.#socket.resume();
-  }
-}
-
-function allowedFlags(command: number, structuredReplies: boolean): number {
-  switch (command) {
-    case COMMAND.READ:
-      return COMMAND_FLAG.FUA | (structuredReplies ? COMMAND_FLAG.DF : 0);
-    case COMMAND.WRITE_ZEROES:
-      return COMMAND_FLAG.FUA | COMMAND_FLAG.NO_HOLE;
-    case COMMAND.BLOCK_STATUS:
-      return COMMAND_FLAG.FUA | COMMAND_FLAG.REQ_ONE;
-    default:
-      return COMMAND_FLAG.FUA;
-  }
-}
-
-function writeSimpleHeader(buffer: Buffer, at: number, request: Request, error: number): void {
-  buffer.writeUInt32BE(MAGIC_SIMPLE_REPLY, at);
-  buffer.writeUInt32BE(error, at + 4);
-  buffer.writeUInt32BE(request.cookieHigh, at + 8);
-  buffer.writeUInt32BE(request.cookieLow, at + 12);
-}
-
-function writeChunkHeader(
-  buffer: Buffer,
-  at: number,
-  flags: number,
-  type: number,
-  request: Request,
-  length: number,
-): void {
-  buffer.writeUInt32BE(MAGIC_STRUCTURED_REPLY, at);
-  buffer.writeUInt16BE(flags, at + 4);
-  buffer.writeUInt16BE(type, at + 6);
-  buffer.writeUInt32BE(request.cookieHigh, at + 8);
-  buffer.writeUInt32BE(request.cookieLow, at + 12);
-  buffer.writeUInt32BE(length, at + 16);
-}
-
-function writeOffset(buffer: Buffer, at: number, offset: number): void {
-  buffer.writeUInt32BE(Math.floor(offset / 0x1_0000_0000), at);
-  buffer.writeUInt32BE(offset % 0x1_0000_0000, at + 4);
-}
-
-/** An error of the world as NBD's numbers; what a client cannot make sense of is EIO. */
-function errorNumber(failure: unknown): number {
-  const code = (failure as NodeJS.ErrnoException).code;
-  switch (code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-      return ERROR.ENOSPC;
-    case 'EPERM':
-      return ERROR.EPERM;
-    default:
-      return ERROR.EIO;
+    if (!this.#ended && this.#connection.paused && !this.#isFull()) this.#connection.resume();
   }
 }

@@ -21,6 +21,8 @@ export interface OpenVolume {
   readonly sizeBytes: number;
   /** False when reads are sure to be done when they return: they may then fill a buffer that is used again at once. */
   readonly readsMayWait: boolean;
+  /** True while a write may have to wait: it then keeps the bytes that it was given until it is done. */
+  readonly writesMayWait: boolean;
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void>;
   zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void>;

@@ -181,6 +181,10 @@ export class LocalVolume {
     return this.#hydration !== undefined;
   }
 
+  get writesMayWait(): boolean {
+    return this.#hydration !== undefined || this.#gate.opened !== undefined;
+  }
+
   get hydratedBlocks(): number {
     return this.#hydration?.hydratedCount() ?? this.#blocks;
   }

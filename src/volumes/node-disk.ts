@@ -4,6 +4,12 @@ import type { Disk, DiskFile, OpenMode } from './disk.ts';
 import { lockFile, punchHole, seekData, seekHole, zeroRange } from './system-calls.ts';
 
 const ZEROES = new Uint8Array(1 << 20);
+/**
+ * The page cache keeps what comes in one write in pages as large, as far as it can, and ext4 then takes longer for each
+ * small write into them: a file written by pieces of this many bytes takes half as many more random 4 KiB writes a second
+ * as one that was written by 1 MiB.
+ */
+const PIECE_BYTES = 64 * 1024;
 
 class NodeFile implements DiskFile {
   readonly #fd: number;
@@ -25,11 +31,14 @@ class NodeFile implements DiskFile {
   }
 
   write(source: Uint8Array, sourceStart: number, length: number, position: number): void {
-    let done = fs.writeSync(this.#fd, source, sourceStart, length, position);
-    while (done < length) done += fs.writeSync(this.#fd, source, sourceStart + done, length - done, position + done);
+    for (let done = 0; done < length; ) {
+      const piece = Math.min(PIECE_BYTES, length - done);
+      done += fs.writeSync(this.#fd, source, sourceStart + done, piece, position + done);
+    }
   }
 
   writeAll(sources: readonly Uint8Array[], position: number): void {
+    if (sources.length === 1) return this.write(sources[0], 0, sources[0].byteLength, position);
     let length = 0;
     for (const source of sources) length += source.byteLength;
     const done = fs.writevSync(this.#fd, sources, position);

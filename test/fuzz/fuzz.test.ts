@@ -136,6 +136,7 @@ test('NBD handshakes: whatever the options, each ends in an answer or the end of
 /** A volume in memory that sees what it is asked. */
 class MemoryVolume implements OpenVolume {
   readonly readsMayWait: boolean;
+  readonly writesMayWait = false;
   readonly sizeBytes = SIZE;
   readonly #bytes = Buffer.alloc(SIZE);
 

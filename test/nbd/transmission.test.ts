@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import { test } from 'node:test';
+import { newIoCounters } from '../../src/nbd/io-counters.ts';
+import { COMMAND, MAGIC_REQUEST } from '../../src/nbd/protocol.ts';
+import { Transmission } from '../../src/nbd/transmission.ts';
+import type { OpenVolume } from '../../src/volumes/engine.ts';
+import { chooseSeed, seededRandom } from '../support/random.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const SIZE = 8 * 1024 * 1024;
+
+/** A volume in memory; while it is held, its writes wait, as they do in a cut. */
+class HeldVolume implements OpenVolume {
+  readonly sizeBytes = SIZE;
+  readonly readsMayWait = false;
+  readonly bytes = Buffer.alloc(SIZE);
+  #held: PromiseWithResolvers<void> | undefined;
+
+  get writesMayWait(): boolean {
+    return this.#held !== undefined;
+  }
+
+  hold(): void {
+    this.#held = Promise.withResolvers();
+  }
+
+  release(): void {
+    const held = this.#held;
+    this.#held = undefined;
+    held?.resolve();
+  }
+
+  read(target: Uint8Array, targetStart: number, length: number, offset: number): void {
+    target.set(this.bytes.subarray(offset, offset + length), targetStart);
+  }
+
+  write(sources: readonly Uint8Array[], _length: number, offset: number): void | Promise<void> {
+    if (this.#held !== undefined) return this.#held.promise.then(() => this.write(sources, _length, offset));
+    let at = offset;
+    for (const source of sources) {
+      this.bytes.set(source, at);
+      at += source.length;
+    }
+  }
+
+  zero(): void {}
+  discard(): void {}
+  async flush(): Promise<void> {}
+  extents(_offset: number, length: number): { length: number; hole: boolean }[] {
+    return [{ length, hole: false }];
+  }
+}
+
+test('requests that come in pieces of any size, over a real socket, with holds among them: every byte where it belongs', async (t) => {
+  const seed = chooseSeed();
+  t.diagnostic(`seed ${seed}`);
+  const random = seededRandom(seed);
+  const volume = new HeldVolume();
+  const path = `${temporaryDirectory(t)}/nbd.sock`;
+  const server = createServer({ pauseOnConnect: true }, (socket: Socket) => {
+    const options = { structuredReplies: false, baseAllocation: false, readOnly: false };
+    new Transmission(socket, volume, options, newIoCounters()).start(Buffer.alloc(0), Buffer.alloc(0));
+  });
+  server.listen(path);
+  await once(server, 'listening');
+  const client = connect(path);
+  t.after(() => {
+    client.destroy();
+    server.close();
+  });
+  /** Data that is still to come, by the request's number. */
+  const reads = new Map<number, Buffer>();
+  const answered = new Set<number>();
+  let received = Buffer.alloc(0);
+  client.on('data', (bytes: Buffer) => {
+    received = Buffer.concat([received, bytes]);
+    for (;;) {
+      if (received.length < 16) return;
+      const number = received.readUInt32BE(12);
+      const expected = reads.get(number);
+      if (received.length < 16 + (expected?.length ?? 0)) return;
+      assert.equal(received.readUInt32BE(4), 0, `request ${number} failed`);
+      if (expected !== undefined)
+        assert.ok(received.subarray(16, 16 + expected.length).equals(expected), `request ${number} read wrong bytes`);
+      assert.ok(!answered.has(number), `request ${number} was answered twice`);
+      answered.add(number);
+      received = received.subarray(16 + (expected?.length ?? 0));
+    }
+  });
+  const model = Buffer.alloc(SIZE);
+  for (let round = 0, number = 0; round < 60; round += 1) {
+    if (random() < 0.3) volume.hold();
+    const stream: Buffer[] = [];
+    const until = number + 1 + Math.floor(random() * 20);
+    const writes = random() < 0.7;
+    // Either writes, apart from each other, or reads: nothing here depends on who comes first.
+    const share = Math.floor(SIZE / (until - number));
+    for (let index = 0; number < until; index += 1, number += 1) {
+      const length = 1 + Math.floor(random() ** 6 * (share - 1));
+      const offset = index * share + Math.floor(random() * (share - length));
+      const request = Buffer.alloc(28);
+      request.writeUInt32BE(MAGIC_REQUEST, 0);
+      request.writeUInt16BE(writes ? COMMAND.WRITE : COMMAND.READ, 6);
+      request.writeUInt32BE(number, 12);
+      request.writeUInt32BE(offset, 20);
+      request.writeUInt32BE(length, 24);
+      stream.push(request);
+      if (writes) {
+        const bytes = Buffer.alloc(length, 1 + Math.floor(random() * 255));
+        bytes.writeUInt8(number & 0xff, length - 1);
+        bytes.copy(model, offset);
+        stream.push(bytes);
+      } else {
+        reads.set(number, Buffer.from(model.subarray(offset, offset + length)));
+      }
+    }
+    const whole = Buffer.concat(stream);
+    for (let at = 0; at < whole.length; ) {
+      const piece = 1 + Math.floor(random() ** 3 * 400_000);
+      client.write(whole.subarray(at, at + piece));
+      at += piece;
+      if (random() < 0.3) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    volume.release();
+    while (answered.size < number) await new Promise((resolve) => setTimeout(resolve, 1));
+    assert.ok(volume.bytes.equals(model), `seed ${seed}: round ${round}`);
+  }
+});
