@@ -25,12 +25,12 @@ const results = new Map<string, Result[]>();
 const uri = (volume: string): string => `nbd+unix:///${volume}?socket=${server.nbdSocket}`;
 try {
   for (const name of names)
-    await fio(uri(targets[name]), { name: 'fill', rw: 'write', bs: '1m', depth: 8 }, SIZE_MIB, SECONDS);
+    await fio([uri(targets[name])], { name: 'fill', rw: 'write', bs: '1m', depth: 8 }, SIZE_MIB, SECONDS);
   for (const profile of PROFILES) {
     for (let round = 0; round < ROUNDS; round += 1) {
       for (const name of names) {
         const key = `${profile.name} ${name}`;
-        results.set(key, [...(results.get(key) ?? []), await fio(uri(targets[name]), profile, SIZE_MIB, SECONDS)]);
+        results.set(key, [...(results.get(key) ?? []), await fio([uri(targets[name])], profile, SIZE_MIB, SECONDS)]);
       }
     }
   }

@@ -3,7 +3,14 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-export type Profile = { name: string; rw: string; bs: string; depth: number };
+export type Profile = {
+  name: string;
+  rw: string;
+  bs: string;
+  depth: number;
+  /** Requests a second for each target, where they are to be fewer than it can do. */
+  rate?: number;
+};
 
 /** What a database, a copy, and a virtual machine ask of a volume. */
 export const PROFILES: readonly Profile[] = [
@@ -16,29 +23,45 @@ export const PROFILES: readonly Profile[] = [
   { name: '4 KiB random 70/30, depth 16', rw: 'randrw', bs: '4k', depth: 16 },
 ];
 
-export type Result = { iops: number; p99Microseconds: number };
+/** Of all targets together; latencies are those of the worst target. */
+export type Result = { iops: number; p99Microseconds: number; p999Microseconds: number; mostMicroseconds: number };
 
-/** Runs fio's nbd engine against an export, for so many seconds over its first MiB. */
-export async function fio(uri: string, profile: Profile, sizeMiB: number, seconds: number): Promise<Result> {
-  const { stdout } = await run('fio', [
-    '--name=bench',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
-    `--rw=${profile.rw}`,
-    `--bs=${profile.bs}`,
-    `--iodepth=${profile.depth}`,
-    `--size=${sizeMiB}m`,
-    '--rwmixread=70',
-    '--time_based=1',
-    `--runtime=${seconds}`,
-    '--randrepeat=0',
-    '--output-format=json',
-  ]);
-  type Side = { iops: number; clat_ns: { percentile?: Record<string, number> } };
-  const job = (JSON.parse(stdout.slice(stdout.indexOf('{'))) as { jobs: { read: Side; write: Side }[] }).jobs[0];
-  const sides = [job.read, job.write];
+/** Runs fio's nbd engine against exports, all at once, for so many seconds over the first MiB of each. */
+export async function fio(
+  uris: readonly string[],
+  profile: Profile,
+  sizeMiB: number,
+  seconds: number,
+): Promise<Result> {
+  const jobs = uris.flatMap((uri, index) => [`--name=bench${index}`, `--uri=${uri}`, '--ioengine=nbd']);
+  const { stdout } = await run(
+    'fio',
+    [
+      '--ioengine=nbd',
+      `--rw=${profile.rw}`,
+      `--bs=${profile.bs}`,
+      `--iodepth=${profile.depth}`,
+      `--size=${sizeMiB}m`,
+      '--rwmixread=70',
+      '--time_based=1',
+      `--runtime=${seconds}`,
+      '--randrepeat=0',
+      '--thread=1',
+      ...(profile.rate === undefined ? [] : [`--rate_iops=${profile.rate}`]),
+      '--output-format=json',
+      ...jobs,
+    ],
+    { maxBuffer: 64 * 1024 * 1024 },
+  );
+  type Side = { iops: number; clat_ns: { max: number; percentile?: Record<string, number> } };
+  const parsed = JSON.parse(stdout.slice(stdout.indexOf('{'))) as { jobs: { read: Side; write: Side }[] };
+  const sides = parsed.jobs.flatMap((job) => [job.read, job.write]);
+  const worst = (of: (side: Side) => number | undefined): number =>
+    Math.max(...sides.map((side) => (of(side) ?? 0) / 1000));
   return {
-    iops: job.read.iops + job.write.iops,
-    p99Microseconds: Math.max(...sides.map((side) => (side.clat_ns.percentile?.['99.000000'] ?? 0) / 1000)),
+    iops: sides.reduce((sum, side) => sum + side.iops, 0),
+    p99Microseconds: worst((side) => side.clat_ns.percentile?.['99.000000']),
+    p999Microseconds: worst((side) => side.clat_ns.percentile?.['99.900000']),
+    mostMicroseconds: worst((side) => side.clat_ns.max),
   };
 }

@@ -1,4 +1,5 @@
 /** The thread of a data-plane worker that brings cuts into the object store. */
+import os from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
@@ -15,6 +16,7 @@ import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
+import { Encoders } from './encoders.ts';
 import { journalPath } from './journal-path.ts';
 import type {
   CaptureOrder,
@@ -33,8 +35,11 @@ const PROGRESS_MILLISECONDS = 200;
 if (parentPort === null) throw new Error('this is a worker thread of the data plane');
 const port = parentPort;
 const settings = workerData as WorkerSettings;
+// Reading and hashing, too, give way to guests' requests. On Linux a priority is a thread's.
+os.setPriority(os.constants.priority.PRIORITY_LOW);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
+const encoders = new Encoders();
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
 
 const methods: UploadMethods = {
@@ -90,6 +95,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       patience,
       onProgress: progressOf(snapshotId),
       signal,
+      encode: (block) => encoders.encode(block),
     });
   } finally {
     files.close();

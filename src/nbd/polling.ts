@@ -12,45 +12,51 @@ export type Polled = {
 const PATIENCE_MILLISECONDS = 0.05;
 /** Then the event loop has its turn, whatever comes: cuts and other processes' messages arrive by it. */
 const LONGEST_MILLISECONDS = 1;
-const MOST_CONNECTIONS = 8;
+/** Where more than these are busy, the event loop does not sleep long, and others need the processors. */
+const MOST_CONNECTIONS = 2;
+const BUSY_MILLISECONDS = 10;
+/** A processor that comes back so much later is wanted by others. */
+const YIELD_MILLISECONDS = 0.1;
 /** After so many vain looks in a row the next ones are left out, so that an idle client costs nothing. */
 const VAIN_LOOKS = 4;
 const LEFT_OUT = 64;
 
-const recent = new Set<Polled>();
+/** Those that had something to do a moment ago, and when. */
+const busy = new Map<Polled, number>();
 let vain = 0;
 let leftOut = 0;
 
 /**
  * After a turn of a connection whose client waits for each answer: looks for the next request for a moment, instead of
- * going to sleep and being woken. Looks at the others that were busy just now, too, so that none waits for another.
+ * going to sleep and being woken. Looks at another that is busy, too, so that neither waits for the other.
  */
 export function pollOn(connection: Polled): void {
-  recent.add(connection);
-  if (!connection.isAskingOneByOne || recent.size > MOST_CONNECTIONS) {
-    recent.clear();
-    return;
-  }
+  const begun = performance.now();
+  busy.set(connection, begun);
+  for (const [each, at] of busy) if (begun - at > BUSY_MILLISECONDS) busy.delete(each);
+  if (!connection.isAskingOneByOne || busy.size > MOST_CONNECTIONS) return;
   if (vain >= VAIN_LOOKS) {
     leftOut += 1;
     if (leftOut < LEFT_OUT) return;
     leftOut = 0;
   }
-  const begun = performance.now();
-  const busy = new Set<Polled>();
+  let anything = false;
   for (let quietSince = begun; ; ) {
     let found = false;
-    for (const each of recent) {
+    for (const each of busy.keys()) {
       if (!each.poll()) continue;
       found = true;
-      busy.add(each);
+      busy.set(each, performance.now());
     }
     const now = performance.now();
+    anything ||= found;
     if (found) quietSince = now;
     if (now - quietSince > PATIENCE_MILLISECONDS || now - begun > LONGEST_MILLISECONDS) break;
-    if (!found) yieldProcessor();
+    if (found) continue;
+    yieldProcessor();
+    if (performance.now() - now < YIELD_MILLISECONDS) continue;
+    vain = VAIN_LOOKS;
+    return;
   }
-  vain = busy.size > 0 ? 0 : vain + 1;
-  recent.clear();
-  for (const each of busy) recent.add(each);
+  vain = anything ? 0 : vain + 1;
 }

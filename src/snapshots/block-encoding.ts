@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { promisify } from 'node:util';
-import { constants, zstdCompress, zstdDecompress } from 'node:zlib';
+import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from 'node:zlib';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { NONCE_BYTES, seal, unseal } from '../encryption/sealing.ts';
 import type { Branded } from '../types/ids.ts';
@@ -57,7 +57,15 @@ export type Encoded = { encoding: typeof ENCODING.PLAIN | typeof ENCODING.ZSTD; 
 
 /** Runs on the thread pool. @returns the block itself where compression does not pay */
 export async function encodeBlock(block: Buffer): Promise<Encoded> {
-  const smaller = await compress(block, OPTIONS);
+  return chooseEncoding(block, await compress(block, OPTIONS));
+}
+
+/** The same, on the thread that calls. */
+export function encodeBlockNow(block: Buffer): Encoded {
+  return chooseEncoding(block, zstdCompressSync(block, OPTIONS));
+}
+
+function chooseEncoding(block: Buffer, smaller: Buffer): Encoded {
   if (smaller.length > WORTH_IT_BYTES) return { encoding: ENCODING.PLAIN, stored: block };
   return { encoding: ENCODING.ZSTD, stored: smaller };
 }

@@ -41,7 +41,7 @@ export type Capture = {
   patience: Patience;
   onProgress: (progress: CaptureProgress) => void;
   signal: AbortSignal;
-  /** How blocks are encoded; a simulation has no threads to do it on. */
+  /** How blocks (in shared memory) are encoded, where it is not on libuv's threads. */
   encode?: (block: Buffer) => Promise<Encoded>;
 };
 
@@ -203,7 +203,7 @@ class CaptureRun {
 
   /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
   async #decide(batch: readonly number[]): Promise<Batch> {
-    const target = this.#spareTargets.pop() ?? Buffer.allocUnsafeSlow(BATCH_BLOCKS * BLOCK_BYTES);
+    const target = this.#spareTargets.pop() ?? Buffer.from(new SharedArrayBuffer(BATCH_BLOCKS * BLOCK_BYTES));
     const local = await this.#options.cut.read(batch, target);
     const decisions: Decision[] = [];
     for (const [index, block] of batch.entries()) {
