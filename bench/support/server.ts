@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { CreateSnapshotsCommand, DescribeSnapshotsCommand, EC2Client, RunInstancesCommand } from '@aws-sdk/client-ec2';
+import { AdminClient } from '../../src/admin/admin-client.ts';
 import { readCredentials } from '../../src/auth/credentials-file.ts';
 import { EMPTY_IMAGE_ID } from '../../src/catalog/seed-image.ts';
 import { spawnServer } from '../../src/server/spawn-server.ts';
@@ -10,6 +11,8 @@ export type BenchServer = {
   directory: string;
   apiUrl: string;
   nbdSocket: string;
+  pid: number;
+  admin: AdminClient;
   ec2: EC2Client;
   /** @returns the instance's id and its data volumes' */
   launch: (sizesGiB: readonly number[]) => Promise<{ instanceId: string; volumes: string[] }>;
@@ -39,6 +42,8 @@ export async function startBenchServer(): Promise<BenchServer> {
     directory,
     apiUrl,
     nbdSocket: `${directory}/nbd.sock`,
+    pid: child.pid ?? 0,
+    admin: new AdminClient({ apiUrl, region: 'us-east-1', credentials }),
     ec2,
     async launch(sizesGiB) {
       const devices = sizesGiB.map((VolumeSize, index) => ({

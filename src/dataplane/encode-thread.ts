@@ -10,12 +10,9 @@ const port = parentPort;
 os.setPriority(os.constants.priority.PRIORITY_LOW);
 
 port.on('message', ({ number, block }: EncodeQuestion) => {
-  const { encoding, stored } = encodeBlockNow(Buffer.from(block.buffer, block.byteOffset, block.byteLength));
-  if (encoding === ENCODING.PLAIN) {
-    port.postMessage({ number, stored: undefined } satisfies EncodeAnswer);
-    return;
-  }
-  // A copy of its own size: what zlib gives may be part of something larger.
-  const smaller = new Uint8Array(stored);
-  port.postMessage({ number, stored: smaller } satisfies EncodeAnswer, [smaller.buffer]);
+  const bytes = Buffer.from(block.buffer, block.byteOffset, block.byteLength);
+  const { encoding, stored } = encodeBlockNow(bytes);
+  // In the block's own place: its plain bytes were hashed before, and are needed no more.
+  if (encoding === ENCODING.ZSTD) bytes.set(stored);
+  port.postMessage({ number, encoding, length: stored.length } satisfies EncodeAnswer);
 });

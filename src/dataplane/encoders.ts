@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { ENCODING, type Encoded } from '../snapshots/block-encoding.ts';
+import type { Encoded } from '../snapshots/block-encoding.ts';
 
 /** The block lies in memory that both threads see. */
 export type EncodeQuestion = { number: number; block: Uint8Array };
-/** Without bytes: the block is to be stored as it is. */
-export type EncodeAnswer = { number: number; stored: Uint8Array | undefined };
+/** The encoded bytes lie where the block did, from its beginning on. */
+export type EncodeAnswer = { number: number; encoding: Encoded['encoding']; length: number };
 
 const MOST_THREADS = 2;
 
@@ -15,15 +15,15 @@ const MOST_THREADS = 2;
  */
 export class Encoders {
   readonly #threads: Worker[];
-  readonly #waiting = new Map<number, PromiseWithResolvers<Uint8Array | undefined>>();
+  readonly #waiting = new Map<number, PromiseWithResolvers<EncodeAnswer>>();
   #next = 0;
 
   constructor() {
     this.#threads = Array.from({ length: Math.min(MOST_THREADS, availableParallelism()) }, () => {
       const thread = new Worker(new URL('./encode-thread.ts', import.meta.url));
-      thread.on('message', ({ number, stored }: EncodeAnswer) => {
-        this.#waiting.get(number)?.resolve(stored);
-        this.#waiting.delete(number);
+      thread.on('message', (answer: EncodeAnswer) => {
+        this.#waiting.get(answer.number)?.resolve(answer);
+        this.#waiting.delete(answer.number);
       });
       // Without them the thread that uploads is half dead: it ends whole.
       thread.on('error', (error) => {
@@ -34,15 +34,14 @@ export class Encoders {
     });
   }
 
-  /** @param block of shared memory, which must not change until the answer is there */
+  /** @param block of shared memory; the encoded bytes take its place */
   async encode(block: Buffer): Promise<Encoded> {
     const number = this.#next++;
-    const answer = Promise.withResolvers<Uint8Array | undefined>();
+    const answer = Promise.withResolvers<EncodeAnswer>();
     this.#waiting.set(number, answer);
     const view = new Uint8Array(block.buffer, block.byteOffset, block.byteLength);
     this.#threads[number % this.#threads.length].postMessage({ number, block: view } satisfies EncodeQuestion);
-    const stored = await answer.promise;
-    if (stored === undefined) return { encoding: ENCODING.PLAIN, stored: block };
-    return { encoding: ENCODING.ZSTD, stored: Buffer.from(stored.buffer, stored.byteOffset, stored.byteLength) };
+    const { encoding, length } = await answer.promise;
+    return { encoding, stored: block.subarray(0, length) };
   }
 }

@@ -1,10 +1,28 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { DIRECT_BYTES, writeDirectly } from './direct-write.ts';
 import { ObjectNotFoundError, type ObjectStore } from './object-store.ts';
 
 /** Names that end so are puts that never finished. */
 const TEMPORARY = '.partial';
+
+/** @returns the file, open, and not synced */
+async function writeFile(path: string, pieces: readonly Uint8Array[]): Promise<FileHandle> {
+  const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
+  if (length >= DIRECT_BYTES) {
+    const file = await writeDirectly(path, pieces);
+    if (file !== undefined) return file;
+  }
+  const file = await open(path, 'wx', 0o600);
+  try {
+    for (const piece of pieces) await file.writeFile(piece);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
 
 /** Objects as files below one directory: `file://PATH`. */
 export class DirectoryStore implements ObjectStore {
@@ -23,9 +41,8 @@ export class DirectoryStore implements ObjectStore {
     await this.#makeDirectory(directory);
     const temporary = `${target}.${randomBytes(6).toString('hex')}${TEMPORARY}`;
     try {
-      const file = await open(temporary, 'wx', 0o600);
+      const file = await writeFile(temporary, pieces);
       try {
-        for (const piece of pieces) await file.writeFile(piece);
         // Before the rename: or a power loss could leave the object's name with half its bytes behind it.
         await file.sync();
       } finally {

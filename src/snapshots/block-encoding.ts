@@ -21,7 +21,9 @@ export type BlockLocation = { pack: PackId; offset: number; length: number; enco
 
 /** Compression must save an eighth, or the block is stored as it is: reading it back is then a plain copy. */
 const WORTH_IT_BYTES = BLOCK_BYTES - BLOCK_BYTES / 8;
-const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+/** In one piece: zlib's usual pieces of 16 KiB would each be a buffer, and all of them copied together in the end. */
+const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: BLOCK_BYTES + 4096 };
+const DECOMPRESSION = { maxOutputLength: BLOCK_BYTES, chunkSize: BLOCK_BYTES + 4096 };
 const ZEROES = Buffer.alloc(4096);
 const NOTHING = Buffer.alloc(0);
 
@@ -120,7 +122,7 @@ export async function decodeBlock(
 }
 
 function inflate(bytes: Buffer, where: string): Promise<Buffer> {
-  return decompress(bytes, { maxOutputLength: BLOCK_BYTES }).catch((error: Error) => {
+  return decompress(bytes, DECOMPRESSION).catch((error: Error) => {
     throw new CorruptBlockError(`${where} cannot be decompressed: ${error.message}`);
   });
 }

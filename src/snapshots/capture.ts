@@ -1,14 +1,13 @@
-import type { DataKey } from '../encryption/data-key.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../types/units.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
 import type { BlockLocation } from './block-encoding.ts';
-import { blockHash, ENCODING, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
+import { blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
 import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
-import { PackBuilder, packKey } from './pack.ts';
+import { PACK_ROOM_BYTES, PackBuilder, packKey } from './pack.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 import type { UploadJournal } from './upload-journal.ts';
 
@@ -76,8 +75,8 @@ type LeafChanges = { locations: Map<number, BlockLocation | undefined>; groups: 
 /** Decisions that wait for one pack to be stored. */
 type Group = {
   pack: PackBuilder;
-  /** What the blocks were read into; free for the next batches when the pack is stored. */
-  targets: Buffer[];
+  /** Where the pack's bytes lie; free for another when it is stored. */
+  room: Buffer;
   stored: { block: number; location: BlockLocation }[];
   zero: number[];
   same: number[];
@@ -107,6 +106,7 @@ class CaptureRun {
   readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
   /** Buffers go round: left to the garbage collector, they would pile up faster than it runs. */
   readonly #spareTargets: Buffer[] = [];
+  readonly #spareRooms: Buffer[] = [];
   #group: Group;
   #doneBlocks = 0;
   #totalBlocks = 0;
@@ -117,7 +117,7 @@ class CaptureRun {
   constructor(options: Capture) {
     this.#options = options;
     this.#wanted = new PagedBitmap(options.blocks);
-    this.#group = newGroup(options.base.key);
+    this.#group = this.#newGroup();
   }
 
   async run(): Promise<Captured> {
@@ -255,21 +255,14 @@ class CaptureRun {
           decision satisfies never;
       }
     }
-    // Blocks stored as they are lie in the batch's buffer, which then stays with the pack; a few are worth a copy.
-    // (Sealing makes a copy anyway.)
-    const sealed = this.#options.base.key !== undefined;
-    const plain = data.filter(({ encoded }) => encoded.encoding === ENCODING.PLAIN).length;
-    const keep = plain > BATCH_BLOCKS / 2 && !sealed;
     for (const { block, sha256: digest, encoded } of data) {
-      const { encoding, stored } = encoded;
-      const bytes = encoding === ENCODING.PLAIN && !keep && !sealed ? Buffer.from(stored) : stored;
-      const location = group.pack.add({ encoding, stored: bytes }, digest);
+      const location = group.pack.add(encoded, digest);
       group.stored.push({ block, location });
       this.#note(block, location, group);
       this.#storedBlocks += 1;
       this.#storedBytes += location.length;
     }
-    (keep ? group.targets : this.#spareTargets).push(target);
+    this.#spareTargets.push(target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
     if (!group.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
     this.#closeGroup();
@@ -279,7 +272,7 @@ class CaptureRun {
 
   #closeGroup(): void {
     const group = this.#group;
-    this.#group = newGroup(this.#options.base.key);
+    this.#group = this.#newGroup();
     const { store, journal, cut, patience } = this.#options;
     const blocks = [...group.stored.map(({ block }) => block), ...group.zero, ...group.same];
     const task = this.#packLimit.run(async () => {
@@ -293,7 +286,7 @@ class CaptureRun {
         await patiently(patience, async () => journal.append(record));
         cut.captured(blocks);
       }
-      this.#spareTargets.push(...group.targets);
+      this.#spareRooms.push(group.room);
       this.#doneBlocks += blocks.length;
       this.#report();
     });
@@ -328,6 +321,14 @@ class CaptureRun {
       }),
     );
     this.#track(this.#leafPuts, task);
+  }
+
+  #newGroup(): Group {
+    const done = Promise.withResolvers<void>();
+    // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
+    done.promise.catch(() => undefined);
+    const room = this.#spareRooms.pop() ?? Buffer.allocUnsafeSlow(PACK_ROOM_BYTES);
+    return { pack: new PackBuilder(this.#options.base.key, room), room, stored: [], zero: [], same: [], done };
   }
 
   #track(tasks: Set<Promise<void>>, task: Promise<void>): void {
@@ -370,13 +371,6 @@ class CaptureRun {
       storedBytes: this.#storedBytes,
     });
   }
-}
-
-function newGroup(key: DataKey | undefined): Group {
-  const done = Promise.withResolvers<void>();
-  // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
-  done.promise.catch(() => undefined);
-  return { pack: new PackBuilder(key), targets: [], stored: [], zero: [], same: [], done };
 }
 
 function leafOf(block: number): number {

@@ -17,21 +17,27 @@ export function packKey(id: PackId): string {
   return `packs/${id.slice(0, 2)}/${id}`;
 }
 
+/** Room for a pack's blocks: the last few (a batch of eight) may go beyond the target. */
+export const PACK_ROOM_BYTES = PACK_TARGET_BYTES + 5 * 1024 * 1024;
+
 /** Gathers encoded blocks into one object: header, blocks, index, footer (docs/format.md). */
 export class PackBuilder {
   readonly id: PackId = randomBytes(16).toString('hex') as PackId;
-  readonly #pieces: Buffer[];
+  readonly #bytes: Buffer;
   readonly #entries: BlockLocation[] = [];
   readonly #key: Buffer | undefined;
   #end = HEADER_BYTES;
 
-  /** @param key under which the blocks are sealed; undefined leaves them as they are */
-  constructor(key: DataKey | undefined) {
+  /**
+   * @param key under which the blocks are sealed; undefined leaves them as they are
+   * @param room PACK_ROOM_BYTES that are the pack's until it is stored
+   */
+  constructor(key: DataKey | undefined, room: Buffer = Buffer.allocUnsafeSlow(PACK_ROOM_BYTES)) {
     this.#key = key?.packKey(this.id);
-    const header = Buffer.alloc(HEADER_BYTES);
-    header.write(HEADER_MAGIC, 0, 'latin1');
-    header.write(this.id, 8, 'hex');
-    this.#pieces = [header];
+    this.#bytes = room;
+    room.fill(0, 0, HEADER_BYTES);
+    room.write(HEADER_MAGIC, 0, 'latin1');
+    room.write(this.id, 8, 'hex');
   }
 
   get isFull(): boolean {
@@ -43,13 +49,13 @@ export class PackBuilder {
   }
 
   /**
-   * Takes bytes that are not to be sealed without a copy: they must not change until the pack is stored.
+   * Copies a block's bytes in; there is room for eight as long as the pack is not full.
    * @param sha256 see blockHash
    */
   add(encoded: Encoded, sha256: Sha256): BlockLocation {
     const { encoding, stored } = this.#key === undefined ? encoded : sealBlock(encoded, this.#key, this.#end);
     const location = { pack: this.id, offset: this.#end, length: stored.length, encoding, sha256 };
-    this.#pieces.push(stored);
+    this.#bytes.set(stored, this.#end);
     this.#entries.push(location);
     this.#end += stored.length;
     return location;
@@ -69,7 +75,7 @@ export class PackBuilder {
     footer.writeUInt32LE(this.#entries.length, 0);
     footer.writeUInt32LE(crc32(index), 4);
     footer.write(FOOTER_MAGIC, 8, 'latin1');
-    return [...this.#pieces, index, footer];
+    return [this.#bytes.subarray(0, this.#end), index, footer];
   }
 }
 

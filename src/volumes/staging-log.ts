@@ -9,6 +9,8 @@ const STAGING_HEADER_BYTES = 24;
 const MAGIC = 0x47_54_43_43; // "CCTG", little-endian
 const LONGEST_RUN_PAGES = PAGES_PER_BLOCK;
 const scratch = Buffer.alloc(STAGING_HEADER_BYTES + LONGEST_RUN_PAGES * PAGE_BYTES);
+/** What the CRC covers. */
+const scratchHeader = scratch.subarray(0, 16);
 
 /**
  * The old bytes of pages that were first overwritten in one epoch, for the cuts before it that still want them.
@@ -76,8 +78,9 @@ export class StagingLog {
     const length = count * PAGE_BYTES;
     scratch.writeUInt32LE(MAGIC, 0);
     scratch.writeUInt32LE(count, 4);
-    scratch.writeBigUInt64LE(BigInt(firstPage), 8);
-    scratch.writeUInt32LE(crc32(scratch.subarray(0, 16)), 16);
+    scratch.writeUInt32LE(firstPage % 0x1_0000_0000, 8);
+    scratch.writeUInt32LE(Math.floor(firstPage / 0x1_0000_0000), 12);
+    scratch.writeUInt32LE(crc32(scratchHeader), 16);
     scratch.writeUInt32LE(0, 20);
     // As they are stored: the pages of an encrypted volume stay as they were encrypted.
     volume.readStored(scratch, STAGING_HEADER_BYTES, length, firstPage * PAGE_BYTES);
