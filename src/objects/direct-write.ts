@@ -13,19 +13,24 @@ declare const WebAssembly: { Memory: new (size: { initial: number }) => { buffer
 
 const spare: Buffer[] = [];
 
+/** Makes a file for writing without the page cache. @returns undefined where the file system cannot do it */
+export function openDirectly(path: string): Promise<FileHandle | undefined> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_DIRECT;
+  return open(path, flags, 0o600).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EINVAL') return undefined;
+    throw error;
+  });
+}
+
 /**
  * Makes a file of large pieces without the page cache (O_DIRECT): copying packs into it costs more than all else that is
  * done for them but compression, and would push out of memory what guests read.
  * @returns the file, open, and not synced; undefined where the file system cannot do it: then nothing was made
  */
 export async function writeDirectly(path: string, pieces: readonly Uint8Array[]): Promise<FileHandle | undefined> {
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_DIRECT;
-  const file = await open(path, flags, 0o600).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'EINVAL') return undefined;
-    throw error;
-  });
+  const file = await openDirectly(path);
   if (file === undefined) return undefined;
-  const room = spare.pop() ?? alignedRoom();
+  const room = spare.pop() ?? alignedBuffer(ROOM_BYTES);
   try {
     let position = 0;
     let used = 0;
@@ -66,8 +71,9 @@ async function writeAll(file: FileHandle, bytes: Buffer, length: number, positio
   }
 }
 
-/** Memory of WebAssembly begins at a page of its own. */
-function alignedRoom(): Buffer {
-  const memory = new WebAssembly.Memory({ initial: ROOM_BYTES / WEB_ASSEMBLY_PAGE_BYTES });
+/** A buffer that may be written from without the page cache. @param bytes a multiple of 64 KiB */
+export function alignedBuffer(bytes: number): Buffer {
+  // Memory of WebAssembly begins at a page of its own.
+  const memory = new WebAssembly.Memory({ initial: bytes / WEB_ASSEMBLY_PAGE_BYTES });
   return Buffer.from(memory.buffer);
 }

@@ -1,5 +1,7 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import type { DataKey } from '../encryption/data-key.ts';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import { alignedBuffer, openDirectly } from '../objects/direct-write.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES } from '../types/units.ts';
@@ -8,6 +10,7 @@ import type { Captured, CaptureProgress } from './capture.ts';
 import { captureWhole } from './capture-whole.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 
+const WRITES_AT_ONCE = 4;
 const BLOCKS_AT_ONCE = 65_536;
 
 /**
@@ -20,18 +23,40 @@ export async function exportImage(
   sizeBytes: number,
   onProgress: (doneBytes: number) => void,
 ): Promise<void> {
-  const file: FileHandle = await open(path, 'wx');
+  // Without the page cache, where that can be: the image is written once, and may be larger than all memory.
+  const file = (await openDirectly(path)) ?? (await open(path, 'wx', 0o600));
+  const limit = new ConcurrencyLimit(WRITES_AT_ONCE);
+  const rooms = Array.from({ length: WRITES_AT_ONCE }, () => alignedBuffer(BLOCK_BYTES));
+  const writing = new Set<Promise<void>>();
+  let failure: { error: unknown } | undefined;
+  let done = 0;
+  const write = async (block: number, bytes: Buffer): Promise<void> => {
+    const room = rooms.pop() ?? alignedBuffer(BLOCK_BYTES);
+    room.set(bytes);
+    await file.write(room, 0, BLOCK_BYTES, block * BLOCK_BYTES);
+    rooms.push(room);
+    done += BLOCK_BYTES;
+    onProgress(done);
+  };
   try {
     await file.truncate(sizeBytes);
-    let done = 0;
     for await (const { block, bytes } of source.blocks(asBlock(0))) {
-      const length = Math.min(BLOCK_BYTES, sizeBytes - block * BLOCK_BYTES);
-      await file.write(bytes, 0, length, block * BLOCK_BYTES);
-      done += length;
-      onProgress(done);
+      const task = limit.run(() => write(block, bytes));
+      writing.add(task);
+      task.then(
+        () => writing.delete(task),
+        (error) => {
+          failure ??= { error };
+          writing.delete(task);
+        },
+      );
+      while (writing.size > WRITES_AT_ONCE) await Promise.race(writing).catch(() => undefined);
+      if (failure !== undefined) throw failure.error;
     }
+    await Promise.all(writing);
     await file.sync();
   } finally {
+    await Promise.allSettled(writing);
     await file.close();
   }
 }
