@@ -1,7 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
-import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
+import { asBlock, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
 import type { BlockLocation } from './block-encoding.ts';
 import { decodeBlock } from './block-encoding.ts';
@@ -11,8 +11,8 @@ import { LEAF_BLOCKS } from './manifest-node.ts';
 import { packKey } from './pack.ts';
 
 const CACHED_BLOCKS = 32;
-/** Blocks that lie together in a pack are fetched with one request, up to this many bytes. */
-const RUN_BYTES = 4 * 1024 * 1024;
+/** Blocks that lie together in a pack are fetched with one request, up to this many. */
+const RUN_BLOCKS = 4;
 const RUNS_AHEAD = 4;
 
 type Found = { block: BlockIndex; location: BlockLocation };
@@ -113,8 +113,6 @@ export class SnapshotSource implements BlockSource {
 }
 
 function follows(run: readonly Found[], next: BlockLocation): boolean {
-  const first = run[0].location;
   const last = run[run.length - 1].location;
-  if (last.pack !== next.pack || last.offset + last.length !== next.offset) return false;
-  return next.offset + next.length - first.offset <= Math.max(RUN_BYTES, BLOCK_BYTES);
+  return run.length < RUN_BLOCKS && last.pack === next.pack && last.offset + last.length === next.offset;
 }

@@ -164,6 +164,9 @@ export class Hydration {
       if (block > settled) this.#markZeroes(settled, block);
       this.#arrived(raw, block, bytes);
       settled = block + 1;
+      // Guests first: those that are here now, and those that wait for a block of their own.
+      await new Promise(setImmediate);
+      if (this.#fetching.size > 0) await Promise.allSettled(this.#fetching.values());
     }
     if (shouldStop() || this.#closed) return false;
     if (settled < this.#blocks) this.#markZeroes(settled, this.#blocks);
