@@ -1,6 +1,7 @@
 /**
  * The API with 100,000 snapshots in the catalog: a page of 1,000, lookups by id and by tag, and CreateSnapshots of 16
- * volumes; times of the whole request, as a client that does not parse the answer sees them.
+ * volumes; times of the whole request, as a client that does not parse the answer sees them. Last, how many signed
+ * requests a second there can be.
  *
  *   node bench/catalog.ts [--snapshots=100000] [--rounds=30]
  */
@@ -15,6 +16,7 @@ import { startBenchServer } from './support/server.ts';
 
 const SNAPSHOTS = setting('snapshots', 100_000);
 const ROUNDS = setting('rounds', 30);
+const RATE_SECONDS = 3;
 
 const server = await startBenchServer();
 const credentials = readCredentials(`${server.directory}/credentials`);
@@ -129,6 +131,19 @@ try {
     'Filter.1.Name': 'volume-id',
     'Filter.1.Value.1': `vol-${(7).toString(16).padStart(17, '0')}`,
   }));
+  // Eight clients that ask as fast as they are answered.
+  const until = performance.now() + RATE_SECONDS * 1000;
+  let asked = 0;
+  await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      while (performance.now() < until) {
+        await ask({ Action: 'DescribeRegions' });
+        asked += 1;
+      }
+    }),
+  );
+  figures['requests a second'] = [asked / RATE_SECONDS];
+  rows.push(['signed requests a second', Math.round(asked / RATE_SECONDS), '']);
   const { instanceId } = await server.launch(new Array(16).fill(1));
   await measure('CreateSnapshots of 16 volumes', () => ({
     Action: 'CreateSnapshots',

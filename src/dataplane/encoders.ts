@@ -20,7 +20,10 @@ export class Encoders {
 
   constructor() {
     this.#threads = Array.from({ length: Math.min(MOST_THREADS, availableParallelism()) }, () => {
-      const thread = new Worker(new URL('./encode-thread.ts', import.meta.url));
+      const thread = new Worker(new URL('./encode-thread.ts', import.meta.url), {
+        // Its garbage is small; left to itself, V8 would keep tens of MiB for it.
+        resourceLimits: { maxYoungGenerationSizeMb: 2 },
+      });
       thread.on('message', (answer: EncodeAnswer) => {
         this.#waiting.get(answer.number)?.resolve(answer);
         this.#waiting.delete(answer.number);

@@ -2,6 +2,7 @@
 import os from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { type Patience, realPatience } from '../objects/patience.ts';
@@ -31,6 +32,7 @@ import { RpcPeer } from './rpc.ts';
 
 const CHANGED_BLOCKS_AT_ONCE = 65_536;
 const PROGRESS_MILLISECONDS = 200;
+const CAPTURES_AT_ONCE = 2;
 
 if (parentPort === null) throw new Error('this is a worker thread of the data plane');
 const port = parentPort;
@@ -40,12 +42,14 @@ os.setPriority(os.constants.priority.PRIORITY_LOW);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
 const encoders = new Encoders();
+/** Each holds a few packs in memory. */
+const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
 
 const methods: UploadMethods = {
   async capture(order) {
     const abort = new AbortController();
-    const work = captureCut(order, abort.signal);
+    const work = captureInTurn(order, abort.signal);
     const key = keyOf(order.cut);
     running.set(key, { abort, ended: work.catch(() => undefined) });
     try {
@@ -70,6 +74,23 @@ const owner = new RpcPeer<OwnerMethods>(
   },
   methods,
 );
+
+/** Waits for its turn; a cut that is no longer wanted does not. */
+function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
+  let begun = false;
+  const work = captures.run(() => {
+    signal.throwIfAborted();
+    begun = true;
+    return captureCut(order, signal);
+  });
+  work.catch(() => undefined);
+  const unwanted = Promise.withResolvers<never>();
+  signal.addEventListener('abort', () => {
+    // One that has begun ends by itself, and must have ended before anyone says so.
+    if (!begun) unwanted.reject(signal.reason);
+  });
+  return Promise.race([work, unwanted.promise]);
+}
 
 async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
   const { cut, base, sizeBytes, snapshotId, absentFrom } = order;

@@ -223,7 +223,10 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
 process.on('disconnect', () => process.exit(0));
 
-const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), { workerData: settings });
+const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), {
+  workerData: settings,
+  resourceLimits: { maxYoungGenerationSizeMb: 16 },
+});
 // Without its uploads the worker is half dead: it ends whole, and is started again.
 thread.on('error', (error) => {
   throw error;

@@ -61,6 +61,12 @@ const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
 
+/** What a capture needs at once, or two. */
+const KEPT_BUFFERS = 6;
+/** Buffers go round, from capture to capture: left to the garbage collector, they would pile up faster than it runs. */
+const spareTargets: Buffer[] = [];
+const spareRooms: Buffer[] = [];
+
 /** What is to become of one block. */
 type Decision =
   | { kind: 'same'; block: number }
@@ -104,9 +110,6 @@ class CaptureRun {
   readonly #leafPuts = new Set<Promise<void>>();
   readonly #packLimit = new ConcurrencyLimit(PACKS_IN_FLIGHT);
   readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
-  /** Buffers go round: left to the garbage collector, they would pile up faster than it runs. */
-  readonly #spareTargets: Buffer[] = [];
-  readonly #spareRooms: Buffer[] = [];
   #group: Group;
   #doneBlocks = 0;
   #totalBlocks = 0;
@@ -203,7 +206,7 @@ class CaptureRun {
 
   /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
   async #decide(batch: readonly number[]): Promise<Batch> {
-    const target = this.#spareTargets.pop() ?? Buffer.from(new SharedArrayBuffer(BATCH_BLOCKS * BLOCK_BYTES));
+    const target = spareTargets.pop() ?? Buffer.from(new SharedArrayBuffer(BATCH_BLOCKS * BLOCK_BYTES));
     const local = await this.#options.cut.read(batch, target);
     const decisions: Decision[] = [];
     for (const [index, block] of batch.entries()) {
@@ -262,12 +265,12 @@ class CaptureRun {
       this.#storedBlocks += 1;
       this.#storedBytes += location.length;
     }
-    this.#spareTargets.push(target);
+    keep(spareTargets, target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
     if (!group.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
     this.#closeGroup();
     // Bounded memory: no more than so many packs between here and the store.
-    while (this.#packPuts.size > PACKS_IN_FLIGHT) await Promise.race(this.#packPuts);
+    while (this.#packPuts.size >= PACKS_IN_FLIGHT) await Promise.race(this.#packPuts);
   }
 
   #closeGroup(): void {
@@ -286,7 +289,7 @@ class CaptureRun {
         await patiently(patience, async () => journal.append(record));
         cut.captured(blocks);
       }
-      this.#spareRooms.push(group.room);
+      keep(spareRooms, group.room);
       this.#doneBlocks += blocks.length;
       this.#report();
     });
@@ -327,7 +330,7 @@ class CaptureRun {
     const done = Promise.withResolvers<void>();
     // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
     done.promise.catch(() => undefined);
-    const room = this.#spareRooms.pop() ?? Buffer.allocUnsafeSlow(PACK_ROOM_BYTES);
+    const room = spareRooms.pop() ?? Buffer.allocUnsafeSlow(PACK_ROOM_BYTES);
     return { pack: new PackBuilder(this.#options.base.key, room), room, stored: [], zero: [], same: [], done };
   }
 
@@ -371,6 +374,10 @@ class CaptureRun {
       storedBytes: this.#storedBytes,
     });
   }
+}
+
+function keep(spare: Buffer[], buffer: Buffer): void {
+  if (spare.length < KEPT_BUFFERS) spare.push(buffer);
 }
 
 function leafOf(block: number): number {
