@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 
 /** What a device may ask of addresses, lengths and positions that are written without the page cache. */
 const ALIGNMENT = 4096;
@@ -11,15 +11,27 @@ export const DIRECT_BYTES = 1024 * 1024;
 /** Node has it; the types that are in use here do not. */
 declare const WebAssembly: { Memory: new (size: { initial: number }) => { buffer: ArrayBuffer } };
 
+const PROBE = alignedBuffer(WEB_ASSEMBLY_PAGE_BYTES);
 const spare: Buffer[] = [];
 
 /** Makes a file for writing without the page cache. @returns undefined where the file system cannot do it */
-export function openDirectly(path: string): Promise<FileHandle | undefined> {
+export async function openDirectly(path: string): Promise<FileHandle | undefined> {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_DIRECT;
-  return open(path, flags, 0o600).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'EINVAL') return undefined;
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, flags, 0o600);
+    // Some say so at the open, some only at the first write, and some want a larger alignment.
+    await file.write(PROBE, 0, ALIGNMENT, 0);
+    await file.truncate(0);
+    return file;
+  } catch (error) {
+    await file?.close();
+    const cannot = (error as NodeJS.ErrnoException).code === 'EINVAL';
+    // (Linux has made the file by the time that it refuses to open it so.)
+    if (cannot || file !== undefined) await rm(path, { force: true });
+    if (cannot) return undefined;
     throw error;
-  });
+  }
 }
 
 /**
