@@ -2,7 +2,7 @@
 import os from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { ENCODING, encodeBlockNow } from '../snapshots/block-encoding.ts';
-import type { EncodeAnswer, EncodeQuestion } from './encoders.ts';
+import type { EncodeAnswer, EncodeQuestion } from './encoder.ts';
 
 if (parentPort === null) throw new Error('this is a thread of the data plane');
 const port = parentPort;

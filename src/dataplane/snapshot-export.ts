@@ -7,6 +7,7 @@ import type { Extent } from '../volumes/extents.ts';
 export class SnapshotExport implements OpenVolume {
   readonly readsMayWait = true;
   readonly writesMayWait = false;
+  readonly savesOldPages = false;
   readonly sizeBytes: number;
   readonly #source: SnapshotSource;
 
@@ -52,6 +53,8 @@ export class SnapshotExport implements OpenVolume {
     }
     return extents;
   }
+
+  saveAhead(): void {}
 
   write(): never {
     throw readOnlyError();

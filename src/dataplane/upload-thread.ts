@@ -17,7 +17,7 @@ import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
-import { Encoders } from './encoders.ts';
+import { Encoder } from './encoder.ts';
 import { journalPath } from './journal-path.ts';
 import type {
   CaptureOrder,
@@ -41,7 +41,7 @@ const settings = workerData as WorkerSettings;
 os.setPriority(os.constants.priority.PRIORITY_LOW);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
-const encoders = new Encoders();
+const encoder = new Encoder();
 /** Each holds a few packs in memory. */
 const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
@@ -116,7 +116,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       patience,
       onProgress: progressOf(snapshotId),
       signal,
-      encode: (block) => encoders.encode(block),
+      encode: (block) => encoder.encode(block),
     });
   } finally {
     files.close();

@@ -27,6 +27,7 @@ import { ReplyBuffer } from './reply-buffer.ts';
 import { allowedFlags, REQUEST_BYTES, type Request, readRequest } from './request.ts';
 
 const MAX_EXTENTS = 2048;
+const MOST_AHEAD = 64;
 const NO_PAYLOAD = Buffer.alloc(0);
 /** A client that sends without reading its answers, or while writes are held, is not read from past these. */
 const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
@@ -124,6 +125,8 @@ export class Transmission {
     const begun = performance.now();
     const requests = this.#requests;
     const incoming = this.#incoming;
+    if (this.#export.savesOldPages && this.#skip === 0)
+      this.#saveAhead(incoming.bytes, incoming.start, incoming.length);
     while (incoming.length > 0 && !this.#ended) {
       if (this.#skip > 0) {
         const skipped = Math.min(this.#skip, incoming.length);
@@ -148,6 +151,21 @@ export class Transmission {
       this.#doneThisTurn = 0;
     }
     if (this.#isFull()) this.#connection.pause();
+  }
+
+  /** Tells the volume of all writes that are here in whole, so that it need not save old pages for each by itself. */
+  #saveAhead(bytes: Buffer, start: number, length: number): void {
+    const end = start + length;
+    const ranges: number[] = [];
+    for (let at = start; at + REQUEST_BYTES <= end && ranges.length < 2 * MOST_AHEAD; at += REQUEST_BYTES) {
+      const request = readRequest(bytes, at);
+      if (request === undefined) break;
+      if (request.command !== COMMAND.WRITE) continue;
+      at += request.length;
+      if (at + REQUEST_BYTES > end || this.#refusal(request) !== 0) break;
+      ranges.push(request.offset, request.length);
+    }
+    if (ranges.length > 2) this.#export.saveAhead(ranges);
   }
 
   /** Does the request that begins at `bytes[at]`. @returns 0; of a write that is not here in whole, its length in all */

@@ -4,6 +4,7 @@ import type { Disk } from './disk.ts';
 import { Epoch } from './epoch.ts';
 import type { PagedBitmap } from './paged-bitmap.ts';
 import type { RawFile } from './raw-file.ts';
+import type { PageRun } from './staging-log.ts';
 
 /** A page run that differs between the volume's file and a cut: its bytes as of the cut are in a staging log. */
 export type StagedRun = { log: string; position: number; page: number; count: number };
@@ -194,6 +195,54 @@ export class CopyBeforeWrite {
     return cut === undefined;
   }
 
+  get hasCuts(): boolean {
+    return this.#cuts.length > 0;
+  }
+
+  /**
+   * Saves, with one write, what the writes to these ranges will overwrite: early is no harm, the pages are still as they
+   * are. What cannot be saved so is left to each write.
+   * @param ranges offset, length, offset, length … in bytes
+   */
+  stageAhead(ranges: readonly number[]): void {
+    const runs: PageRun[] = [];
+    const ahead = new Set<number>();
+    for (let index = 0; index < ranges.length; index += 2) {
+      const end = ranges[index] + ranges[index + 1];
+      for (let at = ranges[index]; at < end; ) {
+        const block = Math.floor(at / BLOCK_BYTES);
+        const blockEnd = Math.min(end, (block + 1) * BLOCK_BYTES);
+        const cut = this.#newestCutWanting(block);
+        if (cut !== undefined) this.#collectRuns(cut, at, blockEnd, ahead, runs);
+        at = blockEnd;
+      }
+    }
+    if (runs.length === 0 || this.stagedBytes + ahead.size * PAGE_BYTES > this.#bounds.stagingLimitBytes) return;
+    try {
+      this.#current.stagingLog(this.#disk).save(this.#raw, runs);
+    } catch {
+      // The write that needs it tries again, and says what gives way.
+    }
+  }
+
+  #collectRuns(cut: Cut, from: number, to: number, ahead: Set<number>, runs: PageRun[]): void {
+    const last = Math.ceil(to / PAGE_BYTES);
+    let run: PageRun | undefined;
+    for (let page = Math.floor(from / PAGE_BYTES); page < last; page += 1) {
+      const saved = this.#epochs.some((epoch) => epoch.number >= cut.boundary && epoch.staging?.pages.has(page));
+      if (saved || ahead.has(page)) {
+        run = undefined;
+        continue;
+      }
+      ahead.add(page);
+      if (run === undefined) {
+        run = { page, count: 0 };
+        runs.push(run);
+      }
+      run.count += 1;
+    }
+  }
+
   /** Whether any cut must keep the block as it was. */
   wants(block: number): boolean {
     return this.#newestCutWanting(block) !== undefined;
@@ -238,7 +287,7 @@ export class CopyBeforeWrite {
           );
           return;
         }
-        this.#current.stagingLog(this.#disk).save(this.#raw, page, run);
+        this.#current.stagingLog(this.#disk).save(this.#raw, [{ page, count: run }]);
       } catch (error) {
         // The guest's write goes on; what gives way is the snapshot.
         this.#loseCuts(`the old bytes of a block could not be saved: ${(error as Error).message}`);

@@ -23,6 +23,10 @@ export interface OpenVolume {
   readonly readsMayWait: boolean;
   /** True while a write may have to wait: it then keeps the bytes that it was given until it is done. */
   readonly writesMayWait: boolean;
+  /** True while the old bytes of what is overwritten may have to be kept: then `saveAhead` saves time. */
+  readonly savesOldPages: boolean;
+  /** Tells of writes that are about to come: offset, length, offset, length … in bytes, all within the volume. */
+  saveAhead(ranges: readonly number[]): void;
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void>;
   zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void>;

@@ -185,6 +185,15 @@ export class LocalVolume {
     return this.#hydration !== undefined || this.#gate.opened !== undefined;
   }
 
+  get savesOldPages(): boolean {
+    return this.#history.hasCuts;
+  }
+
+  saveAhead(ranges: readonly number[]): void {
+    // A write that waits may find another volume than this one.
+    if (this.#fault === undefined && !this.writesMayWait) this.#history.stageAhead(ranges);
+  }
+
   get hydratedBlocks(): number {
     return this.#hydration?.hydratedCount() ?? this.#blocks;
   }

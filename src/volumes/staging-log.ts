@@ -9,8 +9,12 @@ const STAGING_HEADER_BYTES = 24;
 const MAGIC = 0x47_54_43_43; // "CCTG", little-endian
 const LONGEST_RUN_PAGES = PAGES_PER_BLOCK;
 const scratch = Buffer.alloc(STAGING_HEADER_BYTES + LONGEST_RUN_PAGES * PAGE_BYTES);
+const header = Buffer.alloc(STAGING_HEADER_BYTES);
 /** What the CRC covers. */
-const scratchHeader = scratch.subarray(0, 16);
+const checkedHeader = header.subarray(0, 16);
+
+/** Pages that follow one another. */
+export type PageRun = { page: number; count: number };
 
 /**
  * The old bytes of pages that were first overwritten in one epoch, for the cuts before it that still want them.
@@ -49,7 +53,6 @@ export class StagingLog {
     const file = disk.open(path, mode);
     const log = new StagingLog(path, file, volumeBlocks);
     const size = file.size();
-    const header = Buffer.alloc(STAGING_HEADER_BYTES);
     let end = 0;
     while (end + STAGING_HEADER_BYTES <= size) {
       file.read(header, 0, STAGING_HEADER_BYTES, end);
@@ -71,29 +74,45 @@ export class StagingLog {
   }
 
   /**
-   * Saves the volume's present bytes of the pages [firstPage, firstPage+count); at most one block's worth.
-   * @throws ENOSPC …; then the log is as it was before
+   * Saves the volume's present bytes of runs of pages, each at most one block's worth; as many as fit with one write.
+   * @throws ENOSPC …; then the runs of the write that failed, and those after, are not in the log
    */
-  save(volume: RawFile, firstPage: number, count: number): void {
-    const length = count * PAGE_BYTES;
-    scratch.writeUInt32LE(MAGIC, 0);
-    scratch.writeUInt32LE(count, 4);
-    scratch.writeUInt32LE(firstPage % 0x1_0000_0000, 8);
-    scratch.writeUInt32LE(Math.floor(firstPage / 0x1_0000_0000), 12);
-    scratch.writeUInt32LE(crc32(scratchHeader), 16);
-    scratch.writeUInt32LE(0, 20);
-    // As they are stored: the pages of an encrypted volume stay as they were encrypted.
-    volume.readStored(scratch, STAGING_HEADER_BYTES, length, firstPage * PAGE_BYTES);
+  save(volume: RawFile, runs: readonly PageRun[]): void {
+    let used = 0;
+    let from = 0;
+    for (const [index, { page, count }] of runs.entries()) {
+      const length = count * PAGE_BYTES;
+      if (used + STAGING_HEADER_BYTES + length > scratch.length) {
+        this.#append(runs.slice(from, index), used);
+        from = index;
+        used = 0;
+      }
+      header.writeUInt32LE(MAGIC, 0);
+      header.writeUInt32LE(count, 4);
+      header.writeUInt32LE(page % 0x1_0000_0000, 8);
+      header.writeUInt32LE(Math.floor(page / 0x1_0000_0000), 12);
+      header.writeUInt32LE(crc32(checkedHeader), 16);
+      scratch.set(header, used);
+      // As they are stored: the pages of an encrypted volume stay as they were encrypted.
+      volume.readStored(scratch, used + STAGING_HEADER_BYTES, length, page * PAGE_BYTES);
+      used += STAGING_HEADER_BYTES + length;
+    }
+    if (used > 0) this.#append(runs.slice(from), used);
+  }
+
+  #append(runs: readonly PageRun[], length: number): void {
     try {
-      this.#file.write(scratch, 0, STAGING_HEADER_BYTES + length, this.#end);
+      this.#file.write(scratch, 0, length, this.#end);
     } catch (error) {
       // A torn record must not stay: a shorter one written over it would leave its tail, guest's bytes, to be read as
       // a header.
       this.#file.resize(this.#end);
       throw error;
     }
-    this.#remember(firstPage, count, this.#end + STAGING_HEADER_BYTES);
-    this.#end += STAGING_HEADER_BYTES + length;
+    for (const { page, count } of runs) {
+      this.#remember(page, count, this.#end + STAGING_HEADER_BYTES);
+      this.#end += STAGING_HEADER_BYTES + count * PAGE_BYTES;
+    }
   }
 
   sync(): Promise<void> {

@@ -137,6 +137,7 @@ test('NBD handshakes: whatever the options, each ends in an answer or the end of
 class MemoryVolume implements OpenVolume {
   readonly readsMayWait: boolean;
   readonly writesMayWait = false;
+  readonly savesOldPages = true;
   readonly sizeBytes = SIZE;
   readonly #bytes = Buffer.alloc(SIZE);
 
@@ -148,6 +149,11 @@ class MemoryVolume implements OpenVolume {
     assert.ok(offset >= 0 && length > 0 && offset + length <= SIZE && targetStart + length <= target.length);
     target.set(this.#bytes.subarray(offset, offset + length), targetStart);
     return this.readsMayWait ? Promise.resolve() : undefined;
+  }
+
+  saveAhead(ranges: readonly number[]): void {
+    for (let index = 0; index < ranges.length; index += 2)
+      assert.ok(ranges[index + 1] > 0 && ranges[index] + ranges[index + 1] <= SIZE);
   }
 
   write(sources: readonly Uint8Array[], length: number, offset: number): void {

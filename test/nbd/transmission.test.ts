@@ -15,6 +15,7 @@ const SIZE = 8 * 1024 * 1024;
 class HeldVolume implements OpenVolume {
   readonly sizeBytes = SIZE;
   readonly readsMayWait = false;
+  readonly savesOldPages = false;
   readonly bytes = Buffer.alloc(SIZE);
   #held: PromiseWithResolvers<void> | undefined;
 
@@ -45,6 +46,7 @@ class HeldVolume implements OpenVolume {
     }
   }
 
+  saveAhead(): void {}
   zero(): void {}
   discard(): void {}
   async flush(): Promise<void> {}

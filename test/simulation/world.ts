@@ -138,7 +138,12 @@ export class World {
 
   async #write(): Promise<void> {
     const { offset, length } = this.#range(this.#scheduler.random() < 0.2 ? BLOCK_BYTES + 5000 : 9000);
-    await this.#change(offset, this.#bytes(length), (volume, bytes) => volume.write([bytes], bytes.length, offset));
+    // Half of the writes are told of beforehand, together with one that never comes.
+    const other = this.#scheduler.random() < 0.5 ? this.#range(20_000) : undefined;
+    await this.#change(offset, this.#bytes(length), (volume, bytes) => {
+      if (other !== undefined) volume.saveAhead([offset, length, other.offset, other.length]);
+      return volume.write([bytes], bytes.length, offset);
+    });
   }
 
   async #zero(): Promise<void> {
