@@ -12,3 +12,9 @@ export interface BlockSource {
   /** All blocks that the snapshot has from `from` on, in order; what lies between two of them is zeroes. */
   blocks(from: BlockIndex): AsyncIterable<{ block: BlockIndex; bytes: Uint8Array }>;
 }
+
+/** @throws when a volume that needs its snapshot was opened without one */
+export function requireSource(source: BlockSource | undefined, directory: string): BlockSource {
+  if (source === undefined) throw new Error(`${directory} still needs blocks from its snapshot, and none was named`);
+  return source;
+}

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
 import { asBlock, asEpoch, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
-import type { BlockSource } from './block-source.ts';
+import { type BlockSource, requireSource } from './block-source.ts';
 import { type BlockAsOfCut, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { Epoch } from './epoch.ts';
@@ -215,8 +215,7 @@ export class LocalVolume {
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void> {
     if (this.#gate.opened === undefined && this.#passesRange(offset, length)) {
       this.#unsynced = true;
-      if (sources.length === 1) this.#raw.write(sources[0], 0, length, offset);
-      else this.#raw.writeAll(sources, offset);
+      this.#raw.writeAll(sources, offset);
       return;
     }
     return this.#change(offset, length, () => this.#raw.writeAll(sources, offset));
@@ -446,9 +445,4 @@ export class LocalVolume {
     this.#state = { ...this.#state, ...change };
     writeVolumeState(this.#environment.disk, this.#directory, this.#state);
   }
-}
-
-function requireSource(source: BlockSource | undefined, directory: string): BlockSource {
-  if (source === undefined) throw new Error(`${directory} still needs blocks from its snapshot, and none was named`);
-  return source;
 }
