@@ -30,9 +30,9 @@ export class PackBuilder {
 
   /**
    * @param key under which the blocks are sealed; undefined leaves them as they are
-   * @param room PACK_ROOM_BYTES that are the pack's until it is stored
+   * @param room the pack's until it is stored: PACK_ROOM_BYTES, or less for a pack of few blocks
    */
-  constructor(key: DataKey | undefined, room: Buffer = Buffer.allocUnsafeSlow(PACK_ROOM_BYTES)) {
+  constructor(key: DataKey | undefined, room: Buffer) {
     this.#key = key?.packKey(this.id);
     this.#bytes = room;
     room.fill(0, 0, HEADER_BYTES);

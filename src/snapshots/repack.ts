@@ -16,7 +16,7 @@ import {
   nodeKey,
   referencesOf,
 } from './manifest-node.ts';
-import { PackBuilder, packBytes, packKey } from './pack.ts';
+import { PACK_ROOM_BYTES, PackBuilder, packBytes, packKey } from './pack.ts';
 
 /** A manifest, with the key of an encrypted one. */
 export type KeyedRoot = { root: Sha256; key: DataKey | undefined };
@@ -234,7 +234,7 @@ class Rewriting {
   ): Promise<BlockLocation | undefined> {
     if (block === undefined) return undefined;
     if (this.#pack?.isFull) await this.#flush();
-    this.#pack ??= new PackBuilder(key);
+    this.#pack ??= new PackBuilder(key, Buffer.allocUnsafeSlow(PACK_ROOM_BYTES));
     const moved = this.#pack.add(await encodeBlock(block), location.sha256);
     this.#moved.set(placeOf(location), moved);
     this.movedBytes += location.length;

@@ -24,6 +24,8 @@ import { DEFAULT_VOLUME_TYPE } from '../volumes/volume-types.ts';
 import { ebsErrors } from './ebs-errors.ts';
 import { apiPatience, type EbsOperation, findCompleted, findSnapshot, readSnapshotId } from './ebs-operation.ts';
 
+/** For a pack of one block: its header, the block, and what sealing adds. */
+const ONE_BLOCK_ROOM_BYTES = BLOCK_BYTES + 4096;
 const TIMEOUT_MINUTES = { least: 10, most: 4320, default: 60 };
 const LARGEST_GIB = 65_536;
 const ROWS_AT_ONCE = 4096;
@@ -162,7 +164,7 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
     let location: BlockLocation | undefined;
     if (!isZero(bytes)) {
       const encoded = await encodeBlock(bytes);
-      const pack = new PackBuilder(key);
+      const pack = new PackBuilder(key, Buffer.allocUnsafeSlow(ONE_BLOCK_ROOM_BYTES));
       location = pack.add(encoded, blockHash(bytes, key));
       // The block before the row that names it: after a crash in between, an object that no one names is left.
       await store.put(packKey(pack.id), pack.finish());
