@@ -6,7 +6,6 @@
  *
  *   node bench/cut-gap.ts [--rounds=5] [--rate=400]
  */
-import { rmSync } from 'node:fs';
 import { median, report, setting } from './support/figures.ts';
 import { fio, type Result } from './support/fio.ts';
 import { qemuStorageDaemon, rawFiles, requireTools } from './support/peers.ts';
@@ -67,7 +66,6 @@ for (const [count, sizeGiB] of [
         await qemu.backedUp();
       } finally {
         await qemu.stop();
-        for (const socket of ['qmp.sock', 'qsd.sock']) rmSync(`${server.directory}/${socket}`, { force: true });
       }
     }
   } finally {

@@ -4,7 +4,6 @@
  *
  *   node bench/upload-io.ts [--rounds=3] [--seconds=4] [--mib=2048]
  */
-import { rmSync } from 'node:fs';
 import { median, report, setting } from './support/figures.ts';
 import { fio, type Result } from './support/fio.ts';
 import { qemuStorageDaemon, rawFiles, requireTools } from './support/peers.ts';
@@ -45,7 +44,6 @@ try {
       await qemu.backedUp();
     } finally {
       await qemu.stop();
-      for (const socket of ['qmp.sock', 'qsd.sock']) rmSync(`${server.directory}/${socket}`, { force: true });
     }
   }
 } finally {

@@ -1,7 +1,7 @@
 /** The programs that cleancut is measured against, as they come with Debian. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 
@@ -107,6 +107,8 @@ export async function qemuStorageDaemon(
     async stop() {
       qmp.end();
       await killed(child);
+      // Killed, it leaves them; the next of this directory makes its own.
+      for (const socket of [monitor, nbd]) rmSync(socket, { force: true });
     },
   };
 }

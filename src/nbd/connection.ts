@@ -56,10 +56,6 @@ export class Connection {
     this.#socket.on('drain', onDrain);
   }
 
-  get destroyed(): boolean {
-    return this.#socket.destroyed;
-  }
-
   get unsentBytes(): number {
     return this.#socket.writableLength;
   }

@@ -52,10 +52,12 @@ export class ReceiveBuffer {
   /** So many bytes are dealt with. */
   consume(length: number): void {
     this.#start += length;
-    if (this.#start === this.#end) {
-      this.#start = 0;
-      this.#end = 0;
-    }
+    if (this.#start < this.#end) return;
+    this.#start = 0;
+    this.#end = 0;
+    // A larger one was for one request: kept, it would cost each connection that ever sent such a one 32 MiB.
+    this.#bytes = this.#usual;
+    this.#address = this.#usualAddress;
   }
 
   /** Sees to it that `length` bytes in all, those that are here among them, fit in one piece. */

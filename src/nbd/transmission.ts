@@ -115,7 +115,7 @@ export class Transmission {
     return true;
   }
 
-  /** Whether the client sends one small request and waits for its answer: then the next one comes soon after. */
+  /** Whether the client sends one request and waits for its answer: then the next one comes soon after. */
   get isAskingOneByOne(): boolean {
     return this.#askingOneByOne;
   }

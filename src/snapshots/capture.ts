@@ -61,7 +61,7 @@ const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
 
-/** What a capture needs at once, or two. */
+/** As many as two captures have in use. */
 const KEPT_BUFFERS = 6;
 /** Buffers go round, from capture to capture: left to the garbage collector, they would pile up faster than it runs. */
 const spareTargets: Buffer[] = [];

@@ -1,6 +1,5 @@
 import { open } from 'node:fs/promises';
 import type { DataKey } from '../encryption/data-key.ts';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { alignedBuffer, openDirectly } from '../objects/direct-write.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
@@ -25,15 +24,15 @@ export async function exportImage(
 ): Promise<void> {
   // Without the page cache, where that can be: the image is written once, and may be larger than all memory.
   const file = (await openDirectly(path)) ?? (await open(path, 'wx', 0o600));
-  const limit = new ConcurrencyLimit(WRITES_AT_ONCE);
   const rooms = Array.from({ length: WRITES_AT_ONCE }, () => alignedBuffer(BLOCK_BYTES));
   const writing = new Set<Promise<void>>();
-  let failure: { error: unknown } | undefined;
   let done = 0;
   const write = async (block: number, bytes: Buffer): Promise<void> => {
     const room = rooms.pop() ?? alignedBuffer(BLOCK_BYTES);
     room.set(bytes);
-    await file.write(room, 0, BLOCK_BYTES, block * BLOCK_BYTES);
+    const { bytesWritten } = await file.write(room, 0, BLOCK_BYTES, block * BLOCK_BYTES);
+    // A disk that has just filled takes a part, and calls it no error.
+    if (bytesWritten < BLOCK_BYTES) throw new Error(`${path} took ${bytesWritten} bytes of a block of ${BLOCK_BYTES}`);
     rooms.push(room);
     done += BLOCK_BYTES;
     onProgress(done);
@@ -41,17 +40,11 @@ export async function exportImage(
   try {
     await file.truncate(sizeBytes);
     for await (const { block, bytes } of source.blocks(asBlock(0))) {
-      const task = limit.run(() => write(block, bytes));
+      // One that has failed stays among them: the next look finds it.
+      while (writing.size >= WRITES_AT_ONCE) await Promise.race(writing);
+      const task = write(block, bytes).then(() => void writing.delete(task));
+      task.catch(() => undefined);
       writing.add(task);
-      task.then(
-        () => writing.delete(task),
-        (error) => {
-          failure ??= { error };
-          writing.delete(task);
-        },
-      );
-      while (writing.size > WRITES_AT_ONCE) await Promise.race(writing).catch(() => undefined);
-      if (failure !== undefined) throw failure.error;
     }
     await Promise.all(writing);
     await file.sync();

@@ -191,7 +191,8 @@ function unsealBody(node: Sha256, bytes: Buffer, kind: number, key: DataKey | un
   }
 }
 
-function checkHash(node: Sha256, bytes: Buffer): void {
+/** @throws CorruptBlockError when these are not the node's bytes */
+export function checkHash(node: Sha256, bytes: Buffer): void {
   if (bytes.length < HEADER_BYTES || sha256(bytes) !== node)
     throw new CorruptBlockError(`manifest node ${node} is damaged: its bytes have another SHA-256`);
 }

@@ -6,6 +6,7 @@ import { type BlockLocation, decodeBlock, encodeBlock, type PackId } from './blo
 import { fetchPatiently } from './fetch.ts';
 import {
   type Branch,
+  checkHash,
   decodeBranch,
   decodeLeaf,
   type EncodedNode,
@@ -93,16 +94,10 @@ async function choosePacks(
 ): Promise<{ packs: Set<PackId>; deadBytes: number; liveBytes: number }> {
   const inUse = new Set<PackId>(pinned.packs);
   const seen = new Set<Sha256>();
-  const getNode = (node: Sha256): Promise<Buffer> =>
-    fetchPatiently(patience, async () => {
-      const bytes = await store.get(nodeKey(node));
-      referencesOf(node, bytes);
-      return bytes;
-    });
   const pin = async (node: Sha256): Promise<void> => {
     if (seen.has(node)) return;
     seen.add(node);
-    const { nodes, packs } = referencesOf(node, await getNode(node));
+    const { nodes, packs } = referencesOf(node, await getNode(store, patience, node));
     for (const pack of packs) inUse.add(pack);
     for (const child of nodes) await pin(child);
   };
@@ -112,7 +107,7 @@ async function choosePacks(
   const note = async (node: Sha256, key: DataKey | undefined): Promise<void> => {
     if (seen.has(node)) return;
     seen.add(node);
-    const bytes = await getNode(node);
+    const bytes = await getNode(store, patience, node);
     if (!isLeaf(bytes)) {
       for (const child of decodeBranch(node, bytes, key).values()) await note(child.node, key);
       return;
@@ -173,11 +168,7 @@ class Rewriting {
     const known = this.renamed.get(node);
     if (known !== undefined) return known;
     const { store, patience } = this.#options;
-    const bytes = await fetchPatiently(patience, async () => {
-      const stored = await store.get(nodeKey(node));
-      referencesOf(node, stored);
-      return stored;
-    });
+    const bytes = await getNode(store, patience, node);
     const encoded = isLeaf(bytes)
       ? await this.#rewriteLeaf(decodeLeaf(node, bytes, key), key)
       : await this.#rewriteBranch(decodeBranch(node, bytes, key), key);
@@ -216,7 +207,7 @@ class Rewriting {
     return encodeLeaf(next, key);
   }
 
-  /** @returns undefined for a block that has been moved already, or is damaged */
+  /** @returns undefined for a block that has been moved already, or that cannot be had: it stays where it is */
   async #fetch(location: BlockLocation, key: DataKey | undefined): Promise<Buffer | undefined> {
     if (this.#moved.has(placeOf(location))) return undefined;
     const { store, patience } = this.#options;
@@ -254,6 +245,15 @@ class Rewriting {
     }
     for (const { node, bytes } of waiting) await patiently(patience, () => store.put(nodeKey(node), [bytes]));
   }
+}
+
+/** A node's bytes, checked against its name. */
+function getNode(store: ObjectStore, patience: Patience, node: Sha256): Promise<Buffer> {
+  return fetchPatiently(patience, async () => {
+    const bytes = await store.get(nodeKey(node));
+    checkHash(node, bytes);
+    return bytes;
+  });
 }
 
 function placeOf({ pack, offset }: BlockLocation): string {

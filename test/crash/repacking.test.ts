@@ -267,7 +267,7 @@ test('what is in use under its old name is left alone, and a damaged block is no
   await world.checkRoot(root as Sha256, undefined, first.contents, 'the manifest that a copy is made from');
   await world.catalog.deleteFrom('snapshot_copies').execute();
 
-  // The first block of each pack, wherever it lies: what is damaged stays what it is, under the name that it has.
+  // One block is damaged, and stays where it is: moved, its wrong bytes would have a new place and no trace of the old.
   const manifest = new Manifest(world.store, root as Sha256, NO_PATIENCE, undefined);
   const location = await manifest.locate(asBlock([...first.contents.keys()][0]));
   const pack = world.store.objects.get(packKey(location?.pack ?? assert.fail())) ?? assert.fail();
