@@ -1,4 +1,7 @@
 import { execFile } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
@@ -26,14 +29,39 @@ export const PROFILES: readonly Profile[] = [
 /** Of all targets together; latencies are those of the worst target. */
 export type Result = { iops: number; p99Microseconds: number; p999Microseconds: number; mostMicroseconds: number };
 
+/** The stretch of a run that latencies are taken from: without the first and the last moments of the connections. */
+export type Window = { fromMilliseconds: number; toMilliseconds: number };
+
 /** Runs fio's nbd engine against exports, all at once, for so many seconds over the first MiB of each. */
 export async function fio(
   uris: readonly string[],
   profile: Profile,
   sizeMiB: number,
   seconds: number,
+  window?: Window,
 ): Promise<Result> {
-  const jobs = uris.flatMap((uri, index) => [`--name=bench${index}`, `--uri=${uri}`, '--ioengine=nbd']);
+  const logs = window && mkdtempSync(path.join(tmpdir(), 'cleancut-fio-'));
+  try {
+    const result = await runFio(uris, profile, sizeMiB, seconds, logs);
+    return logs === undefined ? result : { ...result, ...inWindow(logs, window as Window) };
+  } finally {
+    if (logs !== undefined) rmSync(logs, { recursive: true });
+  }
+}
+
+async function runFio(
+  uris: readonly string[],
+  profile: Profile,
+  sizeMiB: number,
+  seconds: number,
+  logs: string | undefined,
+): Promise<Result> {
+  const jobs = uris.flatMap((uri, index) => [
+    `--name=bench${index}`,
+    `--uri=${uri}`,
+    '--ioengine=nbd',
+    ...(logs === undefined ? [] : [`--write_lat_log=${logs}/${index}`]),
+  ]);
   const { stdout } = await run(
     'fio',
     [
@@ -64,4 +92,19 @@ export async function fio(
     p999Microseconds: worst((side) => side.clat_ns.percentile?.['99.900000']),
     mostMicroseconds: worst((side) => side.clat_ns.max),
   };
+}
+
+function inWindow(logs: string, { fromMilliseconds, toMilliseconds }: Window): Omit<Result, 'iops'> {
+  const latencies: number[] = [];
+  for (const name of readdirSync(logs)) {
+    if (!name.includes('_clat.')) continue;
+    for (const line of readFileSync(`${logs}/${name}`, 'utf8').trim().split('\n')) {
+      const [at, nanoseconds] = line.split(',').map(Number);
+      if (at >= fromMilliseconds && at < toMilliseconds) latencies.push(nanoseconds / 1000);
+    }
+  }
+  latencies.sort((a, b) => a - b);
+  const quantile = (share: number): number =>
+    latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))];
+  return { p99Microseconds: quantile(0.99), p999Microseconds: quantile(0.999), mostMicroseconds: quantile(1) };
 }

@@ -32,6 +32,8 @@ export function chosenStore(flags: StoreFlags): Promise<ObjectStore> {
 /** Writes a snapshot into a sparse raw file, straight from the object store: no server is needed. */
 export async function exportSnapshot(snapshotId: string, file: string, flags: StoreFlags): Promise<void> {
   if (existsSync(file)) throw new Error(`${file} is there already; an export never writes over a file`);
+  // Node's own four threads would have to read, decompress and write in turns. Read when the first of them is begun.
+  process.env.UV_THREADPOOL_SIZE ??= '16';
   const store = await chosenStore(flags);
   const record = await getSnapshotRecord(store, snapshotId);
   const key = await new SnapshotKeys(flags, store).keyOf(record);

@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 import type { Encoded } from '../snapshots/block-encoding.ts';
 
 /** The block lies in memory that both threads see. */
-export type EncodeQuestion = { number: number; block: Uint8Array };
+export type EncodeQuestion = { number: number; block: Uint8Array; restFactor: number };
 /** The encoded bytes lie where the block did, from its beginning on. */
 export type EncodeAnswer = { number: number; encoding: Encoded['encoding']; length: number };
 
@@ -30,13 +30,13 @@ export class Encoder {
     this.#thread.unref();
   }
 
-  /** @param block of shared memory; the encoded bytes take its place */
-  async encode(block: Buffer): Promise<Encoded> {
+  /** @param block of shared memory; the encoded bytes take its place @param restFactor see Pace */
+  async encode(block: Buffer, restFactor: number): Promise<Encoded> {
     const number = this.#next++;
     const answer = Promise.withResolvers<EncodeAnswer>();
     this.#waiting.set(number, answer);
     const view = new Uint8Array(block.buffer, block.byteOffset, block.byteLength);
-    this.#thread.postMessage({ number, block: view } satisfies EncodeQuestion);
+    this.#thread.postMessage({ number, block: view, restFactor } satisfies EncodeQuestion);
     const { encoding, length } = await answer.promise;
     return { encoding, stored: block.subarray(0, length) };
   }

@@ -6,6 +6,7 @@ import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { EpochNumber, Sha256 } from '../types/units.ts';
 import type { BlockAsOfCut } from '../volumes/copy-before-write.ts';
 import type { CutVolume } from '../volumes/engine.ts';
+import type { GuestLoad } from './pace.ts';
 
 /** What a worker must know to open a volume right. */
 export type VolumeOpening = {
@@ -134,6 +135,7 @@ export type OwnerMethods = {
   };
   blocksAsOfCut: (question: { cut: CutVolume; blocks: readonly number[] }) => BlockAsOfCut[];
   captured: (news: { cut: CutVolume; blocks: readonly number[] }) => void;
+  guestLoad: (question: Record<string, never>) => GuestLoad;
   progress: ServerMethods['progress'];
   log: ServerMethods['log'];
 };

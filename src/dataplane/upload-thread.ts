@@ -28,6 +28,7 @@ import type {
   UploadMethods,
   WorkerSettings,
 } from './messages.ts';
+import { Pace } from './pace.ts';
 import { RpcPeer } from './rpc.ts';
 
 const CHANGED_BLOCKS_AT_ONCE = 65_536;
@@ -41,6 +42,7 @@ const settings = workerData as WorkerSettings;
 os.setPriority(os.constants.priority.PRIORITY_LOW);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
+const pace = new Pace(() => owner.call('guestLoad', {}));
 const encoder = new Encoder();
 /** Each holds a few packs in memory. */
 const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
@@ -104,8 +106,10 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       cut: {
         changed: (from) =>
           owner.call('changedBlocks', { cut, since: asEpoch(base.boundary), from, most: CHANGED_BLOCKS_AT_ONCE }),
-        read: (blocks, target) =>
-          files.read(blocks, target, (asked) => owner.call('blocksAsOfCut', { cut, blocks: asked })),
+        async read(blocks, target) {
+          await pace.rest();
+          return files.read(blocks, target, (asked) => owner.call('blocksAsOfCut', { cut, blocks: asked }));
+        },
         captured: (blocks) => owner.tell('captured', { cut, blocks }),
       },
       blocks: blockCount(sizeBytes),
@@ -116,7 +120,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       patience,
       onProgress: progressOf(snapshotId),
       signal,
-      encode: (block) => encoder.encode(block),
+      encode: (block) => encoder.encode(block, pace.factor),
     });
   } finally {
     files.close();

@@ -101,8 +101,10 @@ const methods: WorkerMethods = {
         const use = await volumes.open(opening);
         use.preparing += 1;
         opened.push(use);
+        engine.prepareCut([opening.volumeId]);
+        // Each makes files; guests' requests go in between.
+        await new Promise(setImmediate);
       }
-      engine.prepareCut(order.volumes.map((opening) => opening.volumeId));
     } catch (error) {
       for (const use of opened) use.preparing -= 1;
       throw error;
@@ -235,6 +237,14 @@ const ownerMethods: OwnerMethods = {
   changedBlocks: ({ cut, since, from, most }) => engine.changedBlocks(cut, since, from, most),
   blocksAsOfCut: ({ cut, blocks }) => blocks.map((block) => engine.blockAsOfCut(cut, block)),
   captured: ({ cut, blocks }) => engine.captured(cut, blocks),
+  guestLoad() {
+    const staged = [...volumes.all()].map(([, use]) => use.volume.stagedBytes);
+    const { user, system } = process.threadCpuUsage();
+    return {
+      activeMilliseconds: (user + system) / 1000,
+      stagedShare: Math.max(0, ...staged) / settings.stagingLimitBytes,
+    };
+  },
   progress: (report) => server.tell('progress', report),
   log: (line) => server.tell('log', line),
 };

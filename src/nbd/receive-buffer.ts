@@ -2,16 +2,19 @@ import { addressOf } from './socket-calls.ts';
 
 /** A turn's worth of requests; the kernel holds a few hundred KiB for a socket. */
 const USUAL_BYTES = 1024 * 1024;
+/** A larger one was for one request: kept, it would cost each connection that ever sent such a one 32 MiB. */
+const MOST_KEPT_BYTES = 4 * 1024 * 1024;
 
 /**
  * The bytes that a client has sent and that are not yet dealt with, in one piece: requests are read where they lie, and
  * a write's data goes to the volume from here, without a copy.
  */
 export class ReceiveBuffer {
-  readonly #usual = Buffer.allocUnsafeSlow(USUAL_BYTES);
-  readonly #usualAddress = addressOf(this.#usual);
-  #bytes = this.#usual;
-  #address = this.#usualAddress;
+  /** What the connection keeps: as large as its requests, up to a bound. */
+  #kept = Buffer.allocUnsafeSlow(USUAL_BYTES);
+  #keptAddress = addressOf(this.#kept);
+  #bytes = this.#kept;
+  #address = this.#keptAddress;
   #start = 0;
   #end = 0;
 
@@ -55,21 +58,28 @@ export class ReceiveBuffer {
     if (this.#start < this.#end) return;
     this.#start = 0;
     this.#end = 0;
-    // A larger one was for one request: kept, it would cost each connection that ever sent such a one 32 MiB.
-    this.#bytes = this.#usual;
-    this.#address = this.#usualAddress;
+    this.#bytes = this.#kept;
+    this.#address = this.#keptAddress;
   }
 
   /** Sees to it that `length` bytes in all, those that are here among them, fit in one piece. */
   makeRoom(length: number): void {
     if (this.#start + length <= this.#bytes.length && this.#end < this.#bytes.length) return;
-    const kept = this.#bytes.subarray(this.#start, this.#end);
-    const bytes = length <= USUAL_BYTES ? this.#usual : Buffer.allocUnsafeSlow(length);
+    const here = this.#bytes.subarray(this.#start, this.#end);
+    if (length > MOST_KEPT_BYTES) {
+      this.#bytes = Buffer.allocUnsafeSlow(length);
+      this.#address = addressOf(this.#bytes);
+    } else {
+      if (length > this.#kept.length) {
+        this.#kept = Buffer.allocUnsafeSlow(Math.min(MOST_KEPT_BYTES, Math.max(length, 2 * this.#kept.length)));
+        this.#keptAddress = addressOf(this.#kept);
+      }
+      this.#bytes = this.#kept;
+      this.#address = this.#keptAddress;
+    }
     // (A copy within one buffer is safe: `set` goes by memmove.)
-    bytes.set(kept);
-    if (bytes !== this.#bytes) this.#address = bytes === this.#usual ? this.#usualAddress : addressOf(bytes);
-    this.#bytes = bytes;
-    this.#end = kept.length;
+    this.#bytes.set(here);
+    this.#end = here.length;
     this.#start = 0;
   }
 }

@@ -3,6 +3,8 @@ import { addressOf } from './socket-calls.ts';
 
 const ARENA_BYTES = 512 * 1024;
 const SPARE_ARENAS = 4;
+/** One for large reads is kept, too, up to this size. */
+const MOST_KEPT_BYTES = 4 * 1024 * 1024;
 
 type Arena = { bytes: Buffer; address: number };
 
@@ -13,6 +15,7 @@ type Arena = { bytes: Buffer; address: number };
 export class ReplyBuffer {
   readonly #connection: Connection;
   readonly #spare: Arena[] = [];
+  #spareLarge: Arena | undefined;
   #arena: Arena | undefined;
   #used = 0;
 
@@ -28,7 +31,7 @@ export class ReplyBuffer {
   reserve(length: number): { buffer: Buffer; start: number } {
     if (this.#arena !== undefined && this.#used + length > this.#arena.bytes.length) this.flush();
     if (this.#arena === undefined) {
-      this.#arena = length > ARENA_BYTES ? newArena(length) : (this.#spare.pop() ?? newArena(ARENA_BYTES));
+      this.#arena = length > ARENA_BYTES ? this.#large(length) : (this.#spare.pop() ?? newArena(ARENA_BYTES));
       this.#used = 0;
     }
     const start = this.#used;
@@ -52,8 +55,18 @@ export class ReplyBuffer {
     this.#connection.send(arena.bytes, this.#used, arena.address, () => this.#recycle(arena));
   }
 
+  #large(length: number): Arena {
+    const spare = this.#spareLarge;
+    this.#spareLarge = undefined;
+    return spare !== undefined && spare.bytes.length >= length ? spare : newArena(length);
+  }
+
   #recycle(arena: Arena): void {
-    if (arena.bytes.length === ARENA_BYTES && this.#spare.length < SPARE_ARENAS) this.#spare.push(arena);
+    if (arena.bytes.length > ARENA_BYTES) {
+      if (arena.bytes.length <= MOST_KEPT_BYTES) this.#spareLarge = arena;
+    } else if (this.#spare.length < SPARE_ARENAS) {
+      this.#spare.push(arena);
+    }
   }
 }
 

@@ -3,7 +3,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 
 /** What a device may ask of addresses, lengths and positions that are written without the page cache. */
 const ALIGNMENT = 4096;
-const ROOM_BYTES = 4 * 1024 * 1024;
+const ROOM_BYTES = 1024 * 1024;
 const WEB_ASSEMBLY_PAGE_BYTES = 64 * 1024;
 /** Smaller ones are not worth it. */
 export const DIRECT_BYTES = 1024 * 1024;
@@ -11,6 +11,7 @@ export const DIRECT_BYTES = 1024 * 1024;
 /** Node has it; the types that are in use here do not. */
 declare const WebAssembly: { Memory: new (size: { initial: number }) => { buffer: ArrayBuffer } };
 
+const alignedMemory = new WeakSet<ArrayBufferLike>();
 const PROBE = alignedBuffer(WEB_ASSEMBLY_PAGE_BYTES);
 const spare: Buffer[] = [];
 
@@ -36,7 +37,8 @@ export async function openDirectly(path: string): Promise<FileHandle | undefined
 
 /**
  * Makes a file of large pieces without the page cache (O_DIRECT): copying packs into it costs more than all else that is
- * done for them but compression, and would push out of memory what guests read.
+ * done for them but compression, and would push out of memory what guests read. A piece that lies in an `alignedBuffer`,
+ * from one of its pages on, is not copied at all.
  * @returns the file, open, and not synced; undefined where the file system cannot do it: then nothing was made
  */
 export async function writeDirectly(path: string, pieces: readonly Uint8Array[]): Promise<FileHandle | undefined> {
@@ -47,7 +49,14 @@ export async function writeDirectly(path: string, pieces: readonly Uint8Array[])
     let position = 0;
     let used = 0;
     for (const piece of pieces) {
-      for (let at = 0; at < piece.byteLength; ) {
+      let at = 0;
+      if (used === 0 && isAligned(piece)) {
+        // From where it lies; what is left of it is less than a page.
+        at = piece.byteLength - (piece.byteLength % ALIGNMENT);
+        await writeAll(file, piece, at, position);
+        position += at;
+      }
+      while (at < piece.byteLength) {
         const part = piece.subarray(at, at + ROOM_BYTES - used);
         room.set(part, used);
         at += part.byteLength;
@@ -74,7 +83,7 @@ export async function writeDirectly(path: string, pieces: readonly Uint8Array[])
   }
 }
 
-async function writeAll(file: FileHandle, bytes: Buffer, length: number, position: number): Promise<void> {
+async function writeAll(file: FileHandle, bytes: Uint8Array, length: number, position: number): Promise<void> {
   for (let done = 0; done < length; ) {
     const { bytesWritten } = await file.write(bytes, done, length - done, position + done);
     if (bytesWritten < ALIGNMENT) throw new Error(`only ${bytesWritten} bytes of ${length - done} could be written`);
@@ -87,5 +96,10 @@ async function writeAll(file: FileHandle, bytes: Buffer, length: number, positio
 export function alignedBuffer(bytes: number): Buffer {
   // Memory of WebAssembly begins at a page of its own.
   const memory = new WebAssembly.Memory({ initial: bytes / WEB_ASSEMBLY_PAGE_BYTES });
+  alignedMemory.add(memory.buffer);
   return Buffer.from(memory.buffer);
+}
+
+function isAligned(bytes: Uint8Array): boolean {
+  return alignedMemory.has(bytes.buffer) && bytes.byteOffset % ALIGNMENT === 0;
 }

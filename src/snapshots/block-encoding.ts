@@ -23,6 +23,9 @@ export type BlockLocation = { pack: PackId; offset: number; length: number; enco
 const WORTH_IT_BYTES = BLOCK_BYTES - BLOCK_BYTES / 8;
 /** In one piece: zlib's usual pieces of 16 KiB would each be a buffer, and all of them copied together in the end. */
 const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: BLOCK_BYTES + 4096 };
+const SAMPLES = 8;
+const SAMPLE_BYTES = 2048;
+const OPTIONS_OF_SAMPLE = { ...OPTIONS, chunkSize: SAMPLES * SAMPLE_BYTES + 4096 };
 const DECOMPRESSION = { maxOutputLength: BLOCK_BYTES, chunkSize: BLOCK_BYTES + 4096 };
 const ZEROES = Buffer.alloc(4096);
 const NOTHING = Buffer.alloc(0);
@@ -59,12 +62,27 @@ export type Encoded = { encoding: typeof ENCODING.PLAIN | typeof ENCODING.ZSTD; 
 
 /** Runs on the thread pool. @returns the block itself where compression does not pay */
 export async function encodeBlock(block: Buffer): Promise<Encoded> {
+  if (!seemsCompressible(block)) return { encoding: ENCODING.PLAIN, stored: block };
   return chooseEncoding(block, await compress(block, OPTIONS));
 }
 
 /** The same, on the thread that calls. */
 export function encodeBlockNow(block: Buffer): Encoded {
+  if (!seemsCompressible(block)) return { encoding: ENCODING.PLAIN, stored: block };
   return chooseEncoding(block, zstdCompressSync(block, OPTIONS));
+}
+
+/**
+ * A guess from a few pieces of the block: what is random, encrypted or compressed already looks so everywhere, and finding
+ * that out from the whole block costs ten times as much.
+ */
+function seemsCompressible(block: Buffer): boolean {
+  const sample = Buffer.allocUnsafe(SAMPLES * SAMPLE_BYTES);
+  const stride = block.length / SAMPLES;
+  for (let index = 0; index < SAMPLES; index += 1) {
+    block.copy(sample, index * SAMPLE_BYTES, index * stride, index * stride + SAMPLE_BYTES);
+  }
+  return zstdCompressSync(sample, OPTIONS_OF_SAMPLE).length < sample.length;
 }
 
 function chooseEncoding(block: Buffer, smaller: Buffer): Encoded {

@@ -7,7 +7,7 @@ import type { BlockLocation } from './block-encoding.ts';
 import { blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
 import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
-import { PACK_ROOM_BYTES, PackBuilder, packKey } from './pack.ts';
+import { newPackRoom, PackBuilder, packKey } from './pack.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 import type { UploadJournal } from './upload-journal.ts';
 
@@ -330,7 +330,7 @@ class CaptureRun {
     const done = Promise.withResolvers<void>();
     // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
     done.promise.catch(() => undefined);
-    const room = spareRooms.pop() ?? Buffer.allocUnsafeSlow(PACK_ROOM_BYTES);
+    const room = spareRooms.pop() ?? newPackRoom();
     return { pack: new PackBuilder(this.#options.base.key, room), room, stored: [], zero: [], same: [], done };
   }
 

@@ -9,7 +9,8 @@ import type { Captured, CaptureProgress } from './capture.ts';
 import { captureWhole } from './capture-whole.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 
-const WRITES_AT_ONCE = 4;
+const WRITES_AT_ONCE = 8;
+const RUNS_AHEAD = 8;
 const BLOCKS_AT_ONCE = 65_536;
 
 /**
@@ -29,7 +30,7 @@ export async function exportImage(
   let done = 0;
   const write = async (block: number, bytes: Buffer): Promise<void> => {
     const room = rooms.pop() ?? alignedBuffer(BLOCK_BYTES);
-    room.set(bytes);
+    bytes.copy(room);
     const { bytesWritten } = await file.write(room, 0, BLOCK_BYTES, block * BLOCK_BYTES);
     // A disk that has just filled takes a part, and calls it no error.
     if (bytesWritten < BLOCK_BYTES) throw new Error(`${path} took ${bytesWritten} bytes of a block of ${BLOCK_BYTES}`);
@@ -39,7 +40,7 @@ export async function exportImage(
   };
   try {
     await file.truncate(sizeBytes);
-    for await (const { block, bytes } of source.blocks(asBlock(0))) {
+    for await (const { block, bytes } of source.blocks(asBlock(0), RUNS_AHEAD)) {
       // One that has failed stays among them: the next look finds it.
       while (writing.size >= WRITES_AT_ONCE) await Promise.race(writing);
       const task = write(block, bytes).then(() => void writing.delete(task));

@@ -17,7 +17,7 @@ import {
   nodeKey,
   referencesOf,
 } from './manifest-node.ts';
-import { PACK_ROOM_BYTES, PackBuilder, packBytes, packKey } from './pack.ts';
+import { newPackRoom, PackBuilder, packBytes, packKey } from './pack.ts';
 
 /** A manifest, with the key of an encrypted one. */
 export type KeyedRoot = { root: Sha256; key: DataKey | undefined };
@@ -151,6 +151,8 @@ class Rewriting {
   /** Nodes, children before parents, that may be stored once the pack is. */
   #waiting: EncodedNode[] = [];
   #pack: PackBuilder | undefined;
+  /** Where a pack's bytes lie, one pack after the other: the next begins when the last is stored. */
+  #room: Buffer | undefined;
   movedBytes = 0;
 
   constructor(options: Repacking, packs: ReadonlySet<PackId>) {
@@ -225,7 +227,8 @@ class Rewriting {
   ): Promise<BlockLocation | undefined> {
     if (block === undefined) return undefined;
     if (this.#pack?.isFull) await this.#flush();
-    this.#pack ??= new PackBuilder(key, Buffer.allocUnsafeSlow(PACK_ROOM_BYTES));
+    this.#room ??= newPackRoom();
+    this.#pack ??= new PackBuilder(key, this.#room);
     const moved = this.#pack.add(await encodeBlock(block), location.sha256);
     this.#moved.set(placeOf(location), moved);
     this.movedBytes += location.length;

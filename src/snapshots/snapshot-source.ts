@@ -49,13 +49,14 @@ export class SnapshotSource implements BlockSource {
     return location && fetchPatiently(this.#patience, () => this.#fetchBlock({ block, location }));
   }
 
-  async *blocks(from: BlockIndex): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
+  /** @param runsAhead so many requests are under way while the caller is busy with a block */
+  async *blocks(from: BlockIndex, runsAhead = RUNS_AHEAD): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
     const ahead: Promise<{ block: BlockIndex; bytes: Buffer }[]>[] = [];
     for await (const run of this.#runs(from)) {
       const fetching = fetchPatiently(this.#patience, () => this.#fetchRun(run));
       fetching.catch(() => undefined);
       ahead.push(fetching);
-      if (ahead.length > RUNS_AHEAD) yield* (await ahead.shift()) ?? [];
+      if (ahead.length > runsAhead) yield* (await ahead.shift()) ?? [];
     }
     for (const fetching of ahead) yield* await fetching;
   }

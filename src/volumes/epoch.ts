@@ -69,9 +69,8 @@ export class Epoch {
   }
 
   dropStaging(disk: Disk): void {
-    this.staging?.close();
+    this.staging?.remove(disk);
     this.staging = undefined;
-    disk.remove(`${this.#path}.staging`);
   }
 
   remove(disk: Disk): void {

@@ -64,7 +64,7 @@ export class LocalEngine implements VolumeEngine {
 
   async remove(volumeId: VolumeId): Promise<void> {
     await this.close(volumeId);
-    this.#options.disk.removeTree(this.directoryOf(volumeId));
+    await this.#options.disk.removeLargeTree(this.directoryOf(volumeId));
   }
 
   async close(volumeId: VolumeId): Promise<void> {

@@ -101,6 +101,10 @@ class NodeFile implements DiskFile {
   close(): void {
     fs.closeSync(this.#fd);
   }
+
+  letGo(): void {
+    fs.close(this.#fd, () => undefined);
+  }
 }
 
 const FLAGS: Record<OpenMode, string> = { create: 'wx+', 'read-write': 'r+', 'read-only': 'r' };
@@ -129,6 +133,10 @@ export class NodeDisk implements Disk {
 
   removeTree(directory: string): void {
     fs.rmSync(directory, { recursive: true, force: true });
+  }
+
+  async removeLargeTree(directory: string): Promise<void> {
+    await fs.promises.rm(directory, { recursive: true, force: true });
   }
 
   readText(file: string): string {

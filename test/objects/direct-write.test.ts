@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
-import { writeDirectly } from '../../src/objects/direct-write.ts';
+import { alignedBuffer, writeDirectly } from '../../src/objects/direct-write.ts';
 import { DirectoryStore } from '../../src/objects/directory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool, withoutMounts } from '../support/tools.ts';
 
-const LENGTHS = [1, 4095, 4096, 4097, 4 * 1024 * 1024 - 1, 4 * 1024 * 1024, 4 * 1024 * 1024 + 1, 9_999_999];
+const LENGTHS = [1, 4095, 4096, 4097, 1024 * 1024 - 1, 1024 * 1024, 1024 * 1024 + 1, 9_999_999];
 
 test('what is written without the page cache is all there, whatever its length and its pieces', async (t) => {
   const directory = temporaryDirectory(t);
@@ -24,6 +24,27 @@ test('what is written without the page cache is all there, whatever its length a
     }
     await file.close();
     assert.ok(readFileSync(path).equals(bytes), `${length} bytes`);
+  }
+});
+
+test('what lies in aligned memory goes from there, at the beginning and, where it fits, behind other pieces', async (t) => {
+  const directory = temporaryDirectory(t);
+  const memory = alignedBuffer(10 * 1024 * 1024);
+  randomBytes(memory.length).copy(memory);
+  const other = randomBytes(5000);
+  const pieces: Record<string, Uint8Array[]> = {};
+  for (const length of LENGTHS) {
+    pieces[`${length}, then others`] = [memory.subarray(0, length), other, other];
+    pieces[`${length}, not from a page on`] = [memory.subarray(100, length + 100), other];
+    pieces[`${length}, behind a page`] = [other.subarray(0, 4096), memory.subarray(4096, length + 4096)];
+    pieces[`${length}, behind less`] = [other, memory.subarray(4096, length + 4096)];
+  }
+  for (const [name, of] of Object.entries(pieces)) {
+    const path = `${directory}/${name}`;
+    const file = await writeDirectly(path, of);
+    if (file === undefined) return t.skip('the file system of the temporary directory cannot do it');
+    await file.close();
+    assert.ok(readFileSync(path).equals(Buffer.concat(of)), name);
   }
 });
 

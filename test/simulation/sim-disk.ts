@@ -163,6 +163,10 @@ export class SimDisk implements Disk {
     for (const name of [...this.#names.keys()]) if (name.startsWith(`${directory}/`)) this.#names.delete(name);
   }
 
+  async removeLargeTree(directory: string): Promise<void> {
+    this.removeTree(directory);
+  }
+
   readText(path: string): string {
     const file = this.#names.get(path);
     if (file === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });
@@ -254,6 +258,9 @@ export class SimDisk implements Disk {
       close: () => {
         isOpen = false;
         if (holdsLock && life === this.#life) file.locked = false;
+      },
+      letGo: () => {
+        isOpen = false;
       },
     };
   }

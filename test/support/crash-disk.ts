@@ -78,6 +78,9 @@ export class CrashDisk implements Disk {
       close: () => {
         if (this.#open.delete(file)) file.close();
       },
+      letGo: () => {
+        if (this.#open.delete(file)) file.letGo();
+      },
     };
   }
 
@@ -102,6 +105,10 @@ export class CrashDisk implements Disk {
   removeTree(path: string): void {
     this.#change();
     this.#disk.removeTree(path);
+  }
+
+  async removeLargeTree(path: string): Promise<void> {
+    this.removeTree(path);
   }
 
   readText(path: string): string {

@@ -1,0 +1,66 @@
+import { setTimeout } from 'node:timers/promises';
+
+/** How busy a worker's guests keep it, and how pressing its uploads are. */
+export type GuestLoad = {
+  /** So long was the thread that serves them at work, since the process began. */
+  activeMilliseconds: number;
+  /** Of the old pages that may be kept for one volume, how many are: the largest share among its volumes. */
+  stagedShare: number;
+};
+
+/** After so much work, this many times as long a rest, when guests keep the worker busy all of the time. */
+const REST_FACTOR = 6;
+/** So little is not worth resting for: the uploads themselves keep the worker that busy. */
+const QUIET_SHARE = 0.08;
+/** When so large a share of what may be staged is, uploads no longer rest: a snapshot must not be lost for politeness. */
+const PRESSING_SHARE = 0.5;
+const LONGEST_REST_MILLISECONDS = 200;
+/** Rests that are shorter are saved up. */
+const SHORTEST_REST_MILLISECONDS = 1;
+
+/**
+ * Has a thread that uploads rest between pieces of work, the longer the busier guests are. A low priority alone does not
+ * do it: the kernel gives the thread any processor that is free for a moment, and the guest whose request comes then
+ * finds itself in one queue with others on the next.
+ */
+export class Pace {
+  readonly #ask: () => Promise<GuestLoad>;
+  #since = performance.now();
+  #active = 0;
+  #worked = process.threadCpuUsage();
+  #resting: Promise<void> | undefined;
+  /** What a piece of work is to be multiplied with for the rest after it. */
+  factor = 0;
+
+  constructor(ask: () => Promise<GuestLoad>) {
+    this.#ask = ask;
+  }
+
+  /** Between two pieces of work; of several that ask at once, all rest together. */
+  rest(): Promise<void> {
+    this.#resting ??= this.#rest().finally(() => {
+      this.#resting = undefined;
+    });
+    return this.#resting;
+  }
+
+  async #rest(): Promise<void> {
+    const { activeMilliseconds, stagedShare } = await this.#ask();
+    const now = performance.now();
+    const busy = Math.min(1, (activeMilliseconds - this.#active) / (now - this.#since));
+    this.#since = now;
+    this.#active = activeMilliseconds;
+    const wanted = busy < QUIET_SHARE ? 0 : REST_FACTOR * busy;
+    this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
+    const { user, system } = process.threadCpuUsage(this.#worked);
+    const rest = restAfter((user + system) / 1000, this.factor);
+    if (rest < SHORTEST_REST_MILLISECONDS) return;
+    await setTimeout(rest);
+    this.#worked = process.threadCpuUsage();
+  }
+}
+
+/** @param worked and the answer: milliseconds */
+export function restAfter(worked: number, factor: number): number {
+  return Math.min(LONGEST_REST_MILLISECONDS, worked * factor);
+}
