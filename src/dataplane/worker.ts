@@ -1,4 +1,5 @@
 /** A data-plane process: owns some of the volumes, serves their NBD connections, and uploads their cuts. */
+import { access } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
@@ -225,6 +226,9 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
 process.on('disconnect', () => process.exit(0));
 
+// libuv's threads are begun by the first who needs one, and take over its priority: guests' flushes run on them, so that
+// must not be the thread that gives way.
+await access(settings.volumesDirectory);
 const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), {
   workerData: settings,
   resourceLimits: { maxYoungGenerationSizeMb: 16 },

@@ -35,6 +35,8 @@ export class CopyBeforeWrite {
   #current: Epoch;
   #prepared: Epoch | undefined;
   #cuts: Cut[] = [];
+  /** Of files that are no longer needed. */
+  readonly #removals = new Set<Promise<void>>();
 
   /**
    * @param epochs all that there are, oldest first; at least one
@@ -171,7 +173,7 @@ export class CopyBeforeWrite {
     this.#cuts = this.#cuts.filter((cut) => cut.boundary !== boundary);
     if (completed) this.forgetBefore(boundary);
     const oldest = this.#cuts[0]?.boundary ?? Number.POSITIVE_INFINITY;
-    for (const epoch of this.#epochs) if (epoch.number < oldest) epoch.dropStaging(this.#disk);
+    for (const epoch of this.#epochs) if (epoch.number < oldest) this.#leave(epoch.dropStaging(this.#disk));
   }
 
   /** Drops the epochs before a base. The catalog has recorded the base already: after a crash the epochs stay, unused. */
@@ -179,7 +181,23 @@ export class CopyBeforeWrite {
     const retired = this.#epochs.filter((epoch) => epoch.number < boundary && epoch !== this.#current);
     this.#epochs = this.#epochs.filter((epoch) => !retired.includes(epoch));
     for (const cut of this.#cuts) cut.rebase(boundary);
-    for (const epoch of retired) epoch.remove(this.#disk);
+    for (const epoch of retired) this.#leave(epoch.remove(this.#disk));
+  }
+
+  /** Resolves when no file that is to go is left. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#removals);
+  }
+
+  /** Numbers never come again: nothing waits for the removal of an epoch's files but the next opening of the volume. */
+  #leave(removal: Promise<void>): void {
+    // What could not be removed is found by that opening, and goes when the epoch does.
+    const settled = removal
+      .catch(() => undefined)
+      .finally(() => {
+        this.#removals.delete(settled);
+      });
+    this.#removals.add(settled);
   }
 
   /**

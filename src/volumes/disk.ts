@@ -46,6 +46,8 @@ export interface Disk {
   list(directory: string): string[];
   makeDirectory(path: string): void;
   remove(path: string): void;
+  /** The same, not on the thread that calls: the file system's journal may keep a removal waiting for many milliseconds. */
+  removeLater(path: string): Promise<void>;
   removeTree(path: string): void;
   /** The same, for large files; not on the thread that calls. */
   removeLargeTree(path: string): Promise<void>;

@@ -68,15 +68,19 @@ export class Epoch {
     return this.staging;
   }
 
-  dropStaging(disk: Disk): void {
-    this.staging?.remove(disk);
+  /** At once for who asks this epoch; resolves when the file is gone. */
+  dropStaging(disk: Disk): Promise<void> {
+    const staging = this.staging;
     this.staging = undefined;
+    return staging?.remove(disk) ?? Promise.resolve();
   }
 
-  remove(disk: Disk): void {
-    this.dropStaging(disk);
+  /** Resolves when the files are gone. The dirty bits are the last: by them an epoch is found after a kill. */
+  async remove(disk: Disk): Promise<void> {
+    const dropped = this.dropStaging(disk);
     this.dirty.close();
-    disk.remove(`${this.#path}.dirty`);
+    await dropped;
+    await disk.removeLater(`${this.#path}.dirty`);
   }
 
   close(): void {

@@ -131,6 +131,10 @@ export class NodeDisk implements Disk {
     fs.rmSync(file, { force: true });
   }
 
+  async removeLater(file: string): Promise<void> {
+    await fs.promises.rm(file, { force: true });
+  }
+
   removeTree(directory: string): void {
     fs.rmSync(directory, { recursive: true, force: true });
   }

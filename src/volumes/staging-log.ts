@@ -123,9 +123,9 @@ export class StagingLog {
     this.#file.close();
   }
 
-  /** The name first: a kill between the two leaves nothing behind, and the close gives back what may be gigabytes. */
-  remove(disk: Disk): void {
-    disk.remove(this.path);
+  /** The name first, then the close, which gives back what may be gigabytes. */
+  async remove(disk: Disk): Promise<void> {
+    await disk.removeLater(this.path);
     this.#file.letGo();
   }
 

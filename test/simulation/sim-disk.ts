@@ -163,6 +163,10 @@ export class SimDisk implements Disk {
     for (const name of [...this.#names.keys()]) if (name.startsWith(`${directory}/`)) this.#names.delete(name);
   }
 
+  async removeLater(path: string): Promise<void> {
+    this.remove(path);
+  }
+
   async removeLargeTree(directory: string): Promise<void> {
     this.removeTree(directory);
   }

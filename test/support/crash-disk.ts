@@ -107,6 +107,10 @@ export class CrashDisk implements Disk {
     this.#disk.removeTree(path);
   }
 
+  async removeLater(path: string): Promise<void> {
+    this.remove(path);
+  }
+
   async removeLargeTree(path: string): Promise<void> {
     this.removeTree(path);
   }
