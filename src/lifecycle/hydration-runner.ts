@@ -6,6 +6,8 @@ import type { LifecycleOptions } from './options.ts';
 
 const VOLUMES_AT_ONCE = 2;
 const RETRY_MILLISECONDS = 5_000;
+/** Who makes a volume attaches it and reads: those first reads shall not wait behind the rest of it. */
+const GRACE_MILLISECONDS = 250;
 
 /** Fetches, in the background, what restored volumes still have only in the object store. */
 export class HydrationRunner {
@@ -24,7 +26,10 @@ export class HydrationRunner {
   kick(volumeId: VolumeId): void {
     if (this.#running.has(volumeId)) return;
     this.#running.add(volumeId);
-    void this.#limit.run(() => this.#hydrate(volumeId)).finally(() => this.#running.delete(volumeId));
+    const grace = new Promise((resolve) => setTimeout(resolve, GRACE_MILLISECONDS).unref());
+    void grace
+      .then(() => this.#limit.run(() => this.#hydrate(volumeId)))
+      .finally(() => this.#running.delete(volumeId));
   }
 
   async recover(): Promise<void> {
