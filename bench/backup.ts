@@ -11,7 +11,7 @@ import { NbdClient } from '../src/nbd/client.ts';
 import { report, setting } from './support/figures.ts';
 import { fio } from './support/fio.ts';
 import { requireTools } from './support/peers.ts';
-import { contents, processorSeconds, processTree, residentMiB, timed } from './support/processes.ts';
+import { contents, processorSeconds, processTree, quietDisk, residentMiB, timed } from './support/processes.ts';
 import { startBenchServer } from './support/server.ts';
 
 const SIZE_MIB = setting('mib', 2048);
@@ -55,6 +55,7 @@ const added = async (
 };
 const pids = (): number[] => processTree(server.pid);
 const snapshotted = async (): Promise<{ seconds: number; processorSeconds: number }> => {
+  await quietDisk();
   const [begun, busy] = [performance.now(), processorSeconds(pids())];
   snapshots = await server.createSnapshots(instanceId);
   await server.waitFor(snapshots);
@@ -117,6 +118,7 @@ try {
   }
   closeSync(copy);
 
+  await quietDisk();
   const begun = performance.now();
   const made = await server.ec2.send(
     new CreateVolumeCommand({ AvailabilityZone: 'us-east-1a', SnapshotId: snapshots[0] }),

@@ -41,12 +41,18 @@ function statFields(pid: number): string[] {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
-/** Runs a program, and says how long it took and how much processor time. */
+/** Waits until what earlier steps wrote is on the disk: or the next one, whoever's it is, would share the disk with that. */
+export async function quietDisk(): Promise<void> {
+  await run('sync');
+}
+
+/** Runs a program on a quiet disk, and says how long it took and how much processor time. */
 export async function timed(
   command: readonly string[],
   environment: NodeJS.ProcessEnv = {},
   directory?: string,
 ): Promise<{ seconds: number; processorSeconds: number }> {
+  await quietDisk();
   const script = 'TIMEFORMAT="%R %U %S"; time "$@" >/dev/null 2>/dev/null';
   const { stderr } = await run('bash', ['-c', script, 'bash', ...command], {
     env: { ...process.env, ...environment },
