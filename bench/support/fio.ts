@@ -100,7 +100,9 @@ function inWindow(logs: string, { fromMilliseconds, toMilliseconds }: Window): O
     if (!name.includes('_clat.')) continue;
     for (const line of readFileSync(`${logs}/${name}`, 'utf8').trim().split('\n')) {
       const [at, nanoseconds] = line.split(',').map(Number);
-      if (at >= fromMilliseconds && at < toMilliseconds) latencies.push(nanoseconds / 1000);
+      // The log has when a request ended; what began in the window counts, however long it took.
+      const begun = at - nanoseconds / 1e6;
+      if (begun >= fromMilliseconds && begun < toMilliseconds) latencies.push(nanoseconds / 1000);
     }
   }
   latencies.sort((a, b) => a - b);
