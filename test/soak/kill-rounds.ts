@@ -3,7 +3,7 @@
  * restored and collected meanwhile, then `kill -9` of the server or of one worker, at a random moment; and everything is
  * read back. Longer than a test should take:
  *
- *   node test/soak/kill-rounds.ts [--rounds=300] [--kills=1] [--seed=N]
+ *   node test/soak/kill-rounds.ts [--rounds=300 | --minutes=60] [--kills=1] [--seed=N]
  *
  * `--kills`: the chance that a round ends in a kill. With few, the processes live long, and their memory can be watched.
  */
@@ -35,16 +35,25 @@ const ENDED_MILLISECONDS = 120_000;
 const KEPT_SETS = 40;
 
 const { values: flags } = parseArgs({
-  options: { rounds: { type: 'string' }, kills: { type: 'string' }, seed: { type: 'string' } },
+  options: {
+    rounds: { type: 'string' },
+    minutes: { type: 'string' },
+    kills: { type: 'string' },
+    seed: { type: 'string' },
+  },
 });
-const rounds = Number(flags.rounds ?? 300);
+const until =
+  flags.minutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + Number(flags.minutes) * 60_000;
+const rounds = flags.minutes === undefined ? Number(flags.rounds ?? 300) : Number.POSITIVE_INFINITY;
 const killChance = Number(flags.kills ?? 1);
 const seed = Number(flags.seed ?? Math.floor(Math.random() * 2 ** 31));
 const random = seededRandom(seed);
 const file = new FileCleanup();
 const dataDir = temporaryDirectory(file);
 let server = await startTestServer(file, { dataDir });
-process.stdout.write(`seed ${seed}, ${rounds} rounds\n`);
+process.stdout.write(
+  `seed ${seed}, ${flags.minutes === undefined ? `${rounds} rounds` : `${flags.minutes} minutes`}\n`,
+);
 
 const instance = await launchInstance(server.ec2, [1, 1]);
 const encrypted = await server.ec2.send(
@@ -169,7 +178,7 @@ function residentMiB(pid: number): number {
 
 const begun = performance.now();
 let most = 0;
-for (let round = 1; round <= rounds; round += 1) {
+for (let round = 1; round <= rounds && performance.now() < until; round += 1) {
   const stopWriting = slots.start(connect, random);
   const operating = (async () => {
     for (let action = 0; action < 2; action += 1) {
