@@ -9,6 +9,7 @@ import { type Patience, realPatience } from '../objects/patience.ts';
 import type { PackId } from '../snapshots/block-encoding.ts';
 import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
 import { Manifest } from '../snapshots/manifest.ts';
+import { PackRooms } from '../snapshots/pack-rooms.ts';
 import { recode } from '../snapshots/recode.ts';
 import { type Repacked, repack } from '../snapshots/repack.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
@@ -34,6 +35,8 @@ import { RpcPeer } from './rpc.ts';
 const CHANGED_BLOCKS_AT_ONCE = 65_536;
 const PROGRESS_MILLISECONDS = 200;
 const CAPTURES_AT_ONCE = 2;
+/** In memory, of all captures: each fills one, and a few are on their way to the store. */
+const PACKS_AT_ONCE = 4;
 
 if (parentPort === null) throw new Error('this is a worker thread of the data plane');
 const port = parentPort;
@@ -44,8 +47,8 @@ const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
 const pace = new Pace(() => owner.call('guestLoad', {}));
 const encoder = new Encoder();
-/** Each holds a few packs in memory. */
 const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
+const rooms = new PackRooms(PACKS_AT_ONCE);
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
 
 const methods: UploadMethods = {
@@ -120,6 +123,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       patience,
       onProgress: progressOf(snapshotId),
       signal,
+      rooms,
       encode: (block) => encoder.encode(block, pace.factor),
     });
   } finally {

@@ -27,9 +27,7 @@ export class HydrationRunner {
     if (this.#running.has(volumeId)) return;
     this.#running.add(volumeId);
     const grace = new Promise((resolve) => setTimeout(resolve, GRACE_MILLISECONDS).unref());
-    void grace
-      .then(() => this.#limit.run(() => this.#hydrate(volumeId)))
-      .finally(() => this.#running.delete(volumeId));
+    void grace.then(() => this.#limit.run(() => this.#hydrate(volumeId))).finally(() => this.#running.delete(volumeId));
   }
 
   async recover(): Promise<void> {

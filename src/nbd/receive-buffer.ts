@@ -4,6 +4,7 @@ import { addressOf } from './socket-calls.ts';
 const USUAL_BYTES = 1024 * 1024;
 /** A larger one was for one request: kept, it would cost each connection that ever sent such a one 32 MiB. */
 const MOST_KEPT_BYTES = 4 * 1024 * 1024;
+const STEP_BYTES = 256 * 1024;
 
 /**
  * The bytes that a client has sent and that are not yet dealt with, in one piece: requests are read where they lie, and
@@ -71,7 +72,7 @@ export class ReceiveBuffer {
       this.#address = addressOf(this.#bytes);
     } else {
       if (length > this.#kept.length) {
-        this.#kept = Buffer.allocUnsafeSlow(Math.min(MOST_KEPT_BYTES, Math.max(length, 2 * this.#kept.length)));
+        this.#kept = Buffer.allocUnsafeSlow(Math.ceil(length / STEP_BYTES) * STEP_BYTES);
         this.#keptAddress = addressOf(this.#kept);
       }
       this.#bytes = this.#kept;

@@ -7,7 +7,8 @@ import type { BlockLocation } from './block-encoding.ts';
 import { blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
 import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
-import { newPackRoom, PackBuilder, packKey } from './pack.ts';
+import { PackBuilder, packKey } from './pack.ts';
+import { PackRooms } from './pack-rooms.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 import type { UploadJournal } from './upload-journal.ts';
 
@@ -40,6 +41,8 @@ export type Capture = {
   patience: Patience;
   onProgress: (progress: CaptureProgress) => void;
   signal: AbortSignal;
+  /** Shared with other captures, where memory is to be bounded for all of them. */
+  rooms?: PackRooms;
   /** How blocks (in shared memory) are encoded, where it is not on libuv's threads. */
   encode?: (block: Buffer) => Promise<Encoded>;
 };
@@ -56,7 +59,7 @@ export type Captured = {
 };
 
 const BATCH_BLOCKS = 8;
-const PACKS_IN_FLIGHT = 2;
+const PACKS_IN_FLIGHT = 3;
 const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
@@ -65,7 +68,8 @@ const UNJOURNALLED_BLOCKS = 4096;
 const KEPT_BUFFERS = 6;
 /** Buffers go round, from capture to capture: left to the garbage collector, they would pile up faster than it runs. */
 const spareTargets: Buffer[] = [];
-const spareRooms: Buffer[] = [];
+/** Of captures that share none with others: as many as they want. */
+const OWN_ROOMS = new PackRooms(Number.POSITIVE_INFINITY);
 
 /** What is to become of one block. */
 type Decision =
@@ -80,9 +84,8 @@ type LeafChanges = { locations: Map<number, BlockLocation | undefined>; groups: 
 
 /** Decisions that wait for one pack to be stored. */
 type Group = {
-  pack: PackBuilder;
-  /** Where the pack's bytes lie; free for another when it is stored. */
-  room: Buffer;
+  /** With the room that its bytes lie in; none as long as there is nothing to store. */
+  packing: { pack: PackBuilder; room: Buffer } | undefined;
   stored: { block: number; location: BlockLocation }[];
   zero: number[];
   same: number[];
@@ -109,6 +112,7 @@ class CaptureRun {
   readonly #packPuts = new Set<Promise<void>>();
   readonly #leafPuts = new Set<Promise<void>>();
   readonly #packLimit = new ConcurrencyLimit(PACKS_IN_FLIGHT);
+  readonly #rooms: PackRooms;
   readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
   #group: Group;
   #doneBlocks = 0;
@@ -120,6 +124,7 @@ class CaptureRun {
   constructor(options: Capture) {
     this.#options = options;
     this.#wanted = new PagedBitmap(options.blocks);
+    this.#rooms = options.rooms ?? OWN_ROOMS;
     this.#group = this.#newGroup();
   }
 
@@ -135,6 +140,7 @@ class CaptureRun {
     }
     // Whatever went wrong, nothing of this run goes on behind its back.
     this.#group.done.reject(new Error('the capture ended'));
+    if (this.#group.packing !== undefined) this.#rooms.forget();
     await Promise.allSettled([...this.#packPuts, ...this.#leafPuts]);
     this.#check();
     const { root, blocks } = await storeManifest(this.#options.base, this.#leaves, (node) => this.#putNode(node));
@@ -259,7 +265,8 @@ class CaptureRun {
       }
     }
     for (const { block, sha256: digest, encoded } of data) {
-      const location = group.pack.add(encoded, digest);
+      group.packing ??= await this.#newPack();
+      const location = group.packing.pack.add(encoded, digest);
       group.stored.push({ block, location });
       this.#note(block, location, group);
       this.#storedBlocks += 1;
@@ -267,7 +274,7 @@ class CaptureRun {
     }
     keep(spareTargets, target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
-    if (!group.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
+    if (!group.packing?.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
     this.#closeGroup();
     // Bounded memory: no more than so many packs between here and the store.
     while (this.#packPuts.size >= PACKS_IN_FLIGHT) await Promise.race(this.#packPuts);
@@ -276,20 +283,16 @@ class CaptureRun {
   #closeGroup(): void {
     const group = this.#group;
     this.#group = this.#newGroup();
-    const { store, journal, cut, patience } = this.#options;
+    const { journal, cut, patience } = this.#options;
     const blocks = [...group.stored.map(({ block }) => block), ...group.zero, ...group.same];
     const task = this.#packLimit.run(async () => {
-      if (!group.pack.isEmpty) {
-        const pieces = group.pack.finish();
-        await patiently(patience, () => store.put(packKey(group.pack.id), pieces));
-      }
+      if (group.packing !== undefined) await this.#storePack(group.packing);
       if (blocks.length > 0) {
         const record = { kind: 'blocks', stored: group.stored, zero: group.zero, same: group.same } as const;
         // The journal before the volume: a block that the volume no longer keeps must be found again after a kill.
         await patiently(patience, async () => journal.append(record));
         cut.captured(blocks);
       }
-      keep(spareRooms, group.room);
       this.#doneBlocks += blocks.length;
       this.#report();
     });
@@ -330,8 +333,24 @@ class CaptureRun {
     const done = Promise.withResolvers<void>();
     // Whoever waits for it handles its failure; when no one does, the capture has failed by other means.
     done.promise.catch(() => undefined);
-    const room = spareRooms.pop() ?? newPackRoom();
-    return { pack: new PackBuilder(this.#options.base.key, room), room, stored: [], zero: [], same: [], done };
+    return { packing: undefined, stored: [], zero: [], same: [], done };
+  }
+
+  async #newPack(): Promise<{ pack: PackBuilder; room: Buffer }> {
+    const room = await this.#rooms.take(this.#options.signal);
+    return { pack: new PackBuilder(this.#options.base.key, room), room };
+  }
+
+  async #storePack({ pack, room }: { pack: PackBuilder; room: Buffer }): Promise<void> {
+    const { store, patience } = this.#options;
+    const pieces = pack.finish();
+    try {
+      await patiently(patience, () => store.put(packKey(pack.id), pieces));
+    } catch (error) {
+      this.#rooms.forget();
+      throw error;
+    }
+    this.#rooms.give(room);
   }
 
   #track(tasks: Set<Promise<void>>, task: Promise<void>): void {

@@ -50,10 +50,6 @@ export class PackBuilder {
     return this.#end >= PACK_TARGET_BYTES;
   }
 
-  get isEmpty(): boolean {
-    return this.#entries.length === 0;
-  }
-
   /**
    * Copies a block's bytes in; there is room for eight as long as the pack is not full.
    * @param sha256 see blockHash

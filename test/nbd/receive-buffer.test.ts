@@ -50,11 +50,11 @@ test('a connection keeps a buffer for requests of up to 4 MiB, and none for larg
     return incoming.bytes.length;
   };
   assert.equal(sizeAfter(100), MIB);
-  assert.equal(sizeAfter(MIB + 28), 2 * MIB);
+  assert.equal(sizeAfter(MIB + 28), MIB + MIB / 4);
   const kept = incoming.bytes;
-  assert.equal(sizeAfter(2 * MIB), 2 * MIB);
+  assert.equal(sizeAfter(MIB + 5000), MIB + MIB / 4);
   assert.equal(incoming.bytes, kept, 'the same one');
-  assert.equal(sizeAfter(32 * MIB), 2 * MIB);
-  assert.equal(sizeAfter(3 * MIB), 4 * MIB);
+  assert.equal(sizeAfter(32 * MIB), MIB + MIB / 4);
+  assert.equal(sizeAfter(4 * MIB), 4 * MIB);
   assert.equal(sizeAfter(4 * MIB + 1), 4 * MIB);
 });

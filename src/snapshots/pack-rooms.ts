@@ -1,0 +1,57 @@
+import { newPackRoom } from './pack.ts';
+
+type Waiting = { resolve: (room: Buffer) => void; reject: (reason: unknown) => void };
+
+/**
+ * Where packs lie while they are filled and stored: so many at once, whoever fills them, since each is 21 MiB. They go
+ * round: left to the garbage collector, they would pile up faster than it runs.
+ */
+export class PackRooms {
+  readonly #most: number;
+  readonly #spare: Buffer[] = [];
+  readonly #waiting = new Set<Waiting>();
+  #taken = 0;
+
+  /** @param most at least one for each who takes one at a time, and stores what he has before he takes another */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** Resolves when there is a room. @throws the signal's reason, when it comes first */
+  async take(signal: AbortSignal): Promise<Buffer> {
+    signal.throwIfAborted();
+    if (this.#taken < this.#most) {
+      this.#taken += 1;
+      return this.#spare.pop() ?? newPackRoom();
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+    const waiting = { resolve, reject };
+    this.#waiting.add(waiting);
+    const giveUp = (): void => {
+      if (this.#waiting.delete(waiting)) reject(signal.reason);
+    };
+    signal.addEventListener('abort', giveUp);
+    return promise.finally(() => signal.removeEventListener('abort', giveUp));
+  }
+
+  /** The pack is stored: its room is the next one's. */
+  give(room: Buffer): void {
+    if (this.#handOver(room)) return;
+    this.#taken -= 1;
+    this.#spare.push(room);
+  }
+
+  /** The pack will not be stored, and its room may still be read from: another takes its place. */
+  forget(): void {
+    if (this.#waiting.size > 0) this.#handOver(newPackRoom());
+    else this.#taken -= 1;
+  }
+
+  #handOver(room: Buffer): boolean {
+    const [next] = this.#waiting;
+    if (next === undefined) return false;
+    this.#waiting.delete(next);
+    next.resolve(room);
+    return true;
+  }
+}
