@@ -18,7 +18,7 @@ port.on('message', ({ number, block, restFactor }: EncodeQuestion) => {
   const bytes = Buffer.from(block.buffer, block.byteOffset, block.byteLength);
   const { encoding, stored } = encodeBlockNow(bytes);
   // In the block's own place: its plain bytes were hashed before, and are needed no more.
-  if (encoding === ENCODING.ZSTD) bytes.set(stored);
+  if (encoding === ENCODING.ZSTD) stored.copy(bytes);
   port.postMessage({ number, encoding, length: stored.length } satisfies EncodeAnswer);
   if (restFactor === 0) return;
   const { user, system } = process.threadCpuUsage(before);

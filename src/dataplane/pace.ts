@@ -47,7 +47,9 @@ export class Pace {
   async #rest(): Promise<void> {
     const { activeMilliseconds, stagedShare } = await this.#ask();
     const now = performance.now();
-    const busy = Math.min(1, (activeMilliseconds - this.#active) / (now - this.#since));
+    // Never a division by nothing: a factor that is no number would be a rest without an end.
+    const elapsed = Math.max(0.001, now - this.#since);
+    const busy = Math.min(1, (activeMilliseconds - this.#active) / elapsed);
     this.#since = now;
     this.#active = activeMilliseconds;
     const wanted = busy < QUIET_SHARE ? 0 : REST_FACTOR * busy;
