@@ -32,6 +32,9 @@ const READ_PATIENCE_MILLISECONDS = 30_000;
 
 const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings;
 const disk = new NodeDisk();
+// libuv's threads are begun by the first who needs one, and take over its priority: guests' flushes run on them, so that
+// must not be the thread that gives way.
+await access(settings.volumesDirectory);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const patience = realPatience(READ_PATIENCE_MILLISECONDS);
 const engine = new LocalEngine({
@@ -211,6 +214,7 @@ const methods: WorkerMethods = {
   },
 };
 
+// From here to the end nothing may be awaited: the server's calls are answered as soon as they come.
 const server = new RpcPeer<ServerMethods>(
   {
     post: (message, socket) => {
@@ -226,9 +230,6 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
 process.on('disconnect', () => process.exit(0));
 
-// libuv's threads are begun by the first who needs one, and take over its priority: guests' flushes run on them, so that
-// must not be the thread that gives way.
-await access(settings.volumesDirectory);
 const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), {
   workerData: settings,
   resourceLimits: { maxYoungGenerationSizeMb: 16 },

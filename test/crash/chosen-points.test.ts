@@ -32,7 +32,6 @@ const COUNTS: Partial<Record<KillPoint, number>> = {
   'after the packs, before a manifest node': 5,
   'between two records of a set': 1,
   'before a manifest node is collected': 2,
-  "before a volume's files are removed": 7,
 };
 
 type Cut = { snapshots: Map<string, number>; least: Numbers; most: Numbers };

@@ -73,7 +73,7 @@ function watch(point: KillPoint, count: number, mark: string): void {
     case 'after a hydrated block is marked':
       return onWrite(/hydrated$/, 'after', reached);
     case "before a volume's files are removed":
-      return onCall(NodeDisk.prototype, 'removeTree', 'before', () => true, reached);
+      return onCall(NodeDisk.prototype, 'removeLargeTree', 'before', () => true, reached);
     default:
       throw new Error(`${point satisfies never} is no point`);
   }
