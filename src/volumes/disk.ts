@@ -31,7 +31,7 @@ export interface DiskFile {
   close(): void;
   /**
    * Closes the file without waiting for it. To be used once its name is removed: the last close then gives the file's room
-   * back, which takes a second for 16 GiB, and no guest shall wait for that.
+   * back, which took 32 ms for 512 MiB, and no guest shall wait for that.
    */
   letGo(): void;
 }
