@@ -6,6 +6,7 @@ import { decodeBranch, decodeLeaf, isLeaf, isSealed, nodeKey, referencesOf } fro
 import { packKey, readPackIndex } from '../snapshots/pack.ts';
 import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
+import { type PageMask, runsOf } from '../types/page-mask.ts';
 import { BLOCK_BYTES, formatBytes, PAGE_BYTES, type Sha256 } from '../types/units.ts';
 import { BitmapFile, readBitmapHeader } from '../volumes/bitmap-file.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
@@ -49,21 +50,33 @@ async function inspectNode(store: ObjectStore, node: Sha256, flags: InspectFlags
   const record = flags.snapshot === undefined ? {} : await getSnapshotRecord(store, flags.snapshot);
   const key = await new SnapshotKeys(flags, store).keyOf(record);
   if (isLeaf(bytes)) {
-    const leaf = [...decodeLeaf(node, bytes, key)].map(([slot, location]) => ({ slot, ...location }));
+    const leaf = [...decodeLeaf(node, bytes, key)].flatMap(([slot, { whole, patch }]) => {
+      const records = [{ slot, pages: 'all', ...whole }];
+      if (patch !== undefined) records.push({ slot, pages: pageNames(patch.pages), ...patch.record });
+      return records;
+    });
     const rows = leaf.map((each) => [
       each.slot,
+      each.pages,
       each.pack,
       each.offset,
       each.length,
       encodingName(each.encoding),
       each.sha256,
     ]);
-    print(json, { kind: 'leaf', blocks: leaf }, ['slot', 'pack', 'offset', 'bytes', 'encoding', 'SHA-256'], rows);
+    const titles = ['slot', 'pages', 'pack', 'offset', 'bytes', 'encoding', 'SHA-256'];
+    print(json, { kind: 'leaf', blocks: leaf }, titles, rows);
     return;
   }
   const children = [...decodeBranch(node, bytes, key)].map(([slot, child]) => ({ slot, ...child }));
   const rows = children.map((child) => [child.slot, child.blocks, child.node]);
   print(json, { kind: 'branch', children }, ['slot', 'blocks with data', 'node'], rows);
+}
+
+/** `0-3 17`, by their place in the block. */
+function pageNames(pages: PageMask): string {
+  const names = runsOf(pages).map(({ page, count }) => (count === 1 ? `${page}` : `${page}-${page + count - 1}`));
+  return names.join(' ');
 }
 
 async function inspectPack(store: ObjectStore, pack: PackId, json: boolean | undefined): Promise<void> {

@@ -3,8 +3,9 @@ import type { StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { Repacked } from '../snapshots/repack.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
+import type { PageMask } from '../types/page-mask.ts';
 import type { EpochNumber, Sha256 } from '../types/units.ts';
-import type { BlockAsOfCut } from '../volumes/copy-before-write.ts';
+import type { BlockAsOfCut, ChangedBlocks } from '../volumes/copy-before-write.ts';
 import type { CutVolume } from '../volumes/engine.ts';
 import type { GuestLoad } from './pace.ts';
 
@@ -129,10 +130,8 @@ export type ServerMethods = {
 
 /** What the upload thread asks of the thread that owns the volumes. */
 export type OwnerMethods = {
-  changedBlocks: (question: { cut: CutVolume; since: EpochNumber; from: number; most: number }) => {
-    blocks: number[];
-    compareAll: boolean;
-  };
+  changedBlocks: (question: { cut: CutVolume; since: EpochNumber; from: number; most: number }) => ChangedBlocks;
+  writtenPages: (question: { cut: CutVolume; since: EpochNumber; blocks: readonly number[] }) => PageMask[];
   blocksAsOfCut: (question: { cut: CutVolume; blocks: readonly number[] }) => BlockAsOfCut[];
   captured: (news: { cut: CutVolume; blocks: readonly number[] }) => void;
   guestLoad: (question: Record<string, never>) => GuestLoad;

@@ -109,9 +109,10 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       cut: {
         changed: (from) =>
           owner.call('changedBlocks', { cut, since: asEpoch(base.boundary), from, most: CHANGED_BLOCKS_AT_ONCE }),
-        async read(blocks, target) {
+        written: (blocks) => owner.call('writtenPages', { cut, since: asEpoch(base.boundary), blocks }),
+        async read(pieces, target) {
           await pace.rest();
-          return files.read(blocks, target, (asked) => owner.call('blocksAsOfCut', { cut, blocks: asked }));
+          return files.read(pieces, target, (asked) => owner.call('blocksAsOfCut', { cut, blocks: asked }));
         },
         captured: (blocks) => owner.tell('captured', { cut, blocks }),
       },

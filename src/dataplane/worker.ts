@@ -240,6 +240,7 @@ thread.on('error', (error) => {
 });
 const ownerMethods: OwnerMethods = {
   changedBlocks: ({ cut, since, from, most }) => engine.changedBlocks(cut, since, from, most),
+  writtenPages: ({ cut, since, blocks }) => blocks.map((block) => engine.writtenPages(cut, since, block)),
   blocksAsOfCut: ({ cut, blocks }) => blocks.map((block) => engine.blockAsOfCut(cut, block)),
   captured: ({ cut, blocks }) => engine.captured(cut, blocks),
   guestLoad() {

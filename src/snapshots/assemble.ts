@@ -2,7 +2,7 @@ import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import type { Sha256 } from '../types/units.ts';
-import type { BlockLocation } from './block-encoding.ts';
+import type { BlockLocation, RecordLocation } from './block-encoding.ts';
 import { type ChangedLeaves, Manifest, storeManifest } from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
 
@@ -16,7 +16,7 @@ export async function assembleManifest(
   base: Sha256 | undefined,
   patience: Patience,
   key: DataKey | undefined,
-  changes: AsyncIterable<{ block: number; location: BlockLocation | undefined }>,
+  changes: AsyncIterable<{ block: number; location: RecordLocation | undefined }>,
 ): Promise<{ root: Sha256; dataBlocks: number }> {
   const manifest = new Manifest(store, base, patience, key);
   const putNode = ({ node, bytes }: EncodedNode): Promise<void> =>
@@ -42,7 +42,7 @@ export async function assembleManifest(
       leaf = new Map(await manifest.leaf(own));
     }
     if (location === undefined) leaf.delete(block % LEAF_BLOCKS);
-    else leaf.set(block % LEAF_BLOCKS, location);
+    else leaf.set(block % LEAF_BLOCKS, { whole: location, patch: undefined });
   }
   await finish();
   const { root, blocks } = await storeManifest(manifest, leaves, putNode);

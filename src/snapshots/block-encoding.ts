@@ -4,7 +4,8 @@ import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from 'node:
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { NONCE_BYTES, seal, unseal } from '../encryption/sealing.ts';
 import type { Branded } from '../types/ids.ts';
-import { BLOCK_BYTES, type Sha256 } from '../types/units.ts';
+import { countPages, isSameMask, type PageMask, runsOf } from '../types/page-mask.ts';
+import { BLOCK_BYTES, PAGE_BYTES, type Sha256 } from '../types/units.ts';
 
 const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
@@ -16,16 +17,47 @@ export type Encoding = (typeof ENCODING)[keyof typeof ENCODING];
 /** 32 hex digits. */
 export type PackId = Branded<string, 'PackId'>;
 
-/** Where a block's stored bytes are, and what they must hash to once decoded (see blockHash). */
-export type BlockLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
+/** Where bytes are stored, and what they must hash to once decoded (see blockHash). */
+export type RecordLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
+/** Some pages of a block that are newer than its whole record; the record has them one after the other. */
+export type Patch = { pages: PageMask; record: RecordLocation };
+/** A block: the record that has all of it, and what is newer. */
+export type BlockLocation = { whole: RecordLocation; patch: Patch | undefined };
 
-/** Compression must save an eighth, or the block is stored as it is: reading it back is then a plain copy. */
-const WORTH_IT_BYTES = BLOCK_BYTES - BLOCK_BYTES / 8;
+/** What a block is made of, and how long each is when it is decoded. */
+export function recordsOf({ whole, patch }: BlockLocation): { record: RecordLocation; bytes: number }[] {
+  const records = [{ record: whole, bytes: BLOCK_BYTES }];
+  if (patch !== undefined) records.push({ record: patch.record, bytes: countPages(patch.pages) * PAGE_BYTES });
+  return records;
+}
+
+/** The block as the patch makes it; what is given stays as it is. @param pages as they were stored, one after the other */
+export function applyPatch(block: Buffer, { pages: mask }: Patch, pages: Buffer): Buffer {
+  const patched = Buffer.from(block);
+  let from = 0;
+  for (const { page, count } of runsOf(mask)) {
+    pages.copy(patched, page * PAGE_BYTES, from, from + count * PAGE_BYTES);
+    from += count * PAGE_BYTES;
+  }
+  return patched;
+}
+
+/** Whether two are sure to hold the same bytes. (Where the same bytes are stored in different ways, they are not.) */
+export function isSameBlock(a: BlockLocation | undefined, b: BlockLocation | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  if (a.whole.sha256 !== b.whole.sha256) return false;
+  if (a.patch === undefined || b.patch === undefined) return a.patch === b.patch;
+  return a.patch.record.sha256 === b.patch.record.sha256 && isSameMask(a.patch.pages, b.patch.pages);
+}
+
+/** Compression must save an eighth, or the bytes are stored as they are: reading them back is then a plain copy. */
+const WORTH_IT = 7 / 8;
 /** In one piece: zlib's usual pieces of 16 KiB would each be a buffer, and all of them copied together in the end. */
-const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: BLOCK_BYTES + 4096 };
+const PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 1 };
+const optionsFor = (length: number) => ({ params: PARAMETERS, chunkSize: length + 4096 });
 const SAMPLES = 8;
 const SAMPLE_BYTES = 2048;
-const OPTIONS_OF_SAMPLE = { ...OPTIONS, chunkSize: SAMPLES * SAMPLE_BYTES + 4096 };
+const OPTIONS_OF_SAMPLE = optionsFor(SAMPLES * SAMPLE_BYTES);
 const DECOMPRESSION = { maxOutputLength: BLOCK_BYTES, chunkSize: BLOCK_BYTES + 4096 };
 const ZEROES = Buffer.alloc(4096);
 const NOTHING = Buffer.alloc(0);
@@ -57,26 +89,27 @@ export function isZero(block: Buffer): boolean {
   return true;
 }
 
-/** A block made ready for a pack, before it is sealed. */
+/** A record made ready for a pack, before it is sealed. */
 export type Encoded = { encoding: typeof ENCODING.PLAIN | typeof ENCODING.ZSTD; stored: Buffer };
 
 /** Runs on the thread pool. @returns the block itself where compression does not pay */
 export async function encodeBlock(block: Buffer): Promise<Encoded> {
   if (!seemsCompressible(block)) return { encoding: ENCODING.PLAIN, stored: block };
-  return chooseEncoding(block, await compress(block, OPTIONS));
+  return chooseEncoding(block, await compress(block, optionsFor(block.length)));
 }
 
 /** The same, on the thread that calls. */
 export function encodeBlockNow(block: Buffer): Encoded {
   if (!seemsCompressible(block)) return { encoding: ENCODING.PLAIN, stored: block };
-  return chooseEncoding(block, zstdCompressSync(block, OPTIONS));
+  return chooseEncoding(block, zstdCompressSync(block, optionsFor(block.length)));
 }
 
 /**
- * A guess from a few pieces of the block: what is random, encrypted or compressed already looks so everywhere, and finding
+ * A guess from a few pieces of a block: what is random, encrypted or compressed already looks so everywhere, and finding
  * that out from the whole block costs ten times as much.
  */
 function seemsCompressible(block: Buffer): boolean {
+  if (block.length <= SAMPLES * SAMPLE_BYTES) return true;
   const sample = Buffer.allocUnsafe(SAMPLES * SAMPLE_BYTES);
   const stride = block.length / SAMPLES;
   for (let index = 0; index < SAMPLES; index += 1) {
@@ -86,7 +119,7 @@ function seemsCompressible(block: Buffer): boolean {
 }
 
 function chooseEncoding(block: Buffer, smaller: Buffer): Encoded {
-  if (smaller.length > WORTH_IT_BYTES) return { encoding: ENCODING.PLAIN, stored: block };
+  if (smaller.length > block.length * WORTH_IT) return { encoding: ENCODING.PLAIN, stored: block };
   return { encoding: ENCODING.ZSTD, stored: smaller };
 }
 
@@ -102,13 +135,15 @@ export function sealBlock({ encoding, stored }: Encoded, packKey: Buffer, offset
 export type SealedBlock = { encoding: Encoding; stored: Buffer };
 
 /**
- * Gives back a block's 512 KiB.
+ * Gives back what was stored as a record.
+ * @param length of the decoded bytes: see recordsOf
  * @param key of an encrypted snapshot
  * @throws CorruptBlockError when they are not the bytes that were stored: wrong bytes are never returned; WrongKeyError
  */
-export async function decodeBlock(
+export async function decodeRecord(
   bytes: Buffer,
-  location: BlockLocation,
+  location: RecordLocation,
+  length: number,
   key: DataKey | undefined,
   where: string,
 ): Promise<Buffer> {
@@ -132,8 +167,7 @@ export async function decodeBlock(
         `${where} has encoding ${encoding satisfies never}, which this version does not know`,
       );
   }
-  if (block.length !== BLOCK_BYTES)
-    throw new CorruptBlockError(`${where} is ${block.length} bytes, not ${BLOCK_BYTES}`);
+  if (block.length !== length) throw new CorruptBlockError(`${where} is ${block.length} bytes, not ${length}`);
   const found = blockHash(block, key);
   if (found !== expected) throw new CorruptBlockError(`${where} has the hash ${found}, and should have ${expected}`);
   return block;
@@ -145,7 +179,7 @@ function inflate(bytes: Buffer, where: string): Promise<Buffer> {
   });
 }
 
-function open(bytes: Buffer, { pack, offset }: BlockLocation, key: DataKey | undefined, where: string): Buffer {
+function open(bytes: Buffer, { pack, offset }: RecordLocation, key: DataKey | undefined, where: string): Buffer {
   if (key === undefined) throw new WrongKeyError(`${where} is encrypted, and its key was not given`);
   try {
     return unseal(key.packKey(pack), nonceAt(offset), bytes, NOTHING);

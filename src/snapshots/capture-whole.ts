@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { ALL_PAGES } from '../types/page-mask.ts';
 import { blockCount } from '../types/units.ts';
 import { type Captured, type CaptureProgress, type CutReader, capture } from './capture.ts';
 import { Manifest } from './manifest.ts';
@@ -28,9 +29,13 @@ export function captureWhole(
 ): Promise<Captured> {
   const cut: CutReader = {
     changed: async (from) => ({ blocks: await whole.blocks(from), compareAll: false }),
-    async read(blocks, target) {
-      await whole.read(blocks, target);
-      return blocks.map(() => true);
+    written: async (blocks) => blocks.map(() => ALL_PAGES),
+    async read(pieces, target) {
+      await whole.read(
+        pieces.map(({ block }) => block),
+        target,
+      );
+      return pieces.map(() => true);
     },
     // Nothing is kept for it that could be let go.
     captured: () => undefined,

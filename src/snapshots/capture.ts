@@ -1,16 +1,18 @@
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
-import { asBlock, BLOCK_BYTES, type Sha256 } from '../types/units.ts';
+import { ALL_PAGES, isSameMask, type PageMask } from '../types/page-mask.ts';
+import { asBlock, type Sha256 } from '../types/units.ts';
+import type { Piece } from '../volumes/cut-files.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
-import type { BlockLocation } from './block-encoding.ts';
-import { blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
+import { type BlockLocation, blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
+import { BATCH_BYTES, batchesOf, bytesOf, type PlannedPiece, planPieces } from './capture-plan.ts';
 import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
-import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, nodeKey } from './manifest-node.ts';
+import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, type Leaf, nodeKey } from './manifest-node.ts';
 import { PackBuilder, packKey } from './pack.ts';
 import { PackRooms } from './pack-rooms.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
-import type { UploadJournal } from './upload-journal.ts';
+import type { StoredRecord, UploadJournal } from './upload-journal.ts';
 
 /** A cut as the pipeline sees it. */
 export interface CutReader {
@@ -19,8 +21,13 @@ export interface CutReader {
    * `compareAll`: they are all that hold data, and what the base has beyond them must be looked at too.
    */
   changed(from: number): Promise<{ blocks: number[]; compareAll: boolean }>;
-  /** Reads blocks into `target`, 512 KiB each. @returns for each whether it was read; one that was not is as in the base */
-  read(blocks: readonly number[], target: Buffer): Promise<boolean[]>;
+  /** For each of the blocks, the pages that may differ from the base's. */
+  written(blocks: readonly number[]): Promise<readonly PageMask[]>;
+  /**
+   * Reads pieces of blocks into `target`, one after the other.
+   * @returns for each whether it was read; one that was not is as in the base
+   */
+  read(pieces: readonly Piece[], target: Buffer): Promise<boolean[]>;
   /** These blocks are safe; the volume need not keep them. */
   captured(blocks: readonly number[]): void;
 }
@@ -58,7 +65,6 @@ export type Captured = {
   storedBytes: number;
 };
 
-const BATCH_BLOCKS = 8;
 const PACKS_IN_FLIGHT = 3;
 const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
@@ -75,18 +81,18 @@ const OWN_ROOMS = new PackRooms(Number.POSITIVE_INFINITY);
 type Decision =
   | { kind: 'same'; block: number }
   | { kind: 'zero'; block: number }
-  | { kind: 'data'; block: number; sha256: Sha256; encoded: Promise<Encoded> };
+  | { kind: 'data'; block: number; sha256: Sha256; pages: PageMask | undefined; encoded: Promise<Encoded> };
 
 type Batch = { decisions: Decision[]; target: Buffer };
 
 /** What differs from the base in one leaf, and the groups that must be stored before it. */
-type LeafChanges = { locations: Map<number, BlockLocation | undefined>; groups: Set<Group> };
+type LeafChanges = { records: Map<number, StoredRecord | undefined>; groups: Set<Group> };
 
 /** Decisions that wait for one pack to be stored. */
 type Group = {
   /** With the room that its bytes lie in; none as long as there is nothing to store. */
   packing: { pack: PackBuilder; room: Buffer } | undefined;
-  stored: { block: number; location: BlockLocation }[];
+  stored: StoredRecord[];
   zero: number[];
   same: number[];
   done: PromiseWithResolvers<void>;
@@ -173,10 +179,10 @@ class CaptureRun {
         this.#leaves.set(record.number, record.leaf);
         continue;
       }
-      for (const { block, location } of record.stored) {
-        this.#note(block, location, undefined);
+      for (const stored of record.stored) {
+        this.#note(stored.block, stored, undefined);
         this.#storedBlocks += 1;
-        this.#storedBytes += location.length;
+        this.#storedBytes += stored.record.length;
       }
       for (const block of record.zero) this.#note(block, undefined, undefined);
       const blocks = [...record.stored.map(({ block }) => block), ...record.zero, ...record.same];
@@ -192,17 +198,18 @@ class CaptureRun {
     let previous: { batch: Batch; finishes: number | undefined } | undefined;
     for (let block = this.#wanted.nextSet(0); block !== -1; ) {
       const leaf = leafOf(block);
-      const batch = [block];
-      block = this.#wanted.nextSet(block + 1);
-      while (batch.length < BATCH_BLOCKS && block !== -1 && leafOf(block) === leaf) {
-        batch.push(block);
-        block = this.#wanted.nextSet(block + 1);
+      const blocks: number[] = [];
+      for (; block !== -1 && leafOf(block) === leaf; block = this.#wanted.nextSet(block + 1)) blocks.push(block);
+      const pieces = await this.#plan(leaf, blocks);
+      let left = pieces.length;
+      for (const batch of batchesOf(pieces)) {
+        const decided = await this.#decide(batch);
+        if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
+        left -= batch.length;
+        previous = { batch: decided, finishes: left === 0 ? leaf : undefined };
+        this.#check();
       }
-      const decided = await this.#decide(batch);
-      if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
-      previous = { batch: decided, finishes: block === -1 || leafOf(block) !== leaf ? leaf : undefined };
       begunEarlier.delete(leaf);
-      this.#check();
     }
     if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
     for (const leaf of begunEarlier) this.#finishLeaf(leaf);
@@ -210,15 +217,23 @@ class CaptureRun {
     await Promise.all([...this.#packPuts, ...this.#leafPuts]);
   }
 
+  async #plan(number: number, blocks: readonly number[]): Promise<PlannedPiece[]> {
+    const base = await this.#options.base.leaf(number);
+    const written = base === undefined ? blocks.map(() => ALL_PAGES) : await this.#options.cut.written(blocks);
+    return planPieces(blocks, written, base ?? new Map());
+  }
+
   /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
-  async #decide(batch: readonly number[]): Promise<Batch> {
-    const target = spareTargets.pop() ?? Buffer.from(new SharedArrayBuffer(BATCH_BLOCKS * BLOCK_BYTES));
+  async #decide(batch: readonly PlannedPiece[]): Promise<Batch> {
+    const target = spareTargets.pop() ?? Buffer.from(new SharedArrayBuffer(BATCH_BYTES));
     const local = await this.#options.cut.read(batch, target);
     const decisions: Decision[] = [];
-    for (const [index, block] of batch.entries()) {
-      const bytes = target.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
-      const present = local[index] || (await this.#fetchAbsent(block, bytes));
-      decisions.push(present ? await this.#compare(block, bytes) : { kind: 'same', block });
+    let at = 0;
+    for (const [index, piece] of batch.entries()) {
+      const bytes = target.subarray(at, at + bytesOf(piece));
+      at += bytes.length;
+      const present = local[index] || (await this.#fetchAbsent(piece.block, bytes));
+      decisions.push(present ? this.#compare(piece, bytes) : { kind: 'same', block: piece.block });
     }
     return { decisions, target };
   }
@@ -233,21 +248,21 @@ class CaptureRun {
     return true;
   }
 
-  async #compare(block: number, bytes: Buffer): Promise<Decision> {
-    const { base } = this.#options;
-    const before = await base.locate(asBlock(block));
-    if (isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
-    const digest = blockHash(bytes, base.key);
-    if (before?.sha256 === digest) return { kind: 'same', block };
+  #compare({ block, pages, before, isPatch }: PlannedPiece, bytes: Buffer): Decision {
+    if (!isPatch && isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
+    const digest = blockHash(bytes, this.#options.base.key);
+    if (before !== undefined && (isPatch ? hasPatch(before, pages, digest) : isWhole(before, digest))) {
+      return { kind: 'same', block };
+    }
     const encoded = (this.#options.encode ?? encodeBlock)(bytes);
     // Awaited when its batch is gathered; until then a failure must not count as one that no one handles.
     encoded.catch(() => undefined);
-    return { kind: 'data', block, sha256: digest, encoded };
+    return { kind: 'data', block, sha256: digest, pages: isPatch ? pages : undefined, encoded };
   }
 
   async #gather({ decisions, target }: Batch, finishes: number | undefined): Promise<void> {
     const group = this.#group;
-    const data: { block: number; sha256: Sha256; encoded: Encoded }[] = [];
+    const data: { block: number; sha256: Sha256; pages: PageMask | undefined; encoded: Encoded }[] = [];
     for (const decision of decisions) {
       switch (decision.kind) {
         case 'same':
@@ -258,19 +273,19 @@ class CaptureRun {
           this.#note(decision.block, undefined, group);
           break;
         case 'data':
-          data.push({ block: decision.block, sha256: decision.sha256, encoded: await decision.encoded });
+          data.push({ ...decision, encoded: await decision.encoded });
           break;
         default:
           decision satisfies never;
       }
     }
-    for (const { block, sha256: digest, encoded } of data) {
+    for (const { block, sha256: digest, pages, encoded } of data) {
       group.packing ??= await this.#newPack();
-      const location = group.packing.pack.add(encoded, digest);
-      group.stored.push({ block, location });
-      this.#note(block, location, group);
+      const stored = { block, record: group.packing.pack.add(encoded, digest), pages };
+      group.stored.push(stored);
+      this.#note(block, stored, group);
       this.#storedBlocks += 1;
-      this.#storedBytes += location.length;
+      this.#storedBytes += stored.record.length;
     }
     keep(spareTargets, target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
@@ -311,10 +326,10 @@ class CaptureRun {
     // A leaf is stored, and said to be in the journal, only when every one of its packs is: a pack that fails fails it too.
     const task = Promise.all([...changes.groups].map((group) => group.done.promise)).then(() =>
       this.#nodeLimit.run(async () => {
-        const leaf = new Map(await base.leaf(number));
-        for (const [slot, location] of changes.locations) {
-          if (location === undefined) leaf.delete(slot);
-          else leaf.set(slot, location);
+        const leaf: Leaf = new Map(await base.leaf(number));
+        for (const [slot, stored] of changes.records) {
+          if (stored === undefined) leaf.delete(slot);
+          else leaf.set(slot, locationOf(stored, leaf.get(slot)));
         }
         let child: { node: Sha256; blocks: number } | undefined;
         if (leaf.size > 0) {
@@ -364,15 +379,18 @@ class CaptureRun {
     );
   }
 
-  /** @param group the group that must be stored before the leaf is; none for what an earlier run stored */
-  #note(block: number, location: BlockLocation | undefined, group: Group | undefined): void {
+  /**
+   * @param stored undefined where the block is zeroes
+   * @param group the group that must be stored before the leaf is; none for what an earlier run stored
+   */
+  #note(block: number, stored: StoredRecord | undefined, group: Group | undefined): void {
     const number = leafOf(block);
     let changes = this.#changes.get(number);
     if (changes === undefined) {
-      changes = { locations: new Map(), groups: new Set() };
+      changes = { records: new Map(), groups: new Set() };
       this.#changes.set(number, changes);
     }
-    changes.locations.set(block % LEAF_BLOCKS, location);
+    changes.records.set(block % LEAF_BLOCKS, stored);
     if (group !== undefined) changes.groups.add(group);
   }
 
@@ -393,6 +411,21 @@ class CaptureRun {
       storedBytes: this.#storedBytes,
     });
   }
+}
+
+function isWhole({ whole, patch }: BlockLocation, digest: Sha256): boolean {
+  return patch === undefined && whole.sha256 === digest;
+}
+
+function hasPatch({ patch }: BlockLocation, pages: PageMask, digest: Sha256): boolean {
+  return patch !== undefined && patch.record.sha256 === digest && isSameMask(patch.pages, pages);
+}
+
+/** @param before where the base has the block */
+function locationOf({ block, record, pages }: StoredRecord, before: BlockLocation | undefined): BlockLocation {
+  if (pages === undefined) return { whole: record, patch: undefined };
+  if (before === undefined) throw new Error(`block ${block} was stored as a patch of what the base does not have`);
+  return { whole: before.whole, patch: { pages, record } };
 }
 
 function keep(spare: Buffer[], buffer: Buffer): void {

@@ -1,4 +1,4 @@
-import type { BlockLocation } from './block-encoding.ts';
+import { type BlockLocation, isSameBlock } from './block-encoding.ts';
 import type { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS, NODE_SLOTS } from './manifest-node.ts';
 
@@ -17,7 +17,7 @@ export async function* changedBlocks(first: Manifest, second: Manifest, from: nu
       for (const slot of slots(before, after)) {
         const block = number * LEAF_BLOCKS + slot;
         const change = { block, first: before?.get(slot), second: after?.get(slot) };
-        if (block >= from && change.first?.sha256 !== change.second?.sha256) yield change;
+        if (block >= from && !isSameBlock(change.first, change.second)) yield change;
       }
     }
   }

@@ -3,7 +3,7 @@ import { crc32 } from 'node:zlib';
 import type { DataKey } from '../encryption/data-key.ts';
 import { alignedBuffer } from '../objects/direct-write.ts';
 import type { Sha256 } from '../types/units.ts';
-import { type BlockLocation, type Encoded, type Encoding, type PackId, sealBlock } from './block-encoding.ts';
+import { type Encoded, type Encoding, type PackId, type RecordLocation, sealBlock } from './block-encoding.ts';
 
 /** A pack is closed when it holds this much: one PUT for dozens of blocks. */
 export const PACK_TARGET_BYTES = 16 * 1024 * 1024;
@@ -30,7 +30,7 @@ export function newPackRoom(): Buffer {
 export class PackBuilder {
   readonly id: PackId = randomBytes(16).toString('hex') as PackId;
   readonly #bytes: Buffer;
-  readonly #entries: BlockLocation[] = [];
+  readonly #entries: RecordLocation[] = [];
   readonly #key: Buffer | undefined;
   #end = HEADER_BYTES;
 
@@ -54,7 +54,7 @@ export class PackBuilder {
    * Copies a block's bytes in; there is room for eight as long as the pack is not full.
    * @param sha256 see blockHash
    */
-  add(encoded: Encoded, sha256: Sha256): BlockLocation {
+  add(encoded: Encoded, sha256: Sha256): RecordLocation {
     const { encoding, stored } = this.#key === undefined ? encoded : sealBlock(encoded, this.#key, this.#end);
     const location = { pack: this.id, offset: this.#end, length: stored.length, encoding, sha256 };
     // (Of memory that threads share, `set` would copy at less than half the speed.)
@@ -88,7 +88,7 @@ export function packBytes(lengths: readonly number[]): number {
 }
 
 /** Reads a pack's own index. @throws when the object is not a whole pack */
-export function readPackIndex(pack: Buffer): BlockLocation[] {
+export function readPackIndex(pack: Buffer): RecordLocation[] {
   const whole = pack.length >= HEADER_BYTES + FOOTER_BYTES;
   if (!whole || pack.toString('latin1', 0, 8) !== HEADER_MAGIC) throw new Error('not a version 1 pack of cleancut');
   const footer = pack.length - FOOTER_BYTES;

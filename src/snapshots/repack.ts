@@ -2,7 +2,14 @@ import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import type { Sha256 } from '../types/units.ts';
-import { type BlockLocation, decodeBlock, encodeBlock, type PackId } from './block-encoding.ts';
+import {
+  type BlockLocation,
+  decodeRecord,
+  encodeBlock,
+  type PackId,
+  type RecordLocation,
+  recordsOf,
+} from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import {
   type Branch,
@@ -112,23 +119,26 @@ async function choosePacks(
       for (const child of decodeBranch(node, bytes, key).values()) await note(child.node, key);
       return;
     }
-    for (const { pack, offset, length } of decodeLeaf(node, bytes, key).values()) {
-      if (!inPart(pack) || inUse.has(pack)) continue;
-      let blocks = needed.get(pack);
-      if (blocks === undefined) {
-        blocks = new Map();
-        needed.set(pack, blocks);
+    for (const location of decodeLeaf(node, bytes, key).values()) {
+      for (const { record } of recordsOf(location)) {
+        const { pack, offset, length } = record;
+        if (!inPart(pack) || inUse.has(pack)) continue;
+        let records = needed.get(pack);
+        if (records === undefined) {
+          records = new Map();
+          needed.set(pack, records);
+        }
+        records.set(offset, length);
       }
-      blocks.set(offset, length);
     }
   };
   for (const { root, key } of roots) await note(root, key);
   const dead: { pack: PackId; live: number; bytes: number }[] = [];
   for await (const { key, bytes } of store.list('packs/')) {
     const pack = key.slice(key.lastIndexOf('/') + 1) as PackId;
-    const blocks = needed.get(pack);
-    if (blocks === undefined) continue;
-    const live = packBytes([...blocks.values()]);
+    const records = needed.get(pack);
+    if (records === undefined) continue;
+    const live = packBytes([...records.values()]);
     if (live * 2 < bytes) dead.push({ pack, live, bytes });
   }
   dead.sort((a, b) => a.live / a.bytes - b.live / b.bytes);
@@ -147,7 +157,7 @@ class Rewriting {
   readonly #options: Repacking;
   readonly #packs: ReadonlySet<PackId>;
   readonly renamed = new Map<Sha256, Sha256>();
-  readonly #moved = new Map<string, BlockLocation>();
+  readonly #moved = new Map<string, RecordLocation>();
   /** Nodes, children before parents, that may be stored once the pack is. */
   #waiting: EncodedNode[] = [];
   #pack: PackBuilder | undefined;
@@ -195,44 +205,43 @@ class Rewriting {
   }
 
   async #rewriteLeaf(leaf: Leaf, key: DataKey | undefined): Promise<EncodedNode | undefined> {
-    const moving = [...leaf].filter(([, location]) => this.#packs.has(location.pack));
+    const moving = [...leaf.values()].flatMap(recordsOf).filter(({ record }) => this.#packs.has(record.pack));
     if (moving.length === 0) return undefined;
-    const next: Leaf = new Map(leaf);
     for (let at = 0; at < moving.length; at += MOVED_AT_ONCE) {
       const some = moving.slice(at, at + MOVED_AT_ONCE);
-      const blocks = await Promise.all(some.map(([, location]) => this.#fetch(location, key)));
-      for (const [index, [slot, location]] of some.entries()) {
-        const moved = this.#moved.get(placeOf(location)) ?? (await this.#move(location, blocks[index], key));
-        if (moved !== undefined) next.set(slot, moved);
+      const fetched = await Promise.all(some.map(({ record, bytes }) => this.#fetch(record, bytes, key)));
+      for (const [index, { record }] of some.entries()) {
+        if (!this.#moved.has(placeOf(record))) await this.#move(record, fetched[index], key);
       }
     }
+    const next: Leaf = new Map();
+    for (const [slot, location] of leaf) next.set(slot, this.#movedBlock(location));
     return encodeLeaf(next, key);
   }
 
-  /** @returns undefined for a block that has been moved already, or that cannot be had: it stays where it is */
-  async #fetch(location: BlockLocation, key: DataKey | undefined): Promise<Buffer | undefined> {
-    if (this.#moved.has(placeOf(location))) return undefined;
+  #movedBlock({ whole, patch }: BlockLocation): BlockLocation {
+    const now = (record: RecordLocation): RecordLocation => this.#moved.get(placeOf(record)) ?? record;
+    return { whole: now(whole), patch: patch && { pages: patch.pages, record: now(patch.record) } };
+  }
+
+  /** @returns undefined for a record that has been moved already, or that cannot be had: it stays where it is */
+  async #fetch(record: RecordLocation, bytes: number, key: DataKey | undefined): Promise<Buffer | undefined> {
+    if (this.#moved.has(placeOf(record))) return undefined;
     const { store, patience } = this.#options;
-    const { pack, offset, length } = location;
+    const { pack, offset, length } = record;
     return fetchPatiently(patience, async () => {
       const stored = await store.getRange(packKey(pack), offset, length);
-      return decodeBlock(stored, location, key, `the block at ${offset} of ${packKey(pack)}`);
+      return decodeRecord(stored, record, bytes, key, `the record at ${offset} of ${packKey(pack)}`);
     }).catch(() => undefined);
   }
 
-  async #move(
-    location: BlockLocation,
-    block: Buffer | undefined,
-    key: DataKey | undefined,
-  ): Promise<BlockLocation | undefined> {
-    if (block === undefined) return undefined;
+  async #move(record: RecordLocation, decoded: Buffer | undefined, key: DataKey | undefined): Promise<void> {
+    if (decoded === undefined) return;
     if (this.#pack?.isFull) await this.#flush();
     this.#room ??= newPackRoom();
     this.#pack ??= new PackBuilder(key, this.#room);
-    const moved = this.#pack.add(await encodeBlock(block), location.sha256);
-    this.#moved.set(placeOf(location), moved);
-    this.movedBytes += location.length;
-    return moved;
+    this.#moved.set(placeOf(record), this.#pack.add(await encodeBlock(decoded), record.sha256));
+    this.movedBytes += record.length;
   }
 
   /** The pack before the nodes that name it, as everywhere: whoever can read a node can read what it names. */
@@ -259,6 +268,6 @@ function getNode(store: ObjectStore, patience: Patience, node: Sha256): Promise<
   });
 }
 
-function placeOf({ pack, offset }: BlockLocation): string {
+function placeOf({ pack, offset }: RecordLocation): string {
   return `${pack} ${offset}`;
 }

@@ -3,8 +3,7 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { asBlock, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
-import type { BlockLocation } from './block-encoding.ts';
-import { decodeBlock } from './block-encoding.ts';
+import { applyPatch, type BlockLocation, decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
@@ -17,7 +16,7 @@ const RUNS_AHEAD = 4;
 
 type Found = { block: BlockIndex; location: BlockLocation };
 
-/** A completed snapshot's blocks, read from the object store. Every block is checked against its SHA-256. */
+/** A completed snapshot's blocks, read from the object store. Every record is checked against its SHA-256. */
 export class SnapshotSource implements BlockSource {
   readonly manifest: Manifest;
   readonly #store: ObjectStore;
@@ -80,7 +79,7 @@ export class SnapshotSource implements BlockSource {
       for (const [slot, location] of leaf) {
         const block = asBlock(number * LEAF_BLOCKS + slot);
         if (block < from) continue;
-        if (run.length > 0 && !follows(run, location)) {
+        if (run.length > 0 && !follows(run, location.whole)) {
           yield run;
           run = [];
         }
@@ -91,29 +90,46 @@ export class SnapshotSource implements BlockSource {
   }
 
   async #fetchRun(run: readonly Found[]): Promise<{ block: BlockIndex; bytes: Buffer }[]> {
-    const { pack, offset } = run[0].location;
-    const last = run[run.length - 1].location;
-    const bytes = await this.#store.getRange(packKey(pack), offset, last.offset + last.length - offset);
+    const { pack, offset } = run[0].location.whole;
+    const last = run[run.length - 1].location.whole;
+    const fetched = this.#store.getRange(packKey(pack), offset, last.offset + last.length - offset);
     return Promise.all(
-      run.map(async ({ block, location }) => {
-        const start = location.offset - offset;
-        return { block, bytes: await this.#decode(bytes.subarray(start, start + location.length), block, location) };
+      run.map(async (found) => {
+        const start = found.location.whole.offset - offset;
+        const stored = fetched.then((bytes) => bytes.subarray(start, start + found.location.whole.length));
+        return { block: found.block, bytes: await this.#putTogether(found, stored) };
       }),
     );
   }
 
-  async #fetchBlock({ block, location }: Found): Promise<Buffer> {
-    const stored = await this.#store.getRange(packKey(location.pack), location.offset, location.length);
-    return this.#decode(stored, block, location);
+  #fetchBlock(found: Found): Promise<Buffer> {
+    return this.#putTogether(found, this.#fetch(found.location.whole));
   }
 
-  #decode(stored: Buffer, block: BlockIndex, location: BlockLocation): Promise<Buffer> {
-    const where = `block ${block} (object ${packKey(location.pack)}, ${location.length} bytes at ${location.offset})`;
-    return decodeBlock(stored, location, this.manifest.key, where);
+  #fetch({ pack, offset, length }: RecordLocation): Promise<Buffer> {
+    return this.#store.getRange(packKey(pack), offset, length);
+  }
+
+  /** @param stored the whole record's bytes, on their way; those of a patch are fetched meanwhile */
+  async #putTogether({ block, location }: Found, stored: Promise<Buffer>): Promise<Buffer> {
+    const records = recordsOf(location);
+    const [whole, pages] = await Promise.all(
+      records.map(async ({ record, bytes }, index) => {
+        const where = `block ${block} (object ${packKey(record.pack)}, ${record.length} bytes at ${record.offset})`;
+        return decodeRecord(
+          await (index === 0 ? stored : this.#fetch(record)),
+          record,
+          bytes,
+          this.manifest.key,
+          where,
+        );
+      }),
+    );
+    return location.patch === undefined ? whole : applyPatch(whole, location.patch, pages);
   }
 }
 
-function follows(run: readonly Found[], next: BlockLocation): boolean {
-  const last = run[run.length - 1].location;
+function follows(run: readonly Found[], next: RecordLocation): boolean {
+  const last = run[run.length - 1].location.whole;
   return run.length < RUN_BLOCKS && last.pack === next.pack && last.offset + last.length === next.offset;
 }

@@ -1,12 +1,16 @@
+import type { PageMask } from '../types/page-mask.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { DiskFile } from '../volumes/disk.ts';
-import type { BlockLocation, Encoding, PackId } from './block-encoding.ts';
+import type { Encoding, PackId, RecordLocation } from './block-encoding.ts';
+
+/** What was stored of a block: all of it, or a patch of what the base has. */
+export type StoredRecord = { block: number; record: RecordLocation; pages: PageMask | undefined };
 
 /** What was decided about some blocks of a cut, and is safe in the store. */
 export type JournalRecord =
   | {
       kind: 'blocks';
-      stored: { block: number; location: BlockLocation }[];
+      stored: StoredRecord[];
       /** All zeroes. */
       zero: number[];
       /** What the base has. */
@@ -22,7 +26,7 @@ export interface UploadJournal {
 }
 
 type Line =
-  | { pack: string; stored: [number, number, number, number, string][]; zero: number[]; same: number[] }
+  | { pack: string; stored: [number, number, number, number, string, string?][]; zero: number[]; same: number[] }
   | { leaf: number; node?: string; blocks?: number };
 
 /** A journal in a file: one line of JSON for each record, appended with one write. */
@@ -60,14 +64,11 @@ export const NO_JOURNAL: UploadJournal = { read: () => [], append: () => undefin
 function toLine(record: JournalRecord): Line {
   if (record.kind === 'leaf') return { leaf: record.number, ...record.leaf };
   return {
-    pack: record.stored[0]?.location.pack ?? '',
-    stored: record.stored.map(({ block, location }) => [
-      block,
-      location.offset,
-      location.length,
-      location.encoding,
-      location.sha256,
-    ]),
+    pack: record.stored[0]?.record.pack ?? '',
+    stored: record.stored.map(({ block, record: { offset, length, encoding, sha256 }, pages }) => {
+      const whole = [block, offset, length, encoding, sha256] as const;
+      return pages === undefined ? [...whole] : [...whole, Buffer.from(pages).toString('hex')];
+    }),
     zero: record.zero,
     same: record.same,
   };
@@ -83,9 +84,10 @@ function fromLine(line: Line): JournalRecord {
     kind: 'blocks',
     zero: line.zero,
     same: line.same,
-    stored: line.stored.map(([block, offset, length, encoding, sha256]) => ({
+    stored: line.stored.map(([block, offset, length, encoding, sha256, pages]) => ({
       block,
-      location: {
+      pages: pages === undefined ? undefined : Uint8Array.from(Buffer.from(pages, 'hex')),
+      record: {
         pack: line.pack as PackId,
         offset,
         length,

@@ -2,8 +2,7 @@ import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import type { Sha256 } from '../types/units.ts';
-import type { BlockLocation } from './block-encoding.ts';
-import { decodeBlock } from './block-encoding.ts';
+import { decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
@@ -53,17 +52,19 @@ export async function verifySnapshots(
     try {
       for await (const { number, leaf } of manifest.leaves()) {
         for (const [slot, location] of leaf) {
-          const key = `${location.pack} ${location.offset}`;
-          if (!checked.has(key)) {
-            signal?.throwIfAborted();
-            checked.set(key, await checkBlock(store, location, patience, dataKey));
-            verified.blocks += 1;
-            verified.bytes += location.length;
-            await onProgress(verified.bytes);
+          for (const { record, bytes } of recordsOf(location)) {
+            const key = `${record.pack} ${record.offset}`;
+            if (!checked.has(key)) {
+              signal?.throwIfAborted();
+              checked.set(key, await checkRecord(store, record, bytes, patience, dataKey));
+              verified.blocks += 1;
+              verified.bytes += record.length;
+              await onProgress(verified.bytes);
+            }
+            const wrong = checked.get(key);
+            const block = number * LEAF_BLOCKS + slot;
+            if (wrong !== undefined) findings.push({ object: packKey(record.pack), what: wrong, block });
           }
-          const wrong = checked.get(key);
-          const block = number * LEAF_BLOCKS + slot;
-          if (wrong !== undefined) findings.push({ object: packKey(location.pack), what: wrong, block });
         }
       }
     } catch (error) {
@@ -89,18 +90,19 @@ export async function verifySnapshots(
   return verified;
 }
 
-/** @returns what is wrong with a block; undefined where nothing is */
-async function checkBlock(
+/** @param bytes how many it must have, decoded @returns what is wrong with a record; undefined where nothing is */
+async function checkRecord(
   store: ObjectStore,
-  location: BlockLocation,
+  record: RecordLocation,
+  bytes: number,
   patience: Patience,
   key: DataKey | undefined,
 ): Promise<string | undefined> {
-  const { pack, offset, length } = location;
+  const { pack, offset, length } = record;
   try {
     await fetchPatiently(patience, async () => {
       const stored = await store.getRange(packKey(pack), offset, length);
-      await decodeBlock(stored, location, key, `the block of ${length} bytes at ${offset}`);
+      await decodeRecord(stored, record, bytes, key, `the record of ${length} bytes at ${offset}`);
     });
     return undefined;
   } catch (error) {

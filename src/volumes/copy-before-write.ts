@@ -1,3 +1,4 @@
+import { ALL_PAGES, PAGE_MASK_BYTES, type PageMask } from '../types/page-mask.ts';
 import { asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
 import { Cut } from './cut.ts';
 import type { Disk } from './disk.ts';
@@ -11,6 +12,9 @@ export type StagedRun = { log: string; position: number; page: number; count: nu
 
 /** How a block's bytes as of a cut are put together, for a reader that has the files open itself. */
 export type BlockAsOfCut = { absent: boolean; unsettled: boolean; staged: StagedRun[] };
+
+/** `compareAll`: the blocks are all that hold data, and the caller must also look at each block that the base has. */
+export type ChangedBlocks = { blocks: number[]; compareAll: boolean };
 
 /** What copy-before-write must not go beyond, and whom it tells when it would. */
 export type StagingBounds = {
@@ -103,15 +107,9 @@ export class CopyBeforeWrite {
   /**
    * The blocks that may differ between the cut and its base, ascending from `from`, at most `most`.
    * @param since the base's boundary (1 for a volume's beginning)
-   * @returns `compareAll` when the dirty bits since then cannot be trusted: then the blocks are all that hold data, and
-   *   the caller must also look at each block that the base has
+   * @returns with `compareAll` when the dirty bits since then cannot be trusted
    */
-  changedBlocks(
-    boundary: EpochNumber,
-    since: EpochNumber,
-    from: number,
-    most: number,
-  ): { blocks: number[]; compareAll: boolean } {
+  changedBlocks(boundary: EpochNumber, since: EpochNumber, from: number, most: number): ChangedBlocks {
     const cut = this.#liveCut(boundary);
     const compareAll = since < this.#trustedFrom;
     const epochs = this.#epochs.filter((epoch) => epoch.number >= since && epoch.number < boundary);
@@ -125,6 +123,25 @@ export class CopyBeforeWrite {
     const blocks: number[] = [];
     for (let at = next(from); at !== -1 && blocks.length < most; at = next(at + 1)) blocks.push(at);
     return { blocks, compareAll };
+  }
+
+  /**
+   * The pages of a block that may differ between the cut and its base: what is not among them is as in the base, in
+   * every byte. All of them, where that is not known.
+   */
+  writtenPages(boundary: EpochNumber, since: EpochNumber, block: number): PageMask {
+    if (since < this.#trustedFrom) return ALL_PAGES;
+    const mask = new Uint8Array(PAGE_MASK_BYTES);
+    for (const { number, dirty, written } of this.#epochs) {
+      if (number < since || number >= boundary || !dirty.bits.get(block)) continue;
+      if (written === undefined || !written.addTo(mask, block)) return ALL_PAGES;
+    }
+    return mask;
+  }
+
+  /** Where a write goes without being admitted: see LocalVolume. */
+  wrote(from: number, to: number): void {
+    this.#current.written?.mark(from, to);
   }
 
   /**
@@ -210,6 +227,7 @@ export class CopyBeforeWrite {
     const cut = this.#newestCutWanting(block);
     if (cut !== undefined) this.#stage(cut, from, to);
     if (!this.#current.dirty.bits.get(block)) this.#current.dirty.set(block);
+    this.#current.written?.mark(from, to);
     return cut === undefined;
   }
 

@@ -1,9 +1,16 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
-import { BLOCK_BYTES, PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
-import type { BlockAsOfCut } from './copy-before-write.ts';
+import { countPages, type PageMask, runsOf } from '../types/page-mask.ts';
+import { PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
+import type { BlockAsOfCut, StagedRun } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { RawFile } from './raw-file.ts';
+
+/** Pages of one block that are to be read. */
+export type Piece = { block: number; pages: PageMask };
+
+/** Pages that follow one another in the volume, and in the target; both places in bytes. */
+type Stretch = { offset: number; bytes: number; at: number };
 
 /**
  * Reads blocks as they were at a cut, from another thread than the one that owns the volume: the owner is asked only
@@ -24,36 +31,38 @@ export class CutFiles {
   }
 
   /**
-   * @param target takes 512 KiB for each of the blocks, one after the other
+   * @param pieces of which no two are of the same block
+   * @param target takes the pieces' pages, one after the other
    * @param ask what the owner says of blocks (LocalVolume.blockAsOfCut), in their order
-   * @returns for each block whether it is local; one that is not is as the snapshot says that the volume was made from
+   * @returns for each piece whether its block is local; one that is not is as the snapshot says that the volume was made
+   *   from
    */
   async read(
-    blocks: readonly number[],
+    pieces: readonly Piece[],
     target: Buffer,
     ask: (blocks: readonly number[]) => Promise<BlockAsOfCut[]>,
   ): Promise<boolean[]> {
+    const stretches = layOut(pieces);
+    const blocks = pieces.map(({ block }) => block);
     // First the file, then the question: a page overwritten after the read began was staged before, and is in the
     // answer. (The other way round, an overwrite between the two would be missed.)
-    for (const [index, block] of blocks.entries()) this.#readRaw(block, target, index);
+    for (const piece of stretches) this.#readRaw(piece, target);
     const answers = await ask(blocks);
     // A block that a fetch may have brought in between the read and the answer: local it stays, so read it again.
     const unsettled = [...blocks.keys()].filter((index) => answers[index].unsettled && !answers[index].absent);
     if (unsettled.length > 0) {
-      for (const index of unsettled) this.#readRaw(blocks[index], target, index);
+      for (const index of unsettled) this.#readRaw(stretches[index], target);
       const again = await ask(unsettled.map((index) => blocks[index]));
       for (const [order, index] of unsettled.entries()) answers[index] = again[order];
     }
     for (const [index, answer] of answers.entries()) {
-      for (const run of answer.staged) {
-        const at = index * BLOCK_BYTES + ((run.page * PAGE_BYTES) % BLOCK_BYTES);
-        this.#log(run.log).read(target, at, run.count * PAGE_BYTES, run.position);
-      }
+      for (const run of answer.staged) this.#readStaged(run, stretches[index], target);
     }
     for (const [index, answer] of answers.entries()) {
       if (answer.absent) continue;
-      const bytes = target.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
-      this.#cipher?.decrypt(bytes, blocks[index] * PAGES_PER_BLOCK);
+      for (const { offset, bytes, at } of stretches[index]) {
+        this.#cipher?.decrypt(target.subarray(at, at + bytes), offset / PAGE_BYTES);
+      }
     }
     return answers.map((answer) => !answer.absent);
   }
@@ -64,8 +73,18 @@ export class CutFiles {
     for (const log of this.#logs.values()) log.close();
   }
 
-  #readRaw(block: number, target: Buffer, index: number): void {
-    this.#raw.read(target, index * BLOCK_BYTES, BLOCK_BYTES, block * BLOCK_BYTES);
+  #readRaw(stretches: readonly Stretch[], target: Buffer): void {
+    for (const { offset, bytes, at } of stretches) this.#raw.read(target, at, bytes, offset);
+  }
+
+  /** Puts the old pages over what was read, as far as they are wanted. */
+  #readStaged(run: StagedRun, stretches: readonly Stretch[], target: Buffer): void {
+    const start = run.page * PAGE_BYTES;
+    for (const { offset, bytes, at } of stretches) {
+      const from = Math.max(start, offset);
+      const to = Math.min(start + run.count * PAGE_BYTES, offset + bytes);
+      if (from < to) this.#log(run.log).read(target, at + from - offset, to - from, run.position + from - start);
+    }
   }
 
   #log(path: string): DiskFile {
@@ -76,4 +95,19 @@ export class CutFiles {
     }
     return log;
   }
+}
+
+/** @returns for each piece where its pages are in the volume, and where they come to lie */
+function layOut(pieces: readonly Piece[]): Stretch[][] {
+  let at = 0;
+  return pieces.map(({ block, pages }) => {
+    const start = at;
+    at += countPages(pages) * PAGE_BYTES;
+    let next = start;
+    return runsOf(pages).map(({ page, count }) => {
+      const stretch = { offset: (block * PAGES_PER_BLOCK + page) * PAGE_BYTES, bytes: count * PAGE_BYTES, at: next };
+      next += stretch.bytes;
+      return stretch;
+    });
+  });
 }

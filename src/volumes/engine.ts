@@ -1,8 +1,9 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { VolumeId } from '../types/ids.ts';
+import type { PageMask } from '../types/page-mask.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
-import type { BlockAsOfCut } from './copy-before-write.ts';
+import type { BlockAsOfCut, ChangedBlocks } from './copy-before-write.ts';
 import type { Extent } from './extents.ts';
 
 export type NewVolume = {
@@ -91,12 +92,10 @@ export interface VolumeEngine {
   resumeCut(volumeId: VolumeId, boundary: EpochNumber): string | undefined;
 
   /** See LocalVolume.changedBlocks. */
-  changedBlocks(
-    cut: CutVolume,
-    since: EpochNumber,
-    from: number,
-    most: number,
-  ): { blocks: number[]; compareAll: boolean };
+  changedBlocks(cut: CutVolume, since: EpochNumber, from: number, most: number): ChangedBlocks;
+
+  /** See CopyBeforeWrite.writtenPages. */
+  writtenPages(cut: CutVolume, since: EpochNumber, block: number): PageMask;
 
   /** Where the bytes of a block as of a cut are. */
   blockAsOfCut(cut: CutVolume, block: number): BlockAsOfCut;

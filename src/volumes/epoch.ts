@@ -2,6 +2,7 @@ import { asEpoch, type EpochNumber } from '../types/units.ts';
 import { BITMAP_HEADER_BYTES, BitmapFile } from './bitmap-file.ts';
 import type { Disk } from './disk.ts';
 import { StagingLog } from './staging-log.ts';
+import { WrittenPages } from './written-pages.ts';
 
 /**
  * The time between two cuts of a volume: which blocks were written in it, and the old bytes of those that a cut before
@@ -14,6 +15,8 @@ import { StagingLog } from './staging-log.ts';
 export class Epoch {
   readonly number: EpochNumber;
   readonly dirty: BitmapFile;
+  /** Of an epoch that had no writes yet when this process took it up. */
+  readonly written: WrittenPages | undefined;
   staging: StagingLog | undefined;
   readonly #path: string;
 
@@ -21,6 +24,7 @@ export class Epoch {
     this.number = number;
     this.#path = path;
     this.dirty = dirty;
+    this.written = dirty.bits.nextSet(0) === -1 ? new WrittenPages() : undefined;
     this.staging = staging;
   }
 

@@ -1,8 +1,9 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { VolumeId } from '../types/ids.ts';
+import type { PageMask } from '../types/page-mask.ts';
 import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
-import type { BlockAsOfCut } from './copy-before-write.ts';
+import type { BlockAsOfCut, ChangedBlocks } from './copy-before-write.ts';
 import type { Disk } from './disk.ts';
 import type { CutVolume, NewVolume, VolumeEngine } from './engine.ts';
 import { LocalVolume } from './local-volume.ts';
@@ -134,13 +135,12 @@ export class LocalEngine implements VolumeEngine {
     return this.#volume(volumeId).resumeCut(boundary);
   }
 
-  changedBlocks(
-    cut: CutVolume,
-    since: EpochNumber,
-    from: number,
-    most: number,
-  ): { blocks: number[]; compareAll: boolean } {
+  changedBlocks(cut: CutVolume, since: EpochNumber, from: number, most: number): ChangedBlocks {
     return this.#volume(cut.volumeId).changedBlocks(cut.boundary, since, from, most);
+  }
+
+  writtenPages(cut: CutVolume, since: EpochNumber, block: number): PageMask {
+    return this.#volume(cut.volumeId).writtenPages(cut.boundary, since, block);
   }
 
   blockAsOfCut(cut: CutVolume, block: number): BlockAsOfCut {

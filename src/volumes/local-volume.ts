@@ -1,9 +1,10 @@
 import path from 'node:path';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
+import type { PageMask } from '../types/page-mask.ts';
 import { asBlock, asEpoch, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
 import { type BlockSource, requireSource } from './block-source.ts';
-import { type BlockAsOfCut, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
+import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { Epoch } from './epoch.ts';
 import { type Extent, findExtents } from './extents.ts';
@@ -77,10 +78,7 @@ export class LocalVolume {
     this.#hydration = hydration;
   }
 
-  /**
-   * Makes the files of a new volume; durable when it returns.
-   * @param volume see NewVolume
-   */
+  /** Makes the files of a new volume (see NewVolume); durable when it returns. */
   static create(
     disk: Disk,
     directory: string,
@@ -215,8 +213,8 @@ export class LocalVolume {
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void> {
     if (this.#gate.opened === undefined && this.#passesRange(offset, length)) {
       this.#unsynced = true;
-      this.#raw.writeAll(sources, offset);
-      return;
+      this.#history.wrote(offset, offset + length);
+      return this.#raw.writeAll(sources, offset);
     }
     return this.#change(offset, length, () => this.#raw.writeAll(sources, offset));
   }
@@ -310,13 +308,13 @@ export class LocalVolume {
   }
 
   /** See CopyBeforeWrite.changedBlocks. */
-  changedBlocks(
-    boundary: EpochNumber,
-    since: EpochNumber,
-    from: number,
-    most: number,
-  ): { blocks: number[]; compareAll: boolean } {
+  changedBlocks(boundary: EpochNumber, since: EpochNumber, from: number, most: number): ChangedBlocks {
     return this.#history.changedBlocks(boundary, since, from, most);
+  }
+
+  /** See CopyBeforeWrite.writtenPages. */
+  writtenPages(boundary: EpochNumber, since: EpochNumber, block: number): PageMask {
+    return this.#history.writtenPages(boundary, since, block);
   }
 
   /** How a block's bytes as of a cut are put together; to be asked after the volume's file was read. */

@@ -9,6 +9,7 @@ import { realPatience } from '../../src/objects/patience.ts';
 import { capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
+import { ALL_PAGES } from '../../src/types/page-mask.ts';
 import { BLOCK_BYTES } from '../../src/types/units.ts';
 import { insertSnapshot } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
@@ -23,9 +24,10 @@ test('the background scrub names what is damaged and who needs it, and says noth
   const { root } = await capture({
     cut: {
       changed: async (from) => ({ blocks: [3, 9].filter((each) => each >= from), compareAll: false }),
-      async read(blocks, target) {
-        for (const index of blocks.keys()) target.set(block, index * BLOCK_BYTES);
-        return blocks.map(() => true);
+      written: async (blocks) => blocks.map(() => ALL_PAGES),
+      async read(pieces, target) {
+        for (const index of pieces.keys()) target.set(block, index * BLOCK_BYTES);
+        return pieces.map(() => true);
       },
       captured: () => undefined,
     },

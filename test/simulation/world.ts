@@ -25,7 +25,7 @@ const SECTOR = 512;
 const DIRECTORY = '/volumes/vol';
 
 /** What can be planted, for the simulation to find. */
-export type Planted = DiskLies & { packsLate?: boolean; collectWithoutPending?: boolean };
+export type Planted = DiskLies & { packsLate?: boolean; collectWithoutPending?: boolean; forgetPages?: boolean };
 
 type Snapshot = { root: Sha256; image: Buffer };
 type PendingCut = { boundary: EpochNumber; image: Buffer };
@@ -243,8 +243,13 @@ export class World {
       const { root } = await capture({
         cut: {
           changed: async (from) => volume.changedBlocks(boundary, base.boundary, from, 100),
-          read: (blocks, target) =>
-            files.read(blocks, target, async (asked) => {
+          written: async (blocks) => {
+            await this.#scheduler.turn();
+            const masks = blocks.map((block) => volume.writtenPages(boundary, base.boundary, block));
+            return this.#planted.forgetPages ? masks.map((mask) => mask.with(0, mask[0] & 0xfe)) : masks;
+          },
+          read: (pieces, target) =>
+            files.read(pieces, target, async (asked) => {
               await this.#scheduler.turn();
               return asked.map((block) => volume.blockAsOfCut(boundary, block));
             }),

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { DataKey } from '../../src/encryption/data-key.ts';
 import { sha256 } from '../../src/snapshots/block-encoding.ts';
-import { type Captured, type CutReader, capture } from '../../src/snapshots/capture.ts';
+import { type CutReader, capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { nodeKey, referencesOf } from '../../src/snapshots/manifest-node.ts';
 import { packKey, readPackIndex } from '../../src/snapshots/pack.ts';
@@ -11,77 +11,9 @@ import { recode } from '../../src/snapshots/recode.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { type JournalRecord, NO_JOURNAL, type UploadJournal } from '../../src/snapshots/upload-journal.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../../src/types/units.ts';
+import { assertSame, contents, cutOf, NO_PATIENCE, run, someBlock } from '../support/captures.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
-
-const NO_PATIENCE = { milliseconds: 0, now: () => 0, sleep: async () => undefined, random: () => 0 };
-
-/** A cut whose blocks stand in a map; what is not there is zeroes. */
-function cutOf(
-  blocks: ReadonlyMap<number, Buffer>,
-  changed: readonly number[],
-  compareAll = false,
-): CutReader & { done: Set<number> } {
-  const ascending = [...changed].sort((a, b) => a - b);
-  const done = new Set<number>();
-  return {
-    done,
-    changed: async (from) => ({ blocks: ascending.filter((block) => block >= from).slice(0, 7), compareAll }),
-    async read(asked, target) {
-      for (const [index, block] of asked.entries()) {
-        const bytes = blocks.get(block);
-        const at = index * BLOCK_BYTES;
-        if (bytes === undefined) target.fill(0, at, at + BLOCK_BYTES);
-        else bytes.copy(target, at);
-      }
-      return asked.map(() => true);
-    },
-    captured: (blocks) => {
-      for (const block of blocks) done.add(block);
-    },
-  };
-}
-
-function run(
-  store: MemoryStore,
-  cut: CutReader,
-  base: Sha256 | undefined,
-  journal: UploadJournal = NO_JOURNAL,
-  key?: DataKey,
-): Promise<Captured> {
-  return capture({
-    cut,
-    blocks: 1_000_000,
-    store,
-    base: new Manifest(store, base, NO_PATIENCE, key),
-    journal,
-    patience: NO_PATIENCE,
-    onProgress: () => undefined,
-    signal: new AbortController().signal,
-  });
-}
-
-async function contents(store: MemoryStore, root: Sha256, key?: DataKey): Promise<Map<number, Buffer>> {
-  const found = new Map<number, Buffer>();
-  const source = new SnapshotSource(store, root, NO_PATIENCE, key);
-  for await (const { block, bytes } of source.blocks(asBlock(0))) found.set(block, bytes);
-  return found;
-}
-
-function assertSame(found: ReadonlyMap<number, Buffer>, expected: ReadonlyMap<number, Buffer>, what: string): void {
-  assert.deepEqual(
-    [...found.keys()],
-    [...expected.keys()].sort((a, b) => a - b),
-    what,
-  );
-  for (const [block, bytes] of expected) assert.ok(found.get(block)?.equals(bytes), `${what}: block ${block}`);
-}
-
-function someBlock(random: () => number): Buffer {
-  const kind = random();
-  if (kind < 0.4) return randomBytes(BLOCK_BYTES);
-  return Buffer.alloc(BLOCK_BYTES, `text ${random()} `);
-}
 
 const LINEAGE = 'a lineage of snapshots: each has just the bytes of its cut, whatever was deleted or rewritten between';
 for (const key of [undefined, DataKey.generate()])
@@ -178,7 +110,7 @@ test('a capture that is cut short at any request goes on from its journal, and e
         ...cut,
         // What was let go is gone: the guest has overwritten it.
         read: async (asked, target) => {
-          for (const block of asked) assert.ok(!gone.has(block), `block ${block} was let go and is read again`);
+          for (const { block } of asked) assert.ok(!gone.has(block), `block ${block} was let go and is read again`);
           return cut.read(asked, target);
         },
         captured: (done) => {
@@ -222,7 +154,7 @@ test('a pack that fails late fails the leaf that names it: the leaf is not taken
     ...cut,
     async read(asked, target) {
       const answer = await cut.read(asked, target);
-      if (asked.includes(1024)) {
+      if (asked.some(({ block }) => block === 1024)) {
         failing.resolve();
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
@@ -338,11 +270,11 @@ test('a volume restored under another key: its first snapshot holds what was nev
     [7, randomBytes(BLOCK_BYTES)],
   ]);
   const cut = cutOf(written, [4, 7], true);
-  const reader = {
+  const reader: CutReader = {
     ...cut,
-    read: async (asked: readonly number[], target: Buffer) => {
+    read: async (asked, target) => {
       await cut.read(asked, target);
-      return asked.map((block) => written.has(block));
+      return asked.map(({ block }) => written.has(block));
     },
   };
   const { root, dataBlocks } = await capture({

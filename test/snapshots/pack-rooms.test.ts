@@ -6,6 +6,7 @@ import { Manifest } from '../../src/snapshots/manifest.ts';
 import { PackRooms } from '../../src/snapshots/pack-rooms.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
+import { ALL_PAGES } from '../../src/types/page-mask.ts';
 import { asBlock, BLOCK_BYTES } from '../../src/types/units.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 
@@ -29,9 +30,10 @@ function captureVolume(store: MemoryStore, volume: number, rooms: PackRooms, sig
         blocks: Array.from({ length: BLOCKS }, (_, block) => block).filter((block) => block >= from),
         compareAll: false,
       }),
-      async read(blocks, target) {
-        for (const [index, block] of blocks.entries()) blockOf(volume, block).copy(target, index * BLOCK_BYTES);
-        return blocks.map(() => true);
+      written: async (blocks) => blocks.map(() => ALL_PAGES),
+      async read(pieces, target) {
+        for (const [index, { block }] of pieces.entries()) blockOf(volume, block).copy(target, index * BLOCK_BYTES);
+        return pieces.map(() => true);
       },
       captured: () => undefined,
     },

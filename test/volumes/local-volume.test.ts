@@ -4,7 +4,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DataKey, WrongKeyError } from '../../src/encryption/data-key.ts';
 import { PageCipher } from '../../src/encryption/page-cipher.ts';
-import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES } from '../../src/types/units.ts';
+import { applyPatch, ENCODING, type PackId, sha256 } from '../../src/snapshots/block-encoding.ts';
+import { ALL_PAGES, countPages, type PageMask } from '../../src/types/page-mask.ts';
+import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_BLOCK } from '../../src/types/units.ts';
 import type { BlockSource } from '../../src/volumes/block-source.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
@@ -14,6 +16,7 @@ import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const BLOCKS = 6;
 const SIZE = BLOCKS * BLOCK_BYTES;
+const NOWHERE = { pack: '' as PackId, offset: 0, length: 0, encoding: ENCODING.PLAIN, sha256: sha256(Buffer.alloc(0)) };
 
 /** A snapshot whose blocks are the model's first bytes. */
 function sourceOf(image: Buffer): BlockSource {
@@ -44,6 +47,8 @@ class Rig {
   cuts: PendingCut[] = [];
   base: { boundary: EpochNumber; image: Buffer };
   lost: string[] = [];
+  /** How often it was known which pages of a block had changed. */
+  knownPages = 0;
   stagingLimitBytes = 1 << 30;
   bootId = 'boot 1';
 
@@ -152,16 +157,22 @@ class Rig {
         assert.ok(expected.equals(base), `block ${block} changed before cut ${cut.boundary}, and no one knows`);
         continue;
       }
-      const target = Buffer.alloc(BLOCK_BYTES);
-      const [local] = await files.read([block], target, async (asked) =>
-        asked.map((each) => this.volume.blockAsOfCut(cut.boundary, each)),
-      );
-      if (local) assert.ok(target.equals(expected), `block ${block} as of cut ${cut.boundary} is wrong`);
-      else
-        assert.ok(
-          expected.equals(this.base.image.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)),
-          `absent block ${block}`,
+      const read = async (pages: PageMask): Promise<Buffer | undefined> => {
+        const target = Buffer.alloc(BLOCK_BYTES);
+        const [local] = await files.read([{ block, pages }], target, async (asked) =>
+          asked.map((each) => this.volume.blockAsOfCut(cut.boundary, each)),
         );
+        return local ? target : undefined;
+      };
+      const base = this.base.image.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+      const whole = await read(ALL_PAGES);
+      assert.ok((whole ?? base).equals(expected), `block ${block} as of cut ${cut.boundary} is wrong`);
+      const written = this.volume.writtenPages(cut.boundary, this.base.boundary, block);
+      const pages = await read(written);
+      if (pages === undefined) continue;
+      this.knownPages += Number(countPages(written) < PAGES_PER_BLOCK);
+      const patch = { pages: written, record: NOWHERE };
+      assert.ok(applyPatch(base, patch, pages).equals(expected), `pages of block ${block} changed, and no one knows`);
     }
     files.close();
   }

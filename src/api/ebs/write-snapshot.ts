@@ -9,7 +9,7 @@ import type {
 } from '@aws-sdk/client-ebs';
 import type { DirectBlockRow, DirectUploadRow, SnapshotRow } from '../../catalog/schema.ts';
 import { assembleManifest } from '../../snapshots/assemble.ts';
-import type { BlockLocation, PackId } from '../../snapshots/block-encoding.ts';
+import type { PackId, RecordLocation } from '../../snapshots/block-encoding.ts';
 import { blockHash, type Encoding, encodeBlock, isZero, sha256 } from '../../snapshots/block-encoding.ts';
 import { PackBuilder, packKey } from '../../snapshots/pack.ts';
 import type { SnapshotId } from '../../types/ids.ts';
@@ -161,7 +161,7 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
   const { store, catalog, now, lifecycle, keys } = call.services;
   const key = await keys.open(snapshot.data_key_id);
   await lifecycle.uploads.upload(async () => {
-    let location: BlockLocation | undefined;
+    let location: RecordLocation | undefined;
     if (!isZero(bytes)) {
       const encoded = await encodeBlock(bytes);
       const pack = new PackBuilder(key, Buffer.allocUnsafeSlow(ONE_BLOCK_ROOM_BYTES));
@@ -312,7 +312,7 @@ async function* blocksOf(call: Call, id: SnapshotId): AsyncGenerator<DirectBlock
 async function* changesOf(
   call: Call,
   id: SnapshotId,
-): AsyncGenerator<{ block: number; location: BlockLocation | undefined }> {
+): AsyncGenerator<{ block: number; location: RecordLocation | undefined }> {
   for await (const row of blocksOf(call, id)) {
     yield {
       block: row.block_index,
