@@ -156,3 +156,6 @@ export type WorkerSettings = {
   stagingLimitBytes: number;
   uploadPatienceMilliseconds: number;
 };
+
+/** What the thread that uploads begins with; `channel` is its end of a socketPair. */
+export type UploadThreadData = { settings: WorkerSettings; channel: number };

@@ -1,6 +1,6 @@
 /** The thread of a data-plane worker that brings cuts into the object store. */
 import os from 'node:os';
-import { parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
@@ -27,10 +27,11 @@ import type {
   RecodeOrder,
   RepackOrder,
   UploadMethods,
-  WorkerSettings,
+  UploadThreadData,
 } from './messages.ts';
 import { Pace } from './pace.ts';
 import { RpcPeer } from './rpc.ts';
+import { threadChannel } from './thread-channel.ts';
 
 const CHANGED_BLOCKS_AT_ONCE = 65_536;
 const PROGRESS_MILLISECONDS = 200;
@@ -38,9 +39,7 @@ const CAPTURES_AT_ONCE = 2;
 /** In memory, of all captures: each fills one, and a few are on their way to the store. */
 const PACKS_AT_ONCE = 4;
 
-if (parentPort === null) throw new Error('this is a worker thread of the data plane');
-const port = parentPort;
-const settings = workerData as WorkerSettings;
+const { settings, channel } = workerData as UploadThreadData;
 // Reading and hashing, too, give way to guests' requests. On Linux a priority is a thread's.
 os.setPriority(os.constants.priority.PRIORITY_LOW);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
@@ -72,13 +71,7 @@ const methods: UploadMethods = {
     await run?.ended;
   },
 };
-const owner = new RpcPeer<OwnerMethods>(
-  {
-    post: (message) => port.postMessage(message),
-    onMessage: (receive) => port.on('message', receive),
-  },
-  methods,
-);
+const owner = new RpcPeer<OwnerMethods>(threadChannel(channel), methods);
 
 /** Waits for its turn; a cut that is no longer wanted does not. */
 function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {

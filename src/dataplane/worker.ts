@@ -20,11 +20,13 @@ import type {
   ServeOrder,
   ServerMethods,
   UploadMethods,
+  UploadThreadData,
   WorkerMethods,
   WorkerSettings,
 } from './messages.ts';
 import { type RpcMessage, RpcPeer } from './rpc.ts';
 import { SnapshotExport } from './snapshot-export.ts';
+import { socketPair, threadChannel } from './thread-channel.ts';
 import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
 
 /** A guest's read waits this long for an object store that fails; then it gets an I/O error. */
@@ -230,8 +232,9 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
 process.on('disconnect', () => process.exit(0));
 
+const [ownEnd, threadEnd] = socketPair();
 const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), {
-  workerData: settings,
+  workerData: { settings, channel: threadEnd } satisfies UploadThreadData,
   resourceLimits: { maxYoungGenerationSizeMb: 16 },
 });
 // Without its uploads the worker is half dead: it ends whole, and is started again.
@@ -254,13 +257,7 @@ const ownerMethods: OwnerMethods = {
   progress: (report) => server.tell('progress', report),
   log: (line) => server.tell('log', line),
 };
-const uploads = new RpcPeer<UploadMethods>(
-  {
-    post: (message) => thread.postMessage(message),
-    onMessage: (receive) => thread.on('message', receive),
-  },
-  ownerMethods,
-);
+const uploads = new RpcPeer<UploadMethods>(threadChannel(ownEnd), ownerMethods);
 
 function serve(order: ServeOrder, socket: Socket): void {
   const { target } = order;
