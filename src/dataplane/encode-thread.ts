@@ -18,7 +18,12 @@ port.on('message', ({ number, block, restFactor }: EncodeQuestion) => {
   const bytes = Buffer.from(block.buffer, block.byteOffset, block.byteLength);
   const { encoding, stored } = encodeBlockNow(bytes);
   // In the block's own place: its plain bytes were hashed before, and are needed no more.
-  if (encoding === ENCODING.ZSTD) stored.copy(bytes);
+  if (encoding === ENCODING.ZSTD) {
+    stored.copy(bytes);
+    // Gives the memory back now: left to V8, it brings on a collection of all garbage every few blocks. (Small ones come
+    // from a pool, which stays.)
+    if (bytes.length >= Buffer.poolSize) (stored.buffer as ArrayBuffer).transfer(0);
+  }
   port.postMessage({ number, encoding, length: stored.length } satisfies EncodeAnswer);
   if (restFactor === 0) return;
   const { user, system } = process.threadCpuUsage(before);

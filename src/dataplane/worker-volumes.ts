@@ -90,6 +90,8 @@ export class WorkerVolumes {
     const originKey = opening.originKey && new DataKey(opening.originKey);
     const source = origin && new SnapshotSource(this.#store, origin, this.#patience, originKey);
     const newestCut = asEpoch(Math.max(base, ...pendingCuts));
+    // While the guest is on its way: a file system's first reads are at the beginning, and all need the nodes above.
+    source?.manifest.leaf(0).catch(() => undefined);
     const volume = await this.#openUnlocked(volumeId, source, key, newestCut);
     volume.forgetBefore(base);
     removeStaleJournals(this.#disk, this.#engine.directoryOf(volumeId), pendingCuts);

@@ -107,9 +107,7 @@ const methods: WorkerMethods = {
         const use = await volumes.open(opening);
         use.preparing += 1;
         opened.push(use);
-        engine.prepareCut([opening.volumeId]);
-        // Each makes files; guests' requests go in between.
-        await new Promise(setImmediate);
+        await engine.prepareCut([opening.volumeId]);
       }
     } catch (error) {
       for (const use of opened) use.preparing -= 1;

@@ -26,20 +26,21 @@ export class BitmapFile {
 
   static create(disk: Disk, path: string, bitCount: number): BitmapFile {
     const file = disk.open(path, 'create');
-    const header = Buffer.alloc(HEADER_BYTES);
-    header.write(MAGIC, 0, 'latin1');
-    header.writeUInt32LE(VERSION, 8);
-    header.writeBigUInt64LE(BigInt(bitCount), 12);
     try {
-      file.write(header, 0, HEADER_BYTES, 0);
-      // Its room is taken now: a guest that overwrites what it has must not fail for want of a page for a dirty bit.
-      file.zeroAllocated(HEADER_BYTES, Math.ceil(bitCount / BITMAP_PAGE_BITS) * BITMAP_PAGE_BYTES);
+      file.write(headerOf(bitCount), 0, HEADER_BYTES, 0);
+      file.zeroAllocated(HEADER_BYTES, bytesOf(bitCount));
     } catch (error) {
       // A full disk: the next attempt must not find a file that is none.
       file.close();
       disk.remove(path);
       throw error;
     }
+    return new BitmapFile(file, new PagedBitmap(bitCount));
+  }
+
+  /** The same, not on the thread that calls. */
+  static async createLater(disk: Disk, path: string, bitCount: number): Promise<BitmapFile> {
+    const file = await disk.createLater(path, headerOf(bitCount), bytesOf(bitCount));
     return new BitmapFile(file, new PagedBitmap(bitCount));
   }
 
@@ -96,6 +97,19 @@ export class BitmapFile {
   close(): void {
     this.#file.close();
   }
+}
+
+function headerOf(bitCount: number): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.write(MAGIC, 0, 'latin1');
+  header.writeUInt32LE(VERSION, 8);
+  header.writeBigUInt64LE(BigInt(bitCount), 12);
+  return header;
+}
+
+/** The room is taken when the file is made: a guest that overwrites what it has must not fail for want of a dirty bit's. */
+function bytesOf(bitCount: number): number {
+  return Math.ceil(bitCount / BITMAP_PAGE_BITS) * BITMAP_PAGE_BYTES;
 }
 
 /** @returns how many bits the file says it holds */

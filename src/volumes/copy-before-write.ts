@@ -38,6 +38,7 @@ export class CopyBeforeWrite {
   #epochs: Epoch[];
   #current: Epoch;
   #prepared: Epoch | undefined;
+  #preparing: Promise<void> | undefined;
   #cuts: Cut[] = [];
   /** Of files that are no longer needed. */
   readonly #removals = new Set<Promise<void>>();
@@ -72,9 +73,21 @@ export class CopyBeforeWrite {
     return bytes;
   }
 
-  /** Makes the files of the next epoch, so that the cut itself makes none. */
-  prepare(): void {
-    this.#prepared ??= Epoch.create(this.#disk, this.#directory, asEpoch(this.#current.number + 1), this.#blocks);
+  /** Makes the files of the next epoch, so that neither the cut nor a write after it makes any. */
+  prepare(): Promise<void> {
+    if (this.#prepared !== undefined) return Promise.resolve();
+    this.#preparing ??= this.#prepareNow().finally(() => {
+      this.#preparing = undefined;
+    });
+    return this.#preparing;
+  }
+
+  async #prepareNow(): Promise<void> {
+    const number = asEpoch(this.#current.number + 1);
+    const epoch = await Epoch.createLater(this.#disk, this.#directory, number, this.#blocks);
+    // The volume may have grown meanwhile.
+    growEpoch(epoch, this.#blocks);
+    this.#prepared = epoch;
   }
 
   /**
@@ -201,8 +214,9 @@ export class CopyBeforeWrite {
     for (const epoch of retired) this.#leave(epoch.remove(this.#disk));
   }
 
-  /** Resolves when no file that is to go is left. */
+  /** Resolves when no file that is to go is left, and none is being made. */
   async settled(): Promise<void> {
+    await this.#preparing?.catch(() => undefined);
     await Promise.all(this.#removals);
   }
 
@@ -288,8 +302,7 @@ export class CopyBeforeWrite {
   grow(blocks: number): void {
     this.#blocks = blocks;
     for (const epoch of [...this.#epochs, ...(this.#prepared === undefined ? [] : [this.#prepared])]) {
-      epoch.dirty.bits.grow(blocks);
-      epoch.staging?.blocks.grow(blocks);
+      growEpoch(epoch, blocks);
     }
     for (const cut of this.#cuts) cut.grow(blocks);
   }
@@ -381,6 +394,11 @@ export class CopyBeforeWrite {
 /** The bytes of a cut are gone: its snapshot ends in `error`, with this message. */
 export class CutLostError extends Error {
   override name = 'CutLostError';
+}
+
+function growEpoch(epoch: Epoch, blocks: number): void {
+  epoch.dirty.bits.grow(blocks);
+  epoch.staging?.blocks.grow(blocks);
 }
 
 function nextSetInAny(bitmaps: readonly PagedBitmap[], from: number): number {

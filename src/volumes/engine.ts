@@ -74,7 +74,7 @@ export interface VolumeEngine {
   grow(volumeId: VolumeId, sizeBytes: number): void;
 
   /** Does beforehand what a cut needs, so that the hold is short. */
-  prepareCut(volumes: readonly VolumeId[]): void;
+  prepareCut(volumes: readonly VolumeId[]): Promise<void>;
 
   /**
    * Holds new writes to the volumes until `cut` or `release`, or until the deadline: then all go on, and the cut

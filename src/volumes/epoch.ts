@@ -6,7 +6,7 @@ import { WrittenPages } from './written-pages.ts';
 
 /**
  * The time between two cuts of a volume: which blocks were written in it, and the old bytes of those that a cut before
- * it still wants. Files: `epoch-00000007.dirty`, `epoch-00000007.staging` (made when first needed).
+ * it still wants. Files: `epoch-00000007.dirty`, `epoch-00000007.staging`.
  *
  * A cut is nothing but the beginning of a new epoch. One that comes to nothing (another volume missed the deadline, the
  * server was killed before the catalog knew) needs no undoing: the next cut takes the union of all epochs since its
@@ -31,6 +31,20 @@ export class Epoch {
   static create(disk: Disk, directory: string, number: EpochNumber, blocks: number): Epoch {
     const path = epochPath(directory, number);
     return new Epoch(number, path, BitmapFile.create(disk, `${path}.dirty`, blocks), undefined);
+  }
+
+  /** With all files that a write after a cut needs; not on the thread that calls. @throws then nothing is left of it */
+  static async createLater(disk: Disk, directory: string, number: EpochNumber, blocks: number): Promise<Epoch> {
+    const path = epochPath(directory, number);
+    // The dirty bits first: by them an epoch is found after a kill.
+    const dirty = await BitmapFile.createLater(disk, `${path}.dirty`, blocks);
+    try {
+      return new Epoch(number, path, dirty, await StagingLog.createLater(disk, `${path}.staging`, blocks));
+    } catch (error) {
+      dirty.close();
+      await disk.removeLater(`${path}.dirty`);
+      throw error;
+    }
   }
 
   static open(disk: Disk, directory: string, number: EpochNumber, blocks: number): Epoch {

@@ -93,8 +93,8 @@ export class LocalEngine implements VolumeEngine {
     this.#volume(volumeId).grow(sizeBytes);
   }
 
-  prepareCut(volumes: readonly VolumeId[]): void {
-    for (const volumeId of volumes) this.#volume(volumeId).prepareCut();
+  async prepareCut(volumes: readonly VolumeId[]): Promise<void> {
+    for (const volumeId of volumes) await this.#volume(volumeId).prepareCut();
   }
 
   async hold(token: string, volumes: readonly VolumeId[], deadlineMilliseconds: number): Promise<void> {

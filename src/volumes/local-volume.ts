@@ -286,8 +286,8 @@ export class LocalVolume {
   }
 
   /** Does beforehand what a cut would take time for. */
-  prepareCut(): void {
-    this.#history.prepare();
+  prepareCut(): Promise<void> {
+    return this.#history.prepare();
   }
 
   /**

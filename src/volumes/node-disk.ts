@@ -1,7 +1,14 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import type { Disk, DiskFile, OpenMode } from './disk.ts';
-import { lockFile, punchHole, seekData, seekHole, zeroRange } from './system-calls.ts';
+import { lockFile, punchHole, seekData, seekHole, zeroRange, zeroRangeLater } from './system-calls.ts';
+
+const openLater = promisify(fs.open);
+const writeLater = (fd: number, bytes: Uint8Array, start: number, length: number, position: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    fs.write(fd, bytes, start, length, position, (error, written) => (error ? reject(error) : resolve(written)));
+  });
 
 const ZEROES = new Uint8Array(1 << 20);
 /**
@@ -113,6 +120,25 @@ const FLAGS: Record<OpenMode, string> = { create: 'wx+', 'read-write': 'r+', 're
 export class NodeDisk implements Disk {
   open(file: string, mode: OpenMode): DiskFile {
     return new NodeFile(fs.openSync(file, FLAGS[mode], 0o600));
+  }
+
+  async createLater(file: string, start: Uint8Array, zeroBytes: number): Promise<DiskFile> {
+    const fd = await openLater(file, FLAGS.create, 0o600);
+    const made = new NodeFile(fd);
+    try {
+      if (start.byteLength > 0) {
+        const written = await writeLater(fd, start, 0, start.byteLength, 0);
+        made.write(start, written, start.byteLength - written, written);
+      }
+      if (zeroBytes > 0 && !(await zeroRangeLater(fd, start.byteLength, zeroBytes))) {
+        made.zeroAllocated(start.byteLength, zeroBytes);
+      }
+    } catch (error) {
+      made.letGo();
+      await this.removeLater(file);
+      throw error;
+    }
+    return made;
   }
 
   exists(file: string): boolean {

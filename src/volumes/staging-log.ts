@@ -10,6 +10,7 @@ const MAGIC = 0x47_54_43_43; // "CCTG", little-endian
 const LONGEST_RUN_PAGES = PAGES_PER_BLOCK;
 const scratch = Buffer.alloc(STAGING_HEADER_BYTES + LONGEST_RUN_PAGES * PAGE_BYTES);
 const header = Buffer.alloc(STAGING_HEADER_BYTES);
+const NOTHING = Buffer.alloc(0);
 /** What the CRC covers. */
 const checkedHeader = header.subarray(0, 16);
 
@@ -41,6 +42,11 @@ export class StagingLog {
 
   static create(disk: Disk, path: string, volumeBlocks: number): StagingLog {
     return new StagingLog(path, disk.open(path, 'create'), volumeBlocks);
+  }
+
+  /** The same, not on the thread that calls. */
+  static async createLater(disk: Disk, path: string, volumeBlocks: number): Promise<StagingLog> {
+    return new StagingLog(path, await disk.createLater(path, NOTHING, 0), volumeBlocks);
   }
 
   /** Reads the log back after a crash. A record that a kill cut short is dropped: its overwrite had not begun. */

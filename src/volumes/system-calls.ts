@@ -34,6 +34,15 @@ export function zeroRange(fd: number, position: number, length: number): boolean
   throw error;
 }
 
+/** The same, not on the thread that calls. @returns false where it could not be done, for whatever reason */
+export function zeroRangeLater(fd: number, position: number, length: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    fallocateCall.async(fd, ZERO_RANGE | KEEP_SIZE, position, length, (error: Error | null, result: number) =>
+      resolve(error === null && result === 0),
+    );
+  });
+}
+
 /** @returns undefined when there is no data at or after `position` */
 export function seekData(fd: number, position: number): number | undefined {
   const found = Number(lseekCall(fd, position, SEEK_DATA));

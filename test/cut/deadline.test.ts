@@ -28,7 +28,7 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
     engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false, baseless: false, key: undefined });
     return engine.open(volumeId, undefined, undefined, asEpoch(1));
   });
-  engine.prepareCut(ids);
+  await engine.prepareCut(ids);
   await engine.hold('token', ids, 100);
   let written = 0;
   const writes = volumes.map((volume) =>

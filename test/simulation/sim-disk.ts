@@ -137,6 +137,24 @@ export class SimDisk implements Disk {
     return this.#handle(path, file);
   }
 
+  async createLater(path: string, start: Uint8Array, zeroBytes: number): Promise<DiskFile> {
+    const life = this.#life;
+    await this.#scheduler.turn();
+    if (life !== this.#life) throw new KilledError('the process was killed');
+    const file = this.open(path, 'create');
+    try {
+      file.write(start, 0, start.byteLength, 0);
+      await this.#scheduler.turn();
+      file.zeroAllocated(start.byteLength, zeroBytes);
+    } catch (error) {
+      if (error instanceof KilledError) throw error;
+      file.close();
+      this.#names.delete(path);
+      throw error;
+    }
+    return file;
+  }
+
   exists(path: string): boolean {
     return this.#names.has(path);
   }

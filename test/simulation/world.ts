@@ -65,6 +65,7 @@ export class World {
   #gate = new UploadGate();
   #tasks = new Set<Promise<void>>();
   #uploading = false;
+  #cutting = false;
   #failure: unknown;
   figures = { writes: 0, cuts: 0, completed: 0, kills: 0, powerLosses: 0, restores: 0, collections: 0, lostCuts: 0 };
 
@@ -107,7 +108,7 @@ export class World {
     if (chance < 0.45) this.#background(this.#write());
     else if (chance < 0.52) this.#background(this.#zero());
     else if (chance < 0.6) this.#background(this.#flush());
-    else if (chance < 0.7) this.#cut();
+    else if (chance < 0.7) this.#background(this.#cut());
     else if (chance < 0.8) this.#upload();
     else if (chance < 0.85) this.#background(this.#checkNow());
     else if (chance < 0.88) this.#deleteSnapshot();
@@ -206,11 +207,16 @@ export class World {
     }
   }
 
-  #cut(): void {
+  async #cut(): Promise<void> {
     const volume = this.#volume;
+    if (this.#cutting) return;
+    this.#cutting = true;
+    await volume?.prepareCut().finally(() => {
+      if (volume === this.#volume) this.#cutting = false;
+    });
+    if (volume !== this.#volume) return;
     // The product holds writes back for this; a write that waits for a fetch is one that has not been acknowledged.
     if (volume === undefined || this.#catalog.pending.length >= 3 || this.#interrupted !== undefined) return;
-    volume.prepareCut();
     volume.hold();
     const boundary = volume.cut();
     volume.release();
@@ -346,6 +352,7 @@ export class World {
     this.#volume = undefined;
     this.#failure = undefined;
     this.#uploading = false;
+    this.#cutting = false;
     this.#tasks = new Set();
     this.#gate = new UploadGate();
     this.#scheduler.forget();

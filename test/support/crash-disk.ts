@@ -84,6 +84,20 @@ export class CrashDisk implements Disk {
     };
   }
 
+  async createLater(path: string, start: Uint8Array, zeroBytes: number): Promise<DiskFile> {
+    const file = this.open(path, 'create');
+    try {
+      if (start.byteLength > 0) file.write(start, 0, start.byteLength, 0);
+      if (zeroBytes > 0) file.zeroAllocated(start.byteLength, zeroBytes);
+    } catch (error) {
+      if (error instanceof KilledError) throw error;
+      file.close();
+      this.#disk.remove(path);
+      throw error;
+    }
+    return file;
+  }
+
   exists(path: string): boolean {
     return this.#disk.exists(path);
   }

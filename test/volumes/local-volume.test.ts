@@ -118,8 +118,8 @@ class Rig {
     now.copy(this.model, offset);
   }
 
-  cut(): void {
-    this.volume.prepareCut();
+  async cut(): Promise<void> {
+    await this.volume.prepareCut();
     this.volume.hold();
     const boundary = this.volume.cut();
     this.volume.release();
@@ -199,7 +199,7 @@ class Rig {
     if (dice < 0.5) await this.write();
     else if (dice < 0.58) await this.zero();
     else if (dice < 0.63) await this.discard();
-    else if (dice < 0.73 && this.cuts.length < 4) this.cut();
+    else if (dice < 0.73 && this.cuts.length < 4) await this.cut();
     else if (dice < 0.8) await this.upload(false);
     else if (dice < 0.87) await this.upload(true);
     else if (dice < 0.9) await this.volume.flush();
@@ -279,7 +279,7 @@ for (const restored of [false, true]) {
 test('the model finds a volume that forgets to save the old page', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(1), false);
   await rig.write();
-  rig.cut();
+  await rig.cut();
   // The planted bug: a write that goes past the volume, straight to its file.
   const file = rig.disk.open(`${rig.directory}/data.00`, 'read-write');
   file.write(randomBytes(SIZE), 0, SIZE, 0);
@@ -296,7 +296,7 @@ test('past the bound on old pages the snapshots give way, never the writes', asy
   const bytes = randomBytes(SIZE);
   await rig.volume.write([bytes], SIZE, 0);
   bytes.copy(rig.model);
-  rig.cut();
+  await rig.cut();
   const over = randomBytes(SIZE);
   await rig.volume.write([over], SIZE, 0);
   over.copy(rig.model);
@@ -309,7 +309,7 @@ test('past the bound on old pages the snapshots give way, never the writes', asy
 test('a full disk under the old pages costs the snapshot, never the write', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(3), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
-  rig.cut();
+  await rig.cut();
   let failures = 1;
   rig.disk.failChange = () =>
     failures-- > 0 ? Object.assign(new Error('ENOSPC: full'), { code: 'ENOSPC' }) : undefined;
@@ -321,7 +321,7 @@ test('a full disk under the old pages costs the snapshot, never the write', asyn
 test('after a power loss pending cuts are lost and say why, and the next cut compares everything', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
-  rig.cut();
+  await rig.cut();
   const pending = rig.cuts[0].boundary;
   rig.disk.kill();
   rig.disk = new CrashDisk();
@@ -329,7 +329,7 @@ test('after a power loss pending cuts are lost and say why, and the next cut com
   rig.volume = rig.open();
   assert.match(rig.volume.resumeCut(pending) ?? '', /lost power/);
   rig.cuts = [];
-  rig.cut();
+  await rig.cut();
   const { blocks, compareAll } = rig.volume.changedBlocks(rig.cuts[0].boundary, asEpoch(1), 0, BLOCKS);
   assert.equal(compareAll, true);
   assert.deepEqual(blocks, [0]);
@@ -339,7 +339,7 @@ test('after a power loss pending cuts are lost and say why, and the next cut com
 test('a clean stop is not taken for a power loss after a reboot', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
   await rig.write();
-  rig.cut();
+  await rig.cut();
   await rig.volume.close();
   rig.bootId = 'boot 2';
   await rig.reopen();
@@ -368,7 +368,7 @@ test('an encrypted volume opens with its own key alone, and its files hold nothi
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(8), false, true);
   const secret = Buffer.from('a secret that must not be found');
   await rig.volume.write([secret], secret.length, 12_345);
-  rig.cut();
+  await rig.cut();
   await rig.volume.write([Buffer.alloc(100_000, 1)], 100_000, 0);
   await rig.volume.close();
   for (const name of readdirSync(rig.directory)) {
