@@ -1,5 +1,5 @@
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
-import { SqliteDialect } from 'kysely';
+import { SqliteDialect, type SqliteStatement } from 'kysely';
 
 const NOTHING = {
   reader: false,
@@ -8,9 +8,14 @@ const NOTHING = {
   iterate: () => [][Symbol.iterator](),
 };
 
+/** So many statements are kept; one with a list of a thousand ids in it is not likely to come again. */
+const MOST_KEPT = 200;
+const LONGEST_KEPT = 4096;
+
 /** Kysely's SQLite dialect over the SQLite that is built into Node. */
 export function nodeSqliteDialect(path: string): SqliteDialect {
   const database = new DatabaseSync(path);
+  const prepared = new PreparedStatements(database);
   database.exec('PRAGMA journal_mode = WAL');
   // Each commit is synced before it is answered: what the API said has happened survives a power loss.
   database.exec('PRAGMA synchronous = FULL');
@@ -21,15 +26,46 @@ export function nodeSqliteDialect(path: string): SqliteDialect {
       prepare(sql) {
         // A full disk ends a transaction by itself: what is to be told is that, and not that there is nothing to undo.
         if (sql === 'rollback' && !database.isTransaction) return NOTHING;
-        const statement = database.prepare(sql);
-        const values = (parameters: readonly unknown[]): SQLInputValue[] => parameters as SQLInputValue[];
-        return {
-          reader: statement.columns().length > 0,
-          all: (parameters) => statement.all(...values(parameters)),
-          run: (parameters) => statement.run(...values(parameters)),
-          iterate: (parameters) => statement.iterate(...values(parameters)),
-        };
+        return prepared.get(sql);
       },
     },
   });
+}
+
+/** Statements that are ready to run, by their SQL: parsing one took longer than running it. */
+class PreparedStatements {
+  readonly #database: DatabaseSync;
+  readonly #kept = new Map<string, SqliteStatement>();
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  get(sql: string): SqliteStatement {
+    let statement = this.#kept.get(sql);
+    if (statement === undefined) {
+      statement = this.#prepare(sql);
+      if (sql.length > LONGEST_KEPT) return statement;
+    }
+    // The one asked for last is the last to go.
+    this.#kept.delete(sql);
+    this.#kept.set(sql, statement);
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= MOST_KEPT) break;
+      this.#kept.delete(oldest);
+    }
+    return statement;
+  }
+
+  #prepare(sql: string): SqliteStatement {
+    const statement = this.#database.prepare(sql);
+    const values = (parameters: readonly unknown[]): SQLInputValue[] => parameters as SQLInputValue[];
+    return {
+      reader: statement.columns().length > 0,
+      all: (parameters) => statement.all(...values(parameters)),
+      run: (parameters) => statement.run(...values(parameters)),
+      // One that is gone through in part must not be begun again by another.
+      iterate: (parameters) => this.#database.prepare(sql).iterate(...values(parameters)),
+    };
+  }
 }

@@ -17,6 +17,7 @@ port.on('message', ({ number, block, restFactor }: EncodeQuestion) => {
   const before = process.threadCpuUsage();
   const bytes = Buffer.from(block.buffer, block.byteOffset, block.byteLength);
   const { encoding, stored } = encodeBlockNow(bytes);
+  const { length } = stored;
   // In the block's own place: its plain bytes were hashed before, and are needed no more.
   if (encoding === ENCODING.ZSTD) {
     stored.copy(bytes);
@@ -24,7 +25,7 @@ port.on('message', ({ number, block, restFactor }: EncodeQuestion) => {
     // from a pool, which stays.)
     if (bytes.length >= Buffer.poolSize) (stored.buffer as ArrayBuffer).transfer(0);
   }
-  port.postMessage({ number, encoding, length: stored.length } satisfies EncodeAnswer);
+  port.postMessage({ number, encoding, length } satisfies EncodeAnswer);
   if (restFactor === 0) return;
   const { user, system } = process.threadCpuUsage(before);
   Atomics.wait(rest, 0, 0, restAfter((user + system) / 1000, restFactor));

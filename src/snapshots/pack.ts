@@ -55,6 +55,8 @@ export class PackBuilder {
    * @param sha256 see blockHash
    */
   add(encoded: Encoded, sha256: Sha256): RecordLocation {
+    // No encoding makes nothing of a block: the bytes are lost, and whoever lost them must not name them.
+    if (encoded.stored.length === 0) throw new Error(`a block of pack ${this.id} has no bytes`);
     const { encoding, stored } = this.#key === undefined ? encoded : sealBlock(encoded, this.#key, this.#end);
     const location = { pack: this.id, offset: this.#end, length: stored.length, encoding, sha256 };
     // (Of memory that threads share, `set` would copy at less than half the speed.)

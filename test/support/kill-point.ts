@@ -8,12 +8,14 @@
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { DataPlane } from '../../src/dataplane/data-plane.ts';
 import { DirectoryStore } from '../../src/objects/directory-store.ts';
+import type { DiskFile } from '../../src/volumes/disk.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
 import { NodeDisk } from '../../src/volumes/node-disk.ts';
 
 export const KILL_POINTS = [
   'after a dirty bit, before its data',
   'after old pages are kept, before the new data',
+  'after the files of the next epoch are made',
   'in the cut, one volume done',
   'after the cut, before the catalog has it',
   'before a pack is stored',
@@ -48,6 +50,8 @@ function watch(point: KillPoint, count: number, mark: string): void {
       return onWrite(/epoch-\d+\.dirty$/, 'after', reached);
     case 'after old pages are kept, before the new data':
       return onWrite(/epoch-\d+\.staging$/, 'after', reached);
+    case 'after the files of the next epoch are made':
+      return onCall(NodeDisk.prototype, 'createLater', 'after', (path) => String(path).endsWith('.dirty'), reached);
     case 'in the cut, one volume done':
       return onCall(LocalVolume.prototype, 'cut', 'after', () => true, reached);
     case 'after the cut, before the catalog has it':
@@ -112,11 +116,16 @@ function onCall<Name extends string>(
 
 /** Wraps the writes to files of one kind. */
 function onWrite(file: RegExp, when: When, reached: () => void): void {
-  const { open } = NodeDisk.prototype;
-  NodeDisk.prototype.open = function wrapped(path, mode) {
-    const opened = open.call(this, path, mode);
+  const { open, createLater } = NodeDisk.prototype;
+  const watched = (path: string, opened: DiskFile): DiskFile => {
     if (!file.test(path)) return opened;
     for (const name of ['write', 'writeAll'] as const) onCall(opened, name, when, () => true, reached);
     return opened;
+  };
+  NodeDisk.prototype.open = function wrapped(path, mode) {
+    return watched(path, open.call(this, path, mode));
+  };
+  NodeDisk.prototype.createLater = async function wrapped(path, start, zeroBytes) {
+    return watched(path, await createLater.call(this, path, start, zeroBytes));
   };
 }

@@ -318,6 +318,31 @@ test('a full disk under the old pages costs the snapshot, never the write', asyn
   await rig.volume.close();
 });
 
+test('where the files for a cut cannot be made, nothing is left of them, and the next attempt makes them', async (t) => {
+  const rig = new Rig(temporaryDirectory(t), seededRandom(1), false);
+  const before = readdirSync(rig.directory);
+  for (let fail = 0, done = false; !done; fail += 1) {
+    let changes = 0;
+    rig.disk.failChange = () =>
+      changes++ === fail ? Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' }) : undefined;
+    done = await rig.volume.prepareCut().then(
+      () => true,
+      (error: Error) => {
+        assert.match(error.message, /ENOSPC/);
+        assert.deepEqual(readdirSync(rig.directory), before, `failed at change ${fail}`);
+        return false;
+      },
+    );
+    if (done) assert.ok(fail > 2, 'no change ever failed');
+  }
+  rig.disk.failChange = () => undefined;
+  await rig.write();
+  await rig.cut();
+  await rig.write();
+  await rig.check(rig.cuts[0]);
+  await rig.volume.close();
+});
+
 test('after a power loss pending cuts are lost and say why, and the next cut compares everything', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
