@@ -232,6 +232,7 @@ for (const restored of [false, true]) {
   test(`${what} is, at every moment, the bytes that were written to it, and every pending cut as it was`, async (t) => {
     const seed = chooseSeed();
     t.diagnostic(`seed ${seed}`);
+    let knownPages = 0;
     for (let run = 0; run < 12; run += 1) {
       const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed + run), restored, run % 2 === 1);
       for (let step = 0; step < 120; step += 1) {
@@ -244,7 +245,9 @@ for (const restored of [false, true]) {
       await rig.reopen();
       assert.deepEqual(rig.lost, []);
       await rig.volume.close();
+      knownPages += rig.knownPages;
     }
+    assert.ok(knownPages > 0, 'it was never known which pages of a block had changed');
   });
 
   test(`${what} that is killed at any change loses no acknowledged write and no pending cut`, async (t) => {
