@@ -107,8 +107,8 @@ const methods: WorkerMethods = {
         const use = await volumes.open(opening);
         use.preparing += 1;
         opened.push(use);
-        await engine.prepareCut([opening.volumeId]);
       }
+      await engine.prepareCut(order.volumes.map(({ volumeId }) => volumeId));
     } catch (error) {
       for (const use of opened) use.preparing -= 1;
       throw error;
@@ -165,8 +165,11 @@ const methods: WorkerMethods = {
   async finishCut({ cut, completed }) {
     await uploads.call('cancel', { cut });
     engine.finishCut(cut, completed);
-    disk.remove(journalPath(engine.directoryOf(cut.volumeId), cut.boundary));
-    volumes.get(cut.volumeId)?.pendingCuts.delete(cut.boundary);
+    await disk.removeLater(journalPath(engine.directoryOf(cut.volumeId), cut.boundary));
+    const use = volumes.get(cut.volumeId);
+    use?.pendingCuts.delete(cut.boundary);
+    // What was cut once will be again: then its files are there already. (Where there is no room, that cut will say so.)
+    if (use?.exported) use.volume.prepareCut().catch(() => undefined);
     await volumes.closeIfIdle(cut.volumeId);
   },
 

@@ -214,9 +214,12 @@ export class CopyBeforeWrite {
     for (const epoch of retired) this.#leave(epoch.remove(this.#disk));
   }
 
-  /** Resolves when no file that is to go is left, and none is being made. */
-  async settled(): Promise<void> {
+  /** Before the end: resolves when no file that is to go is left. */
+  async settle(): Promise<void> {
     await this.#preparing?.catch(() => undefined);
+    // Made for a cut that did not come: it would be an epoch at the next opening, and one more at each.
+    if (this.#prepared !== undefined) this.#leave(this.#prepared.remove(this.#disk));
+    this.#prepared = undefined;
     await Promise.all(this.#removals);
   }
 

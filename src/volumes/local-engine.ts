@@ -94,7 +94,7 @@ export class LocalEngine implements VolumeEngine {
   }
 
   async prepareCut(volumes: readonly VolumeId[]): Promise<void> {
-    for (const volumeId of volumes) await this.#volume(volumeId).prepareCut();
+    await Promise.all(volumes.map((volumeId) => this.#volume(volumeId).prepareCut()));
   }
 
   async hold(token: string, volumes: readonly VolumeId[], deadlineMilliseconds: number): Promise<void> {

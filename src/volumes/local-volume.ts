@@ -358,7 +358,7 @@ export class LocalVolume {
   /** Syncs everything and marks the volume cleanly closed. */
   async close(): Promise<void> {
     this.release();
-    await this.#history.settled();
+    await this.#history.settle();
     if (this.#fault === undefined) {
       this.#unsynced = true;
       await this.flush();
