@@ -5,7 +5,7 @@ import { findGarbage, type Live, removeGarbage } from '../snapshots/collection.t
 import type { Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { SnapshotRunner } from './snapshot-runner.ts';
-import { StoreOwner } from './store-owner.ts';
+import type { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
 /** How long a manifest that was written anew is kept for those who read by it. */
@@ -29,10 +29,15 @@ export class Collector {
   readonly #owner: StoreOwner;
   readonly #now: () => Date;
 
-  constructor({ catalog, store, now }: LifecycleOptions, gate: UploadGate, snapshots: SnapshotRunner) {
+  constructor(
+    { catalog, store, now }: LifecycleOptions,
+    owner: StoreOwner,
+    gate: UploadGate,
+    snapshots: SnapshotRunner,
+  ) {
     this.#catalog = catalog;
     this.#store = store;
-    this.#owner = new StoreOwner(catalog, store);
+    this.#owner = owner;
     this.#now = now;
     this.#gate = gate;
     this.#snapshots = snapshots;

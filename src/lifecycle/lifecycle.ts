@@ -31,6 +31,7 @@ export class Lifecycle {
   readonly copies: CopyRunner;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
+  readonly #storeOwner: StoreOwner;
   readonly repacker: Repacker;
   readonly scrubber: Scrubber;
   readonly #options: LifecycleOptions;
@@ -47,7 +48,8 @@ export class Lifecycle {
     });
     this.hydrations = new HydrationRunner(options);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
-    this.collector = new Collector(options, this.uploads, this.snapshots);
+    this.#storeOwner = new StoreOwner(options.catalog, options.store);
+    this.collector = new Collector(options, this.#storeOwner, this.uploads, this.snapshots);
     this.repacker = new Repacker(options, this.uploads, this.snapshots);
   }
 
@@ -321,7 +323,7 @@ export class Lifecycle {
 
   /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */
   async recover(): Promise<void> {
-    const { catalog, store, log } = this.#options;
+    const { catalog, log } = this.#options;
     // Before any export: from the first write on, the bytes of pending cuts must be kept.
     await this.snapshots.recover();
     const volumes = await catalog
@@ -354,7 +356,7 @@ export class Lifecycle {
     await this.hydrations.recover();
     await this.copies.recover();
     // Behind the start: an object store that is away must not keep the volumes from their guests.
-    void new StoreOwner(catalog, store)
+    void this.#storeOwner
       .claim()
       .catch((error: Error) => log('warn', `the object store could not be claimed: ${error.message}`));
   }

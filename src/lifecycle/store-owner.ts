@@ -8,6 +8,7 @@ const OWNER_KEY = 'owner.json';
 export class StoreOwner {
   readonly #catalog: Catalog;
   readonly #store: ObjectStore;
+  #claiming: Promise<void> | undefined;
 
   constructor(catalog: Catalog, store: ObjectStore) {
     this.#catalog = catalog;
@@ -15,8 +16,12 @@ export class StoreOwner {
   }
 
   /** Says in the store whose it is, so that no other server takes its objects for garbage. */
-  async claim(): Promise<void> {
-    if ((await this.#read()) === undefined) await this.takeOver();
+  claim(): Promise<void> {
+    const claiming = (async () => {
+      if ((await this.#read()) === undefined) await this.takeOver();
+    })();
+    this.#claiming = claiming.catch(() => undefined);
+    return claiming;
   }
 
   /** The store is this server's from now on, whoever's it was. */
@@ -26,6 +31,8 @@ export class StoreOwner {
 
   /** @throws when the store is another server's: nothing in it is to be collected from here */
   async require(): Promise<void> {
+    // Asked for in the first moments of a new store, while its name is still being written.
+    await this.#claiming;
     const owner = await this.#read();
     if (owner === (await this.#serverId())) return;
     throw new Error(

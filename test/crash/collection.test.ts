@@ -8,11 +8,15 @@ import {
   CreateVolumeCommand,
   DeleteSnapshotCommand,
 } from '@aws-sdk/client-ec2';
+import { openCatalog } from '../../src/catalog/catalog.ts';
 import type { CollectReport } from '../../src/lifecycle/repacker.ts';
+import { StoreOwner } from '../../src/lifecycle/store-owner.ts';
 import { UploadGate } from '../../src/lifecycle/upload-gate.ts';
 import { ended, launchInstance } from '../support/instances.ts';
+import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const MIB = 1024 * 1024;
 
@@ -228,4 +232,26 @@ test('uploads and collections keep out of each other’s way', async () => {
   };
   await Promise.all([upload(), collectAll()]);
   assert.ok(collections > 0);
+});
+
+test('a collection that is asked for while a new store is being claimed waits until it is', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  t.after(() => catalog.destroy());
+  const store = new MemoryStore();
+  const claimed = Promise.withResolvers<void>();
+  store.beforeRequest = (request) => (request === 'put' ? claimed.promise : undefined);
+  const owner = new StoreOwner(catalog, store);
+  await assert.rejects(owner.require(), /names no owner/);
+  const claiming = owner.claim();
+  const required = owner.require();
+  await new Promise(setImmediate);
+  claimed.resolve();
+  await Promise.all([claiming, required]);
+  // A claim that fails is no claim.
+  store.objects.clear();
+  store.beforeRequest = (request) => {
+    if (request === 'put') throw new Error('no room');
+  };
+  await assert.rejects(owner.claim(), /no room/);
+  await assert.rejects(owner.require(), /names no owner/);
 });
