@@ -21,7 +21,7 @@ export function socketPair(): [number, number] {
 /**
  * A channel between two threads that have different priorities. Node's own (a MessagePort) has a mutex, and wakes who
  * receives while the sender still holds it: the one that serves guests was woken at once, found the mutex taken, and had
- * to wait until the other, which gives way to everything, ran again: up to 14 ms, for each message. A socket's queue is
+ * to wait until the other, which gives way to everything, ran again: up to 14 ms for one message. A socket's queue is
  * the kernel's, which does not let a thread be set aside while it holds it.
  */
 export function threadChannel(fd: number): Channel {

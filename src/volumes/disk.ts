@@ -42,9 +42,8 @@ export interface Disk {
   /** 'create' makes the file (and fails if it is there); the others fail with ENOENT if it is not. */
   open(path: string, mode: OpenMode): DiskFile;
   /**
-   * Makes a file with these first bytes, and room for so many zeroes after them; not on the thread that calls: finding a
-   * place for it took ext4 a third of a millisecond where files had been removed a moment ago, and the journal may keep
-   * it waiting.
+   * Makes a file with these first bytes, and room for so many zeroes after them; not on the thread that calls: ext4
+   * searches long for a place where files were removed a moment ago, and its journal may keep it waiting.
    * @throws ENOSPC, EEXIST …; then nothing is left of it
    */
   createLater(path: string, start: Uint8Array, zeroBytes: number): Promise<DiskFile>;

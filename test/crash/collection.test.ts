@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import {
   AttachVolumeCommand,
@@ -16,19 +16,10 @@ import { ended, launchInstance } from '../support/instances.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
+import { storeBytes } from '../support/store-bytes.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const MIB = 1024 * 1024;
-
-function storeBytes(directory: string): number {
-  let bytes = 0;
-  for (const name of readdirSync(directory)) {
-    const path = `${directory}/${name}`;
-    const stat = statSync(path);
-    bytes += stat.isDirectory() ? storeBytes(path) : stat.size;
-  }
-  return bytes;
-}
 
 function collect(server: TestServer, remove = true): Promise<CollectReport> {
   return server.admin.ask<CollectReport>('collect', { remove });

@@ -16,14 +16,13 @@ import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
 import type { SnapshotId } from '../../src/types/ids.ts';
 import { ALL_PAGES } from '../../src/types/page-mask.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../../src/types/units.ts';
-import { cutOf } from '../support/captures.ts';
+import { cutOf, NO_PATIENCE } from '../support/captures.ts';
 import { insertSnapshot } from '../support/catalog-rows.ts';
 import type { Cleanup } from '../support/cleanup.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
-const NO_PATIENCE = { milliseconds: 0, now: () => 0, sleep: async () => undefined, random: () => 0 };
 const HOUR = 3_600_000;
 const KEY_ID = 'the-key';
 const FIRST_PAGES = ALL_PAGES.map((_, index) => (index === 0 ? 0x0f : 0));

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readdirSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import { EBSClient, GetSnapshotBlockCommand, ListChangedBlocksCommand } from '@aws-sdk/client-ebs';
 import {
@@ -13,13 +12,9 @@ import {
 import { BLOCK_BYTES, MIB, PAGE_BYTES } from '../../src/types/units.ts';
 import { ended, launchInstance } from '../support/instances.ts';
 import { readCredentials, startTestServer } from '../support/server.ts';
+import { storeBytes } from '../support/store-bytes.ts';
 
 const SIZE = 16 * MIB;
-
-function storedBytes(directory: string): number {
-  const names = readdirSync(directory, { recursive: true, withFileTypes: true });
-  return names.reduce((sum, each) => sum + (each.isFile() ? statSync(`${each.parentPath}/${each.name}`).size : 0), 0);
-}
 
 for (const encrypted of [false, true]) {
   test(`small writes make small snapshots, and all of them come back${encrypted ? '; encrypted' : ''}`, async (t) => {
@@ -40,11 +35,11 @@ for (const encrypted of [false, true]) {
     };
     const taken: { id: string; image: Buffer; added: number }[] = [];
     const snapshot = async (): Promise<void> => {
-      const before = storedBytes(`${server.dataDir}/objects`);
+      const before = storeBytes(`${server.dataDir}/objects`);
       const made = await server.ec2.send(new CreateSnapshotCommand({ VolumeId: volumes[0] }));
       const [done] = await ended(server.ec2, [made]);
       assert.equal(done.State, 'completed');
-      const added = storedBytes(`${server.dataDir}/objects`) - before;
+      const added = storeBytes(`${server.dataDir}/objects`) - before;
       taken.push({ id: done.SnapshotId ?? '', image: Buffer.from(model), added });
     };
     await write(0, randomBytes(SIZE));

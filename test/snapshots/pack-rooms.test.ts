@@ -8,9 +8,9 @@ import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
 import { ALL_PAGES } from '../../src/types/page-mask.ts';
 import { asBlock, BLOCK_BYTES } from '../../src/types/units.ts';
+import { NO_PATIENCE } from '../support/captures.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 
-const NO_PATIENCE = { milliseconds: 0, now: () => 0, sleep: async () => undefined, random: () => 0 };
 const NEVER = new AbortController().signal;
 /** Three packs' worth, every block another. */
 const BLOCKS = 80;

@@ -15,7 +15,7 @@ import { NodeDisk } from '../../src/volumes/node-disk.ts';
 export const KILL_POINTS = [
   'after a dirty bit, before its data',
   'after old pages are kept, before the new data',
-  'after the files of the next epoch are made',
+  'between the files of the next epoch',
   'in the cut, one volume done',
   'after the cut, before the catalog has it',
   'before a pack is stored',
@@ -50,7 +50,7 @@ function watch(point: KillPoint, count: number, mark: string): void {
       return onWrite(/epoch-\d+\.dirty$/, 'after', reached);
     case 'after old pages are kept, before the new data':
       return onWrite(/epoch-\d+\.staging$/, 'after', reached);
-    case 'after the files of the next epoch are made':
+    case 'between the files of the next epoch':
       return onCall(NodeDisk.prototype, 'createLater', 'after', (path) => String(path).endsWith('.dirty'), reached);
     case 'in the cut, one volume done':
       return onCall(LocalVolume.prototype, 'cut', 'after', () => true, reached);
