@@ -2,6 +2,7 @@
 import os from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { ENCODING, encodeBlockNow } from '../snapshots/block-encoding.ts';
+import { giveBack } from '../types/memory.ts';
 import type { EncodeAnswer, EncodeQuestion } from './encoder.ts';
 import { restAfter } from './pace.ts';
 
@@ -21,9 +22,7 @@ port.on('message', ({ number, block, restFactor }: EncodeQuestion) => {
   // In the block's own place: its plain bytes were hashed before, and are needed no more.
   if (encoding === ENCODING.ZSTD) {
     stored.copy(bytes);
-    // Gives the memory back now: left to V8, it brings on a collection of all garbage every few blocks. (Small ones come
-    // from a pool, which stays.)
-    if (bytes.length >= Buffer.poolSize) (stored.buffer as ArrayBuffer).transfer(0);
+    giveBack(stored);
   }
   port.postMessage({ number, encoding, length } satisfies EncodeAnswer);
   if (restFactor === 0) return;

@@ -15,7 +15,7 @@ export interface ObjectStore {
   get(key: string): Promise<Buffer>;
 
   /**
-   * Reads [offset, offset+length) bytes.
+   * Reads [offset, offset+length) bytes. They are the caller's own, to change or to give back.
    * @throws ObjectNotFoundError; any error when the object is shorter than that
    */
   getRange(key: string, offset: number, length: number): Promise<Buffer>;

@@ -31,15 +31,13 @@ export function recordsOf({ whole, patch }: BlockLocation): { record: RecordLoca
   return records;
 }
 
-/** The block as the patch makes it; what is given stays as it is. @param pages as they were stored, one after the other */
-export function applyPatch(block: Buffer, { pages: mask }: Patch, pages: Buffer): Buffer {
-  const patched = Buffer.from(block);
+/** Makes a block what the patch says, in its place. @param pages as they were stored, one after the other */
+export function applyPatch(block: Buffer, { pages: mask }: Patch, pages: Buffer): void {
   let from = 0;
   for (const { page, count } of runsOf(mask)) {
-    pages.copy(patched, page * PAGE_BYTES, from, from + count * PAGE_BYTES);
+    pages.copy(block, page * PAGE_BYTES, from, from + count * PAGE_BYTES);
     from += count * PAGE_BYTES;
   }
-  return patched;
 }
 
 /** Whether two are sure to hold the same bytes. (Where the same bytes are stored in different ways, they are not.) */

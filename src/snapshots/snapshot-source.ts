@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { giveBack } from '../types/memory.ts';
 import { asBlock, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
 import { applyPatch, type BlockLocation, decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
@@ -15,6 +16,8 @@ const RUN_BLOCKS = 4;
 const RUNS_AHEAD = 4;
 
 type Found = { block: BlockIndex; location: BlockLocation };
+/** `memory`: all buffers that they lie in, and those that came before them. */
+type FetchedRun = { blocks: { block: BlockIndex; bytes: Buffer }[]; memory: Buffer[] };
 
 /** A completed snapshot's blocks, read from the object store. Every record is checked against its SHA-256. */
 export class SnapshotSource implements BlockSource {
@@ -48,16 +51,19 @@ export class SnapshotSource implements BlockSource {
     return location && fetchPatiently(this.#patience, () => this.#fetchBlock({ block, location }));
   }
 
-  /** @param runsAhead so many requests are under way while the caller is busy with a block */
+  /**
+   * A block's bytes are there until the next one is asked for.
+   * @param runsAhead so many requests are under way while the caller is busy with a block
+   */
   async *blocks(from: BlockIndex, runsAhead = RUNS_AHEAD): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
-    const ahead: Promise<{ block: BlockIndex; bytes: Buffer }[]>[] = [];
+    const ahead: Promise<FetchedRun>[] = [];
     for await (const run of this.#runs(from)) {
       const fetching = fetchPatiently(this.#patience, () => this.#fetchRun(run));
       fetching.catch(() => undefined);
       ahead.push(fetching);
-      if (ahead.length > runsAhead) yield* (await ahead.shift()) ?? [];
+      if (ahead.length > runsAhead) yield* handOut(ahead.shift());
     }
-    for (const fetching of ahead) yield* await fetching;
+    while (ahead.length > 0) yield* handOut(ahead.shift());
   }
 
   /** The first block at or after `from` that holds data; undefined when there is none. */
@@ -89,44 +95,56 @@ export class SnapshotSource implements BlockSource {
     if (run.length > 0) yield run;
   }
 
-  async #fetchRun(run: readonly Found[]): Promise<{ block: BlockIndex; bytes: Buffer }[]> {
+  async #fetchRun(run: readonly Found[]): Promise<FetchedRun> {
     const { pack, offset } = run[0].location.whole;
     const last = run[run.length - 1].location.whole;
     const fetched = this.#store.getRange(packKey(pack), offset, last.offset + last.length - offset);
-    return Promise.all(
+    const memory: Buffer[] = [];
+    const blocks = await Promise.all(
       run.map(async (found) => {
         const start = found.location.whole.offset - offset;
         const stored = fetched.then((bytes) => bytes.subarray(start, start + found.location.whole.length));
-        return { block: found.block, bytes: await this.#putTogether(found, stored) };
+        return { block: found.block, bytes: await this.#putTogether(found, stored, memory) };
       }),
     );
+    return { blocks, memory };
   }
 
   #fetchBlock(found: Found): Promise<Buffer> {
-    return this.#putTogether(found, this.#fetch(found.location.whole));
+    return this.#putTogether(found, this.#fetch(found.location.whole), []);
   }
 
   #fetch({ pack, offset, length }: RecordLocation): Promise<Buffer> {
     return this.#store.getRange(packKey(pack), offset, length);
   }
 
-  /** @param stored the whole record's bytes, on their way; those of a patch are fetched meanwhile */
-  async #putTogether({ block, location }: Found, stored: Promise<Buffer>): Promise<Buffer> {
+  /**
+   * @param stored the whole record's bytes, on their way; those of a patch are fetched meanwhile
+   * @param memory is told of each buffer that comes into being
+   */
+  async #putTogether({ block, location }: Found, stored: Promise<Buffer>, memory: Buffer[]): Promise<Buffer> {
     const records = recordsOf(location);
     const [whole, pages] = await Promise.all(
       records.map(async ({ record, bytes }, index) => {
         const where = `block ${block} (object ${packKey(record.pack)}, ${record.length} bytes at ${record.offset})`;
-        return decodeRecord(
-          await (index === 0 ? stored : this.#fetch(record)),
-          record,
-          bytes,
-          this.manifest.key,
-          where,
-        );
+        const found = await (index === 0 ? stored : this.#fetch(record));
+        const decoded = await decodeRecord(found, record, bytes, this.manifest.key, where);
+        memory.push(found, decoded);
+        return decoded;
       }),
     );
-    return location.patch === undefined ? whole : applyPatch(whole, location.patch, pages);
+    if (location.patch !== undefined) applyPatch(whole, location.patch, pages);
+    return whole;
   }
+}
+
+async function* handOut(
+  fetching: Promise<FetchedRun> | undefined,
+): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
+  if (fetching === undefined) return;
+  const { blocks, memory } = await fetching;
+  yield* blocks;
+  for (const bytes of memory) giveBack(bytes);
 }
 
 function follows(run: readonly Found[], next: RecordLocation): boolean {

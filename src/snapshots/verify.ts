@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
 import { decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
@@ -102,7 +103,8 @@ async function checkRecord(
   try {
     await fetchPatiently(patience, async () => {
       const stored = await store.getRange(packKey(pack), offset, length);
-      await decodeRecord(stored, record, bytes, key, `the record of ${length} bytes at ${offset}`);
+      giveBack(await decodeRecord(stored, record, bytes, key, `the record of ${length} bytes at ${offset}`));
+      giveBack(stored);
     });
     return undefined;
   } catch (error) {

@@ -9,7 +9,10 @@ export interface BlockSource {
    */
   read(block: BlockIndex): Promise<Uint8Array | undefined>;
 
-  /** All blocks that the snapshot has from `from` on, in order; what lies between two of them is zeroes. */
+  /**
+   * All blocks that the snapshot has from `from` on, in order; what lies between two of them is zeroes. A block's bytes
+   * are there until the next one is asked for.
+   */
   blocks(from: BlockIndex): AsyncIterable<{ block: BlockIndex; bytes: Uint8Array }>;
 }
 
