@@ -1,10 +1,15 @@
 #!/usr/bin/env node
 // Runs the command on the Node that the project brings, whatever Node the machine has.
 import { spawn } from 'node:child_process';
+import module from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
+// Half of a short command's time is the compiling of its code. Kept beside the code: who can write there can change that, too.
+const cache = fileURLToPath(new URL('../node_modules/.cache/cleancut', import.meta.url));
+process.env.NODE_COMPILE_CACHE ??= cache;
 if (Number(process.versions.node.split('.')[0]) >= 24) {
+  module.enableCompileCache(process.env.NODE_COMPILE_CACHE);
   await import(main);
 } else {
   const node = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url));

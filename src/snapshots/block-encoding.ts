@@ -4,6 +4,7 @@ import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from 'node:
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { NONCE_BYTES, seal, unseal } from '../encryption/sealing.ts';
 import type { Branded } from '../types/ids.ts';
+import { giveBack } from '../types/memory.ts';
 import { countPages, isSameMask, type PageMask, runsOf } from '../types/page-mask.ts';
 import { BLOCK_BYTES, PAGE_BYTES, type Sha256 } from '../types/units.ts';
 
@@ -157,9 +158,12 @@ export async function decodeRecord(
     case ENCODING.SEALED_PLAIN:
       block = open(bytes, location, key, where);
       break;
-    case ENCODING.SEALED_ZSTD:
-      block = await inflate(open(bytes, location, key, where), where);
+    case ENCODING.SEALED_ZSTD: {
+      const opened = open(bytes, location, key, where);
+      block = await inflate(opened, where);
+      giveBack(opened);
       break;
+    }
     default:
       throw new CorruptBlockError(
         `${where} has encoding ${encoding satisfies never}, which this version does not know`,

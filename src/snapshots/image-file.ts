@@ -7,10 +7,12 @@ import { asBlock, BLOCK_BYTES } from '../types/units.ts';
 import type { DiskFile } from '../volumes/disk.ts';
 import type { Captured, CaptureProgress } from './capture.ts';
 import { captureWhole } from './capture-whole.ts';
-import type { SnapshotSource } from './snapshot-source.ts';
+import type { SnapshotSource, Stride } from './snapshot-source.ts';
 
-const WRITES_AT_ONCE = 8;
-const RUNS_AHEAD = 8;
+/** Each request costs the thread that asks more than its bytes do: large ones, and no guest waits for them here. */
+const STRIDE: Stride = { runBlocks: 8, runsAhead: 5 };
+const WRITES_AT_ONCE = 4;
+const BLOCKS_OF_A_WRITE = 4;
 const BLOCKS_AT_ONCE = 65_536;
 
 /**
@@ -25,28 +27,38 @@ export async function exportImage(
 ): Promise<void> {
   // Without the page cache, where that can be: the image is written once, and may be larger than all memory.
   const file = (await openDirectly(path)) ?? (await open(path, 'wx', 0o600));
-  const rooms = Array.from({ length: WRITES_AT_ONCE }, () => alignedBuffer(BLOCK_BYTES));
+  const rooms = Array.from({ length: WRITES_AT_ONCE + 1 }, () => alignedBuffer(BLOCKS_OF_A_WRITE * BLOCK_BYTES));
   const writing = new Set<Promise<void>>();
   let done = 0;
-  const write = async (block: number, bytes: Buffer): Promise<void> => {
-    const room = rooms.pop() ?? alignedBuffer(BLOCK_BYTES);
-    bytes.copy(room);
-    const { bytesWritten } = await file.write(room, 0, BLOCK_BYTES, block * BLOCK_BYTES);
+  const write = async (room: Buffer, firstBlock: number, length: number): Promise<void> => {
+    const { bytesWritten } = await file.write(room, 0, length, firstBlock * BLOCK_BYTES);
     // A disk that has just filled takes a part, and calls it no error.
-    if (bytesWritten < BLOCK_BYTES) throw new Error(`${path} took ${bytesWritten} bytes of a block of ${BLOCK_BYTES}`);
+    if (bytesWritten < length) throw new Error(`${path} took ${bytesWritten} bytes of ${length}`);
     rooms.push(room);
-    done += BLOCK_BYTES;
+    done += length;
     onProgress(done);
+  };
+  /** Blocks that follow one another, and are to be written together. */
+  let gathered: { room: Buffer; firstBlock: number; length: number } | undefined;
+  const flush = async (): Promise<void> => {
+    if (gathered === undefined) return;
+    const task = write(gathered.room, gathered.firstBlock, gathered.length).then(() => void writing.delete(task));
+    task.catch(() => undefined);
+    writing.add(task);
+    gathered = undefined;
+    // One that has failed stays among them: the next look finds it.
+    while (writing.size >= WRITES_AT_ONCE) await Promise.race(writing);
   };
   try {
     await file.truncate(sizeBytes);
-    for await (const { block, bytes } of source.blocks(asBlock(0), RUNS_AHEAD)) {
-      // One that has failed stays among them: the next look finds it.
-      while (writing.size >= WRITES_AT_ONCE) await Promise.race(writing);
-      const task = write(block, bytes).then(() => void writing.delete(task));
-      task.catch(() => undefined);
-      writing.add(task);
+    for await (const { block, bytes } of source.blocks(asBlock(0), STRIDE)) {
+      if (gathered !== undefined && block !== gathered.firstBlock + gathered.length / BLOCK_BYTES) await flush();
+      gathered ??= { room: rooms.pop() as Buffer, firstBlock: block, length: 0 };
+      bytes.copy(gathered.room, gathered.length);
+      gathered.length += BLOCK_BYTES;
+      if (gathered.length === gathered.room.length) await flush();
     }
+    await flush();
     await Promise.all(writing);
     await file.sync();
   } finally {

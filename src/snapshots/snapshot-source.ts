@@ -11,9 +11,17 @@ import { LEAF_BLOCKS } from './manifest-node.ts';
 import { packKey } from './pack.ts';
 
 const CACHED_BLOCKS = 32;
-/** Blocks that lie together in a pack are fetched with one request, up to this many. */
-const RUN_BLOCKS = 4;
-const RUNS_AHEAD = 4;
+
+/** How much of a snapshot is fetched at once by who reads it from one end to the other. */
+export type Stride = {
+  /** Blocks that lie together in a pack are fetched with one request, up to this many. */
+  runBlocks: number;
+  /** So many of those are under way while the caller is busy with a block. */
+  runsAhead: number;
+};
+
+/** Small ones: between any two blocks, a guest's request may want the thread. */
+const GUESTS_FIRST: Stride = { runBlocks: 4, runsAhead: 4 };
 
 type Found = { block: BlockIndex; location: BlockLocation };
 /** `memory`: all buffers that they lie in, and those that came before them. */
@@ -51,17 +59,14 @@ export class SnapshotSource implements BlockSource {
     return location && fetchPatiently(this.#patience, () => this.#fetchBlock({ block, location }));
   }
 
-  /**
-   * A block's bytes are there until the next one is asked for.
-   * @param runsAhead so many requests are under way while the caller is busy with a block
-   */
-  async *blocks(from: BlockIndex, runsAhead = RUNS_AHEAD): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
+  /** A block's bytes are there until the next one is asked for. */
+  async *blocks(from: BlockIndex, stride = GUESTS_FIRST): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
     const ahead: Promise<FetchedRun>[] = [];
-    for await (const run of this.#runs(from)) {
+    for await (const run of this.#runs(from, stride.runBlocks)) {
       const fetching = fetchPatiently(this.#patience, () => this.#fetchRun(run));
       fetching.catch(() => undefined);
       ahead.push(fetching);
-      if (ahead.length > runsAhead) yield* handOut(ahead.shift());
+      if (ahead.length > stride.runsAhead) yield* handOut(ahead.shift());
     }
     while (ahead.length > 0) yield* handOut(ahead.shift());
   }
@@ -79,13 +84,13 @@ export class SnapshotSource implements BlockSource {
     return undefined;
   }
 
-  async *#runs(from: BlockIndex): AsyncGenerator<Found[]> {
+  async *#runs(from: BlockIndex, mostBlocks: number): AsyncGenerator<Found[]> {
     let run: Found[] = [];
     for await (const { number, leaf } of this.manifest.leaves(Math.floor(from / LEAF_BLOCKS))) {
       for (const [slot, location] of leaf) {
         const block = asBlock(number * LEAF_BLOCKS + slot);
         if (block < from) continue;
-        if (run.length > 0 && !follows(run, location.whole)) {
+        if (run.length === mostBlocks || (run.length > 0 && !follows(run[run.length - 1], location.whole))) {
           yield run;
           run = [];
         }
@@ -96,38 +101,52 @@ export class SnapshotSource implements BlockSource {
   }
 
   async #fetchRun(run: readonly Found[]): Promise<FetchedRun> {
-    const { pack, offset } = run[0].location.whole;
-    const last = run[run.length - 1].location.whole;
-    const fetched = this.#store.getRange(packKey(pack), offset, last.offset + last.length - offset);
     const memory: Buffer[] = [];
+    const stored = this.#fetchTogether(run.flatMap(({ location }) => recordsOf(location).map(({ record }) => record)));
     const blocks = await Promise.all(
-      run.map(async (found) => {
-        const start = found.location.whole.offset - offset;
-        const stored = fetched.then((bytes) => bytes.subarray(start, start + found.location.whole.length));
-        return { block: found.block, bytes: await this.#putTogether(found, stored, memory) };
-      }),
+      run.map(async (found) => ({ block: found.block, bytes: await this.#putTogether(found, stored, memory) })),
     );
     return { blocks, memory };
   }
 
   #fetchBlock(found: Found): Promise<Buffer> {
-    return this.#putTogether(found, this.#fetch(found.location.whole), []);
+    return this.#putTogether(found, this.#fetchTogether(recordsOf(found.location).map(({ record }) => record)), []);
   }
 
-  #fetch({ pack, offset, length }: RecordLocation): Promise<Buffer> {
-    return this.#store.getRange(packKey(pack), offset, length);
+  /** One request for records that lie side by side, whole ones and patches alike. */
+  #fetchTogether(records: readonly RecordLocation[]): Map<RecordLocation, Promise<Buffer>> {
+    const inOrder = records.toSorted((a, b) => (a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1));
+    const stored = new Map<RecordLocation, Promise<Buffer>>();
+    for (let first = 0; first < inOrder.length; ) {
+      const { pack, offset } = inOrder[first];
+      let [next, end] = [first, offset];
+      while (inOrder[next]?.pack === pack && inOrder[next].offset === end) {
+        end += inOrder[next].length;
+        next += 1;
+      }
+      const fetching = this.#store.getRange(packKey(pack), offset, end - offset);
+      for (const record of inOrder.slice(first, next)) {
+        const start = record.offset - offset;
+        stored.set(
+          record,
+          fetching.then((bytes) => bytes.subarray(start, start + record.length)),
+        );
+      }
+      first = next;
+    }
+    return stored;
   }
 
-  /**
-   * @param stored the whole record's bytes, on their way; those of a patch are fetched meanwhile
-   * @param memory is told of each buffer that comes into being
-   */
-  async #putTogether({ block, location }: Found, stored: Promise<Buffer>, memory: Buffer[]): Promise<Buffer> {
-    const records = recordsOf(location);
+  /** @param memory is told of each buffer that comes into being */
+  async #putTogether(
+    { block, location }: Found,
+    stored: Map<RecordLocation, Promise<Buffer>>,
+    memory: Buffer[],
+  ): Promise<Buffer> {
     const [whole, pages] = await Promise.all(
-      records.map(async ({ record, bytes }, index) => {
+      recordsOf(location).map(async ({ record, bytes }) => {
         const where = `block ${block} (object ${packKey(record.pack)}, ${record.length} bytes at ${record.offset})`;
-        const found = await (index === 0 ? stored : this.#fetch(record));
+        const found = (await stored.get(record)) as Buffer;
         const decoded = await decodeRecord(found, record, bytes, this.manifest.key, where);
         memory.push(found, decoded);
         return decoded;
@@ -147,7 +166,6 @@ async function* handOut(
   for (const bytes of memory) giveBack(bytes);
 }
 
-function follows(run: readonly Found[], next: RecordLocation): boolean {
-  const last = run[run.length - 1].location.whole;
-  return run.length < RUN_BLOCKS && last.pack === next.pack && last.offset + last.length === next.offset;
+function follows({ location: { whole } }: Found, next: RecordLocation): boolean {
+  return whole.pack === next.pack && whole.offset + whole.length === next.offset;
 }

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
+import { giveBack } from '../../src/types/memory.ts';
+import { PAGE_MASK_BYTES, type PageMask } from '../../src/types/page-mask.ts';
+import { asBlock, BLOCK_BYTES, PAGE_BYTES, type Sha256 } from '../../src/types/units.ts';
+import { cutOf, NO_PATIENCE, run } from '../support/captures.ts';
+import { MemoryStore } from '../support/memory-store.ts';
+
+const BLOCKS = 8;
+
+/** Eight blocks, some of which can be compressed; then one page of each is written anew. */
+async function patchedSnapshot(): Promise<{ store: MemoryStore; root: Sha256; expected: Map<number, Buffer> }> {
+  const store = new MemoryStore();
+  const blocks = new Map<number, Buffer>();
+  for (let block = 0; block < BLOCKS; block += 1) {
+    blocks.set(block, block % 2 === 0 ? randomBytes(BLOCK_BYTES) : Buffer.alloc(BLOCK_BYTES, `text ${block} `));
+  }
+  const { root: base } = await run(store, cutOf(blocks, [...blocks.keys()]), undefined);
+  const written = new Map<number, PageMask>();
+  for (const [block, bytes] of blocks) {
+    randomBytes(PAGE_BYTES).copy(bytes, block * PAGE_BYTES);
+    const mask = new Uint8Array(PAGE_MASK_BYTES);
+    mask[0] = 1 << block;
+    written.set(block, mask);
+  }
+  const { root } = await run(store, cutOf(blocks, [...blocks.keys()], false, written), base);
+  return { store, root, expected: blocks };
+}
+
+for (const [runBlocks, requests] of [
+  [4, 4],
+  [8, 2],
+]) {
+  test(`blocks and patches that lie side by side are fetched together: ${runBlocks} blocks at a time`, async () => {
+    const { store, root, expected } = await patchedSnapshot();
+    let packs = 0;
+    store.beforeRequest = (_, key) => {
+      packs += Number(key.startsWith('packs/'));
+    };
+    let found = 0;
+    const source = new SnapshotSource(store, root, NO_PATIENCE, undefined);
+    for await (const { block, bytes } of source.blocks(asBlock(0), { runBlocks, runsAhead: 1 })) {
+      assert.ok(expected.get(block)?.equals(bytes), `block ${block}`);
+      found += 1;
+    }
+    assert.equal(found, BLOCKS);
+    assert.equal(packs, requests);
+  });
+}
+
+test('a run of blocks gives its memory back, and nothing that others use', async () => {
+  const { store, root, expected } = await patchedSnapshot();
+  const source = new SnapshotSource(store, root, NO_PATIENCE, undefined);
+  const kept: Buffer[] = [];
+  for await (const { bytes } of source.blocks(asBlock(0))) kept.push(bytes);
+  for (const bytes of kept) assert.equal(bytes.length, 0);
+  // The store's own objects are as they were.
+  for (let block = 0; block < BLOCKS; block += 1) {
+    assert.ok((await source.read(asBlock(block)))?.equals(expected.get(block) as Buffer));
+  }
+  const [small, neighbour] = [Buffer.allocUnsafe(100).fill(1), Buffer.allocUnsafe(100).fill(2)];
+  assert.equal(small.buffer, neighbour.buffer, 'both lie in the pool');
+  giveBack(small);
+  assert.ok(neighbour.every((byte) => byte === 2) && neighbour.length === 100);
+});
