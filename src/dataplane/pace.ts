@@ -12,6 +12,11 @@ export type GuestLoad = {
 const REST_FACTOR = 6;
 /** So little is not worth resting for: the uploads themselves keep the worker that busy. */
 const QUIET_SHARE = 0.08;
+/**
+ * What the worker did is looked at over about so long. Between two batches lie a few milliseconds, and in some of them
+ * the uploads' own questions are a fifth of it: a machine without guests rested a quarter of the time.
+ */
+const LOOK_BACK_MILLISECONDS = 50;
 /** When so large a share of what may be staged is, uploads no longer rest: a snapshot must not be lost for politeness. */
 const PRESSING_SHARE = 0.5;
 const LONGEST_REST_MILLISECONDS = 200;
@@ -25,15 +30,20 @@ const SHORTEST_REST_MILLISECONDS = 1;
  */
 export class Pace {
   readonly #ask: () => Promise<GuestLoad>;
-  #since = performance.now();
+  readonly #now: () => number;
+  #since: number;
   #active = 0;
+  #busy = 0;
   #worked = process.threadCpuUsage();
   #resting: Promise<void> | undefined;
   /** What a piece of work is to be multiplied with for the rest after it. */
   factor = 0;
 
-  constructor(ask: () => Promise<GuestLoad>) {
+  /** @param now in milliseconds */
+  constructor(ask: () => Promise<GuestLoad>, now: () => number = () => performance.now()) {
     this.#ask = ask;
+    this.#now = now;
+    this.#since = now();
   }
 
   /** Between two pieces of work; of several that ask at once, all rest together. */
@@ -46,13 +56,14 @@ export class Pace {
 
   async #rest(): Promise<void> {
     const { activeMilliseconds, stagedShare } = await this.#ask();
-    const now = performance.now();
+    const now = this.#now();
     // Never a division by nothing: a factor that is no number would be a rest without an end.
     const elapsed = Math.max(0.001, now - this.#since);
     const busy = Math.min(1, (activeMilliseconds - this.#active) / elapsed);
+    this.#busy += (busy - this.#busy) * Math.min(1, elapsed / LOOK_BACK_MILLISECONDS);
     this.#since = now;
     this.#active = activeMilliseconds;
-    const wanted = busy < QUIET_SHARE ? 0 : REST_FACTOR * busy;
+    const wanted = (REST_FACTOR * Math.max(0, this.#busy - QUIET_SHARE)) / (1 - QUIET_SHARE);
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
     const { user, system } = process.threadCpuUsage(this.#worked);
     const rest = restAfter((user + system) / 1000, this.factor);

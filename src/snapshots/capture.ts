@@ -66,6 +66,7 @@ export type Captured = {
 };
 
 const PACKS_IN_FLIGHT = 3;
+const BATCHES_IN_ENCODING = 2;
 const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
@@ -194,8 +195,12 @@ class CaptureRun {
 
   async #captureAll(): Promise<void> {
     const begunEarlier = new Set(this.#changes.keys());
-    // While one batch is encoded on the thread pool, the next is read and hashed here.
-    let previous: { batch: Batch; finishes: number | undefined } | undefined;
+    // While some batches are encoded elsewhere, the next is read and hashed here.
+    const encoding: { batch: Batch; finishes: number | undefined }[] = [];
+    const gatherNext = async (): Promise<void> => {
+      const next = encoding.shift();
+      if (next !== undefined) await this.#gather(next.batch, next.finishes);
+    };
     for (let block = this.#wanted.nextSet(0); block !== -1; ) {
       const leaf = leafOf(block);
       const blocks: number[] = [];
@@ -204,14 +209,14 @@ class CaptureRun {
       let left = pieces.length;
       for (const batch of batchesOf(pieces)) {
         const decided = await this.#decide(batch);
-        if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
+        if (encoding.length === BATCHES_IN_ENCODING) await gatherNext();
         left -= batch.length;
-        previous = { batch: decided, finishes: left === 0 ? leaf : undefined };
+        encoding.push({ batch: decided, finishes: left === 0 ? leaf : undefined });
         this.#check();
       }
       begunEarlier.delete(leaf);
     }
-    if (previous !== undefined) await this.#gather(previous.batch, previous.finishes);
+    while (encoding.length > 0) await gatherNext();
     for (const leaf of begunEarlier) this.#finishLeaf(leaf);
     this.#closeGroup();
     await Promise.all([...this.#packPuts, ...this.#leafPuts]);

@@ -2,33 +2,34 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type GuestLoad, Pace, restAfter } from '../../src/dataplane/pace.ts';
 
-test('uploads rest the longer the busier guests are, and not at all when old pages pile up', async () => {
+test('uploads rest the longer busier guests are, and not at all when old pages pile up', async () => {
   let load: GuestLoad = { activeMilliseconds: 0, stagedShare: 0 };
-  let busyShare = 0;
-  let asked = performance.now();
-  const pace = new Pace(async () => {
-    // As much as the share says, of all the time since the last question.
-    const now = performance.now();
-    load = { ...load, activeMilliseconds: load.activeMilliseconds + (now - asked) * busyShare };
-    asked = now;
-    return load;
-  });
-  const factorWhen = async (share: number, stagedShare: number): Promise<number> => {
-    busyShare = share;
-    load = { ...load, stagedShare };
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  let now = 0;
+  const pace = new Pace(
+    async () => load,
+    () => now,
+  );
+  /** After so many milliseconds, of which the worker was busy for such a share. */
+  const factorAfter = async (milliseconds: number, busyShare: number, stagedShare: number): Promise<number> => {
+    now += milliseconds;
+    load = { activeMilliseconds: load.activeMilliseconds + milliseconds * busyShare, stagedShare };
     await pace.rest();
     return pace.factor;
   };
-  assert.equal(await factorWhen(0, 0), 0);
-  assert.equal(await factorWhen(0.02, 0), 0, 'what the uploads themselves ask of it');
-  const half = await factorWhen(0.5, 0);
-  const whole = await factorWhen(1, 0);
+  assert.equal(await factorAfter(60, 0, 0), 0);
+  assert.equal(await factorAfter(60, 0.05, 0), 0, 'what the uploads themselves ask of it');
+  assert.equal(await factorAfter(5, 0.2, 0), 0, 'and in some moments more');
+  const half = await factorAfter(60, 0.5, 0);
+  const whole = await factorAfter(60, 1, 0);
   assert.ok(half > 2 && half < 4 && whole > 5 && whole <= 6, `${half} and ${whole}`);
-  const pressed = await factorWhen(1, 0.25);
+  const pressed = await factorAfter(60, 1, 0.25);
   assert.ok(pressed > 2.5 && pressed <= 3, `${pressed}`);
-  assert.equal(await factorWhen(1, 0.5), 0);
-  assert.equal(await factorWhen(1, 0.9), 0);
+  assert.equal(await factorAfter(60, 1, 0.5), 0);
+  assert.equal(await factorAfter(60, 1, 0.9), 0);
+  // Guests that come are noticed within a few batches.
+  assert.equal(await factorAfter(60, 0, 0), 0);
+  for (let batch = 0; batch < 5; batch += 1) await factorAfter(10, 1, 0);
+  assert.ok(pace.factor > 3.5, `${pace.factor} after 50 ms`);
 });
 
 test('a rest is as long as the work before it says, and bounded', async () => {
