@@ -247,6 +247,9 @@ export type SnapshotPermissionRow = {
 
 export type ResourceType = 'image' | 'instance' | 'replace-root-volume-task' | 'snapshot' | 'volume';
 
+/** How many snapshots an account has; triggers keep it true. */
+export type SnapshotCountRow = { account_id: AccountId; number: number };
+
 export type TagRow = {
   resource_id: string;
   resource_type: ResourceType;
@@ -269,6 +272,7 @@ export type CatalogSchema = {
   volume_modifications: VolumeModificationRow;
   snapshot_sets: SetRow;
   snapshots: SnapshotRow;
+  snapshot_counts: SnapshotCountRow;
   replace_root_tasks: ReplaceRootTaskRow;
   direct_uploads: DirectUploadRow;
   direct_blocks: DirectBlockRow;

@@ -24,7 +24,7 @@ export type DataPlaneOptions = {
   settings: WorkerSettings;
   workers: number;
   /** What the catalog knows of a volume, for a worker that opens it. */
-  openingOf: (volumeId: VolumeId) => Promise<VolumeOpening>;
+  openingsOf: (volumeIds: readonly VolumeId[]) => Promise<VolumeOpening[]>;
   onProgress: (snapshotId: SnapshotId, progress: CaptureProgress) => void;
   /** A worker that died is there again, with its exports; what it was asked meanwhile has failed. */
   onWorkerBack: () => void;
@@ -105,7 +105,7 @@ export class DataPlane {
 
   /** From here on NBD clients may connect to the volume. */
   async exportVolume(volumeId: VolumeId): Promise<void> {
-    const opening = await this.#options.openingOf(volumeId);
+    const opening = await this.#openingOf(volumeId);
     await this.#of(volumeId).call('exportVolume', opening);
     this.#exports.set(volumeId, { sizeBytes: opening.sizeBytes });
   }
@@ -126,12 +126,12 @@ export class DataPlane {
 
   /** Makes a volume larger, while clients are connected: they may use it at once, new ones see the new size. */
   async grow(volumeId: VolumeId, sizeBytes: number): Promise<void> {
-    await this.#of(volumeId).call('growVolume', { opening: await this.#options.openingOf(volumeId), sizeBytes });
+    await this.#of(volumeId).call('growVolume', { opening: await this.#openingOf(volumeId), sizeBytes });
     if (this.#exports.has(volumeId)) this.#exports.set(volumeId, { sizeBytes });
   }
 
   async hydrate(volumeId: VolumeId): Promise<boolean> {
-    return this.#of(volumeId).call('hydrate', await this.#options.openingOf(volumeId));
+    return this.#of(volumeId).call('hydrate', await this.#openingOf(volumeId));
   }
 
   /** Hands a connection whose handshake is over to the worker that owns its export. */
@@ -166,13 +166,13 @@ export class DataPlane {
 
   /** After a start: takes up the volume's pending cuts. @returns those that cannot be had, and why */
   async resumeCuts(volumeId: VolumeId): Promise<{ boundary: number; reason: string }[]> {
-    return this.#of(volumeId).call('resumeCuts', await this.#options.openingOf(volumeId));
+    return this.#of(volumeId).call('resumeCuts', await this.#openingOf(volumeId));
   }
 
   /** Brings a cut into the object store. @throws WorkerDiedError; then it may be asked again */
   async capture(order: CaptureOrder): Promise<Captured> {
     const { volumeId } = order.cut;
-    return this.#of(volumeId).call('capture', { ...order, opening: await this.#options.openingOf(volumeId) });
+    return this.#of(volumeId).call('capture', { ...order, opening: await this.#openingOf(volumeId) });
   }
 
   /** Stores a snapshot's bytes again, under another key. @throws WorkerDiedError; then it may be asked again */
@@ -214,7 +214,7 @@ export class DataPlane {
   }
 
   async #cutNow(volumeIds: readonly VolumeId[], deadlineMilliseconds: number): Promise<Cut> {
-    const openings = await Promise.all(volumeIds.map((volumeId) => this.#options.openingOf(volumeId)));
+    const openings = await this.#options.openingsOf(volumeIds);
     const byWorker = new Map<RpcPeer<WorkerMethods>, VolumeOpening[]>();
     for (const opening of openings) {
       const worker = this.#of(opening.volumeId);
@@ -271,6 +271,11 @@ export class DataPlane {
       }
       throw error;
     }
+  }
+
+  async #openingOf(volumeId: VolumeId): Promise<VolumeOpening> {
+    const [opening] = await this.#options.openingsOf([volumeId]);
+    return opening;
   }
 
   #anyWorker(): WorkerSlot {

@@ -1,9 +1,6 @@
-import type { Catalog } from '../catalog/catalog.ts';
 import { removeTags } from '../catalog/tags.ts';
-import type { VolumeOpening } from '../dataplane/messages.ts';
-import type { DataKeys } from '../keys/data-keys.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
-import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
+import { GIB } from '../types/units.ts';
 import { Collector } from './collector.ts';
 import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
@@ -14,6 +11,7 @@ import { Scrubber, type ScrubSettings } from './scrubber.ts';
 import { SnapshotRunner } from './snapshot-runner.ts';
 import { StoreOwner } from './store-owner.ts';
 import { UploadGate } from './upload-gate.ts';
+import { pendingCuts } from './volume-openings.ts';
 
 /** Terminated instances stay visible for about an hour. */
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
@@ -125,7 +123,7 @@ export class Lifecycle {
       .select('state')
       .where('volume_id', '=', volumeId)
       .executeTakeFirst();
-    if (volume?.state !== 'deleting' || (await pendingCuts(catalog, volumeId)).length > 0) return;
+    if (volume?.state !== 'deleting' || (await pendingCuts(catalog, [volumeId])).size > 0) return;
     await dataPlane.remove(volumeId);
     await removeTags(catalog, volumeId);
     await catalog.deleteFrom('volumes').where('volume_id', '=', volumeId).execute();
@@ -406,34 +404,4 @@ export class Lifecycle {
   async #setState(instanceId: InstanceId, state: 'running' | 'stopped'): Promise<void> {
     await this.#options.catalog.updateTable('instances').set({ state }).where('instance_id', '=', instanceId).execute();
   }
-}
-
-/** What a worker must know to open a volume: see VolumeOpening. */
-export async function volumeOpening(catalog: Catalog, keys: DataKeys, volumeId: VolumeId): Promise<VolumeOpening> {
-  const volume = await catalog
-    .selectFrom('volumes')
-    .selectAll()
-    .where('volume_id', '=', volumeId)
-    .executeTakeFirstOrThrow(() => new Error(`the catalog has no volume ${volumeId}`));
-  const origin = volume.hydrated === 1 ? undefined : (volume.origin_root ?? undefined);
-  return {
-    volumeId,
-    sizeBytes: volume.size_gib * GIB,
-    origin,
-    key: (await keys.open(volume.data_key_id))?.bytes,
-    originKey: origin === undefined ? undefined : (await keys.open(volume.origin_key_id))?.bytes,
-    base: asEpoch(volume.base_boundary),
-    pendingCuts: await pendingCuts(catalog, volumeId),
-  };
-}
-
-async function pendingCuts(catalog: Catalog, volumeId: VolumeId): Promise<EpochNumber[]> {
-  const rows = await catalog
-    .selectFrom('snapshots')
-    .select('boundary')
-    .where('volume_id', '=', volumeId)
-    .where('boundary', 'is not', null)
-    .orderBy('boundary')
-    .execute();
-  return rows.flatMap((row) => (row.boundary === null ? [] : [row.boundary]));
 }

@@ -8,7 +8,8 @@ import { Users } from '../auth/users.ts';
 import { openCatalog } from '../catalog/catalog.ts';
 import { seedImage } from '../catalog/seed-image.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
-import { Lifecycle, volumeOpening } from '../lifecycle/lifecycle.ts';
+import { Lifecycle } from '../lifecycle/lifecycle.ts';
+import { volumeOpenings } from '../lifecycle/volume-openings.ts';
 import { NbdListener } from '../nbd/listener.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
@@ -91,7 +92,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
       uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
     },
     workers: config.workers,
-    openingOf: (volumeId) => volumeOpening(catalog, keys, volumeId),
+    openingsOf: (volumeIds) => volumeOpenings(catalog, keys, volumeIds),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
     onWorkerBack: () => {
       lifecycle.finishBegun().catch((error: Error) => log('warn', `after a worker came back: ${error.message}`));

@@ -1,7 +1,8 @@
+import { sql } from 'kysely';
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { VolumeRow } from '../../catalog/schema.ts';
 import { KeyError } from '../../keys/key-service.ts';
-import type { InstanceId, SnapshotId } from '../../types/ids.ts';
+import type { InstanceId, SnapshotId, VolumeId } from '../../types/ids.ts';
 import { making, type Target, volumeArn } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
@@ -53,33 +54,48 @@ export async function cutSet(call: Call, order: CutOrder): Promise<{ snapshotIds
 }
 
 async function checkLimits(call: Call, volumes: readonly VolumeToCut[]): Promise<void> {
-  const { catalog, limits, now } = call.services;
-  const earliest = new Date(now().getTime() - limits.snapshotGapSeconds * 1000).toISOString();
-  for (const { volume } of volumes) {
-    const recent = await catalog
+  const { catalog, limits } = call.services;
+  if (limits.pendingSnapshotsPerVolume > 0) {
+    const pending = await catalog
       .selectFrom('snapshots')
-      .select(['state', 'started_at'])
-      .where('volume_id', '=', volume.volume_id)
-      .where((where) => where.or([where('state', '=', 'pending'), where('started_at', '>', earliest)]))
+      .select(['volume_id', catalog.fn.countAll<number>().as('number')])
+      .where('volume_id', 'in', idsOf(volumes))
+      // In so many letters: the index of the pending ones knows itself by them. A volume may have thousands of others.
+      .where('state', '=', sql.lit('pending'))
+      .groupBy('volume_id')
       .execute();
-    const pending = recent.filter((snapshot) => snapshot.state === 'pending').length;
-    const most = ONE_AT_A_TIME.has(volume.volume_type) ? 1 : limits.pendingSnapshotsPerVolume;
-    if (limits.pendingSnapshotsPerVolume > 0 && pending >= most) throw errors.tooManyPending(volume.volume_id, most);
-    if (limits.snapshotGapSeconds > 0 && recent.some((snapshot) => snapshot.started_at > earliest)) {
-      throw errors.snapshotsTooOften(volume.volume_id, limits.snapshotGapSeconds);
+    const numbers = new Map(pending.map(({ volume_id, number }) => [volume_id, number]));
+    for (const { volume } of volumes) {
+      const most = ONE_AT_A_TIME.has(volume.volume_type) ? 1 : limits.pendingSnapshotsPerVolume;
+      if ((numbers.get(volume.volume_id) ?? 0) >= most) throw errors.tooManyPending(volume.volume_id, most);
     }
   }
+  if (limits.snapshotGapSeconds > 0) await checkGap(call, volumes, limits.snapshotGapSeconds);
   if (limits.snapshotsPerAccount > 0) {
-    // Rows, not ids: whether an id is null need not be looked at, which took 5.4 ms for 100,000 instead of 3.8.
-    const { number } = await catalog
-      .selectFrom('snapshots')
-      .select(catalog.fn.countAll<number>().as('number'))
+    const counted = await catalog
+      .selectFrom('snapshot_counts')
+      .select('number')
       .where('account_id', '=', call.caller.accountId)
-      .executeTakeFirstOrThrow();
-    if (Number(number) + volumes.length > limits.snapshotsPerAccount) {
+      .executeTakeFirst();
+    if ((counted?.number ?? 0) + volumes.length > limits.snapshotsPerAccount) {
       throw errors.snapshotLimit(limits.snapshotsPerAccount);
     }
   }
+}
+
+async function checkGap(call: Call, volumes: readonly VolumeToCut[], seconds: number): Promise<void> {
+  const { catalog, now } = call.services;
+  const recent = await catalog
+    .selectFrom('snapshots')
+    .select('volume_id')
+    .where('volume_id', 'in', idsOf(volumes))
+    .where('started_at', '>', new Date(now().getTime() - seconds * 1000).toISOString())
+    .executeTakeFirst();
+  if (recent !== undefined) throw errors.snapshotsTooOften(recent.volume_id, seconds);
+}
+
+function idsOf(volumes: readonly VolumeToCut[]): VolumeId[] {
+  return volumes.map(({ volume }) => volume.volume_id);
 }
 
 async function cutAndRecord(call: Call, order: CutOrder): Promise<{ snapshotIds: SnapshotId[]; startedAt: Date }> {

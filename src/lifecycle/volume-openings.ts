@@ -1,0 +1,58 @@
+import type { Catalog } from '../catalog/catalog.ts';
+import type { VolumeOpening } from '../dataplane/messages.ts';
+import type { DataKeys } from '../keys/data-keys.ts';
+import type { VolumeId } from '../types/ids.ts';
+import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
+
+/**
+ * What workers must know to open volumes (see VolumeOpening), in the order of the ids. Two questions to the catalog,
+ * however many volumes: a cut asks for all of its set.
+ * @throws when there is no such volume, or its key cannot be had
+ */
+export async function volumeOpenings(
+  catalog: Catalog,
+  keys: DataKeys,
+  volumeIds: readonly VolumeId[],
+): Promise<VolumeOpening[]> {
+  const rows = await catalog.selectFrom('volumes').selectAll().where('volume_id', 'in', volumeIds).execute();
+  const volumes = new Map(rows.map((row) => [row.volume_id, row]));
+  const pending = await pendingCuts(catalog, volumeIds);
+  return Promise.all(
+    volumeIds.map(async (volumeId) => {
+      const volume = volumes.get(volumeId);
+      if (volume === undefined) throw new Error(`the catalog has no volume ${volumeId}`);
+      const origin = volume.hydrated === 1 ? undefined : (volume.origin_root ?? undefined);
+      return {
+        volumeId,
+        sizeBytes: volume.size_gib * GIB,
+        origin,
+        key: (await keys.open(volume.data_key_id))?.bytes,
+        originKey: origin === undefined ? undefined : (await keys.open(volume.origin_key_id))?.bytes,
+        base: asEpoch(volume.base_boundary),
+        pendingCuts: pending.get(volumeId) ?? [],
+      };
+    }),
+  );
+}
+
+/** Of each volume that has any, oldest first. */
+export async function pendingCuts(
+  catalog: Catalog,
+  volumeIds: readonly VolumeId[],
+): Promise<Map<VolumeId, EpochNumber[]>> {
+  const rows = await catalog
+    .selectFrom('snapshots')
+    .select(['volume_id', 'boundary'])
+    .where('volume_id', 'in', volumeIds)
+    .where('boundary', 'is not', null)
+    .orderBy('boundary')
+    .execute();
+  const pending = new Map<VolumeId, EpochNumber[]>();
+  for (const { volume_id, boundary } of rows) {
+    if (boundary === null) continue;
+    const cuts = pending.get(volume_id);
+    if (cuts === undefined) pending.set(volume_id, [boundary]);
+    else cuts.push(boundary);
+  }
+  return pending;
+}
