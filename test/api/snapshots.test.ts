@@ -9,6 +9,7 @@ import {
   DeleteSnapshotCommand,
   DescribeSnapshotAttributeCommand,
   DescribeSnapshotsCommand,
+  type DescribeSnapshotsCommandInput,
   EC2Client,
   ModifySnapshotAttributeCommand,
   ResetSnapshotAttributeCommand,
@@ -221,4 +222,45 @@ test('limits: snapshots in progress, time between them, and their number', async
   const third = await launchInstance(slow.ec2, [1]);
   await createSnapshots(slow.ec2, third.instanceId);
   await assert.rejects(createSnapshots(slow.ec2, third.instanceId), { name: 'SnapshotCreationPerVolumeRateExceeded' });
+});
+
+test('pages go through one’s own and what others share in the order of their ids, each once', async (t) => {
+  const own = await startTestServer(t);
+  const settings = { endpoint: own.apiUrl, maxAttempts: 1, region: 'us-east-1' };
+  const user = await own.admin.ask<NewUser>('create-user', { accountId: '000000000002', userName: 'bob' });
+  const bob = new EC2Client({ ...settings, credentials: user });
+  const takeSome = async (ec2: EC2Client): Promise<{ ids: string[]; volumes: string[] }> => {
+    const { instanceId } = await launchInstance(ec2, [1, 1]);
+    const made = [...(await createSnapshots(ec2, instanceId)), ...(await createSnapshots(ec2, instanceId))];
+    await ended(ec2, made);
+    const volumes = made.slice(0, 3).map(({ VolumeId = '' }) => VolumeId);
+    return { ids: made.map(({ SnapshotId = '' }) => SnapshotId), volumes };
+  };
+  const mine = await takeSome(own.ec2);
+  const bobs = await takeSome(bob);
+  const shared = [bobs.ids[0], bobs.ids[3], bobs.ids[4]];
+  for (const [index, SnapshotId] of shared.entries()) {
+    const to = index === 0 ? { Group: 'all' as const } : { UserId: '000000000001' };
+    await bob.send(new ModifySnapshotAttributeCommand({ SnapshotId, CreateVolumePermission: { Add: [to] } }));
+  }
+  const paged = async (input: DescribeSnapshotsCommandInput): Promise<string[]> => {
+    const found: string[] = [];
+    let NextToken: string | undefined;
+    do {
+      const page = await own.ec2.send(new DescribeSnapshotsCommand({ ...input, MaxResults: 2, NextToken }));
+      found.push(...(page.Snapshots ?? []).map(({ SnapshotId = '' }) => SnapshotId));
+      NextToken = page.NextToken;
+    } while (NextToken !== undefined);
+    return found;
+  };
+  assert.deepEqual(await paged({}), [...mine.ids, ...shared].sort());
+  assert.deepEqual(await paged({ OwnerIds: ['self'] }), [...mine.ids].sort());
+  assert.deepEqual(await paged({ OwnerIds: ['000000000002'] }), [...shared].sort());
+  assert.deepEqual(await paged({ OwnerIds: ['self', '000000000002'] }), [...mine.ids, ...shared].sort());
+  const of = (volume: string) => [{ Name: 'volume-id', Values: [volume] }];
+  assert.deepEqual(await paged({ Filters: of(mine.volumes[1]) }), [mine.ids[1], mine.ids[4]].sort());
+  assert.deepEqual(await paged({ Filters: of(bobs.volumes[0]) }), [bobs.ids[0], bobs.ids[3]].sort());
+  const inState = (state: string) => [{ Name: 'status', Values: [state] }];
+  assert.deepEqual(await paged({ Filters: inState('completed') }), [...mine.ids, ...shared].sort());
+  assert.deepEqual(await paged({ Filters: inState('pending') }), []);
 });

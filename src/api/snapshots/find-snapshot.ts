@@ -4,43 +4,43 @@ import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
 
-/** The snapshots that a caller may see in its region: its own, those shared with it, and public ones. */
+type Where = ExpressionBuilder<CatalogSchema, 'snapshots'>;
+
+/** The snapshots of others that a caller may see: those shared with it, and public ones. */
+export function sharedWith(call: Call) {
+  return (where: Where): Expression<SqlBool> => {
+    const grantedTo = (grantee: string) =>
+      where(
+        'snapshot_id',
+        'in',
+        where
+          .selectFrom('snapshot_permissions')
+          .select('snapshot_permissions.snapshot_id')
+          .where('grantee', '=', grantee),
+      );
+    // Of accounts that block all public access, none is public, whatever was granted.
+    const blocking = where
+      .selectFrom('account_settings')
+      .select('account_settings.account_id')
+      .where('name', '=', 'snapshot-block-public-access')
+      .where('value', '=', 'block-all-sharing')
+      .where('account_settings.region', '=', call.region);
+    return where.and([
+      where('account_id', '<>', call.caller.accountId),
+      where.or([
+        grantedTo(call.caller.accountId),
+        where.and([grantedTo('all'), where('account_id', 'not in', blocking)]),
+      ]),
+    ]);
+  };
+}
+
+/** The snapshots that a caller may see in its region: its own, and those of others. */
 export function visibleTo(call: Call) {
-  return (where: ExpressionBuilder<CatalogSchema, 'snapshots'>): Expression<SqlBool> =>
+  return (where: Where): Expression<SqlBool> =>
     where.and([
       where('region', '=', call.region),
-      where.or([
-        where('account_id', '=', call.caller.accountId),
-        where(
-          'snapshot_id',
-          'in',
-          where
-            .selectFrom('snapshot_permissions')
-            .select('snapshot_permissions.snapshot_id')
-            .where('grantee', '=', call.caller.accountId),
-        ),
-        where.and([
-          where(
-            'snapshot_id',
-            'in',
-            where
-              .selectFrom('snapshot_permissions')
-              .select('snapshot_permissions.snapshot_id')
-              .where('grantee', '=', 'all'),
-          ),
-          // Of accounts that block all public access, none is public, whatever was granted.
-          where(
-            'account_id',
-            'not in',
-            where
-              .selectFrom('account_settings')
-              .select('account_settings.account_id')
-              .where('name', '=', 'snapshot-block-public-access')
-              .where('value', '=', 'block-all-sharing')
-              .where('account_settings.region', '=', call.region),
-          ),
-        ]),
-      ]),
+      where.or([where('account_id', '=', call.caller.accountId), sharedWith(call)(where)]),
     ]);
 }
 
