@@ -17,6 +17,8 @@ const QUIET_SHARE = 0.08;
  * the uploads' own questions are a fifth of it: a machine without guests rested a quarter of the time.
  */
 const LOOK_BACK_MILLISECONDS = 50;
+/** More than the uploads' questions ever are: guests, to be given way to at once. */
+const GUESTS_SHARE = 0.25;
 /** When so large a share of what may be staged is, uploads no longer rest: a snapshot must not be lost for politeness. */
 const PRESSING_SHARE = 0.5;
 const LONGEST_REST_MILLISECONDS = 200;
@@ -63,7 +65,8 @@ export class Pace {
     this.#busy += (busy - this.#busy) * Math.min(1, elapsed / LOOK_BACK_MILLISECONDS);
     this.#since = now;
     this.#active = activeMilliseconds;
-    const wanted = (REST_FACTOR * Math.max(0, this.#busy - QUIET_SHARE)) / (1 - QUIET_SHARE);
+    const seen = busy < GUESTS_SHARE ? this.#busy : Math.max(busy, this.#busy);
+    const wanted = seen < QUIET_SHARE ? 0 : REST_FACTOR * seen;
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
     const { user, system } = process.threadCpuUsage(this.#worked);
     const rest = restAfter((user + system) / 1000, this.factor);
