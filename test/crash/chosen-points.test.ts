@@ -60,7 +60,10 @@ async function operateUntil(
       const { sets } = await server.admin.ask<{ sets: SetReport[] }>('sets');
       const set = sets.find((each) => each.snapshots.some(({ snapshotId }) => snapshots.has(snapshotId)));
       const restored = await server.admin.ask<RestoredSet>('restore-set', { setId: set?.setId });
-      for (const { volumeId } of restored.volumes) await numbersOf(server.connect, volumeId);
+      for (const { volumeId, snapshotId } of restored.volumes) {
+        const volume = snapshots.get(snapshotId ?? '');
+        await numbersOf(server.connect, volumeId, volume === undefined ? undefined : slots.unanswered(volume));
+      }
       await server.ec2.send(new TerminateInstancesCommand({ InstanceIds: [restored.instanceId] }));
       for (const { volumeId: VolumeId } of restored.volumes)
         await server.ec2.send(new DeleteVolumeCommand({ VolumeId }));
@@ -137,7 +140,12 @@ for (const point of KILL_POINTS) {
       const volume = cut?.snapshots.get(SnapshotId);
       // The answer of a call that the server died under never came: such a set is complete or not there.
       if (cut === undefined || volume === undefined) continue;
-      checkWithin(await numbersOf(connect, SnapshotId), cut.least[volume], cut.most[volume], SnapshotId);
+      checkWithin(
+        await numbersOf(connect, SnapshotId, slots.unanswered(volume)),
+        cut.least[volume],
+        cut.most[volume],
+        SnapshotId,
+      );
     }
     for (const { snapshots: promised } of cuts) {
       const there = [...promised.keys()].filter((id) => snapshots.some(({ SnapshotId }) => SnapshotId === id));
