@@ -6,8 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 // Half of a short command's time is the compiling of its code. Kept beside the code: who can write there can change that, too.
-const cache = fileURLToPath(new URL('../node_modules/.cache/cleancut', import.meta.url));
-process.env.NODE_COMPILE_CACHE ??= cache;
+process.env.NODE_COMPILE_CACHE ??= fileURLToPath(new URL('../node_modules/.cache/cleancut', import.meta.url));
 if (Number(process.versions.node.split('.')[0]) >= 24) {
   module.enableCompileCache(process.env.NODE_COMPILE_CACHE);
   await import(main);

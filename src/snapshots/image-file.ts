@@ -27,6 +27,7 @@ export async function exportImage(
 ): Promise<void> {
   // Without the page cache, where that can be: the image is written once, and may be larger than all memory.
   const file = (await openDirectly(path)) ?? (await open(path, 'wx', 0o600));
+  // One more than are written: that of the blocks that are gathered meanwhile.
   const rooms = Array.from({ length: WRITES_AT_ONCE + 1 }, () => alignedBuffer(BLOCKS_OF_A_WRITE * BLOCK_BYTES));
   const writing = new Set<Promise<void>>();
   let done = 0;

@@ -102,7 +102,7 @@ export class SnapshotSource implements BlockSource {
 
   async #fetchRun(run: readonly Found[]): Promise<FetchedRun> {
     const memory: Buffer[] = [];
-    const stored = this.#fetchTogether(run.flatMap(({ location }) => recordsOf(location).map(({ record }) => record)));
+    const stored = this.#fetchTogether(run);
     const blocks = await Promise.all(
       run.map(async (found) => ({ block: found.block, bytes: await this.#putTogether(found, stored, memory) })),
     );
@@ -110,12 +110,13 @@ export class SnapshotSource implements BlockSource {
   }
 
   #fetchBlock(found: Found): Promise<Buffer> {
-    return this.#putTogether(found, this.#fetchTogether(recordsOf(found.location).map(({ record }) => record)), []);
+    return this.#putTogether(found, this.#fetchTogether([found]), []);
   }
 
   /** One request for records that lie side by side, whole ones and patches alike. */
-  #fetchTogether(records: readonly RecordLocation[]): Map<RecordLocation, Promise<Buffer>> {
-    const inOrder = records.toSorted((a, b) => (a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1));
+  #fetchTogether(blocks: readonly Found[]): Map<RecordLocation, Promise<Buffer>> {
+    const records = blocks.flatMap(({ location }) => recordsOf(location).map(({ record }) => record));
+    const inOrder = records.sort((a, b) => (a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1));
     const stored = new Map<RecordLocation, Promise<Buffer>>();
     for (let first = 0; first < inOrder.length; ) {
       const { pack, offset } = inOrder[first];
