@@ -314,10 +314,10 @@ export class DataPlane {
     const handingOver = new Map<number, Socket>();
     const peer = new RpcPeer<WorkerMethods>(
       {
-        post: (message, socket) => {
-          child.send(message, socket, { keepOpen: true }, () => undefined);
+        post: (messages, socket) => {
+          child.send([...messages], socket, { keepOpen: true }, () => undefined);
         },
-        onMessage: (receive) => child.on('message', (message) => receive(message as RpcMessage)),
+        onMessages: (receive) => child.on('message', (messages) => receive(messages as RpcMessage[])),
       },
       {
         ...this.#serverMethods(),

@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
 
-/** One end of a pipe between processes or threads. */
+/** One end of a pipe between processes or threads. A socket goes with one message. */
 export type Channel = {
-  post: (message: RpcMessage, socket?: Socket) => void;
-  onMessage: (receive: (message: RpcMessage, socket?: Socket) => void) => void;
+  post: (messages: readonly RpcMessage[], socket?: Socket) => void;
+  onMessages: (receive: (messages: readonly RpcMessage[], socket?: Socket) => void) => void;
 };
 
 /** Functions of one argument that the other side may call. */
@@ -25,30 +25,15 @@ type Argument<Table extends Methods, Name extends keyof Table> = Parameters<Tabl
 export class RpcPeer<Remote extends Methods> {
   readonly #channel: Channel;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  /** What is said in one turn goes out together: a set has sixteen captures, and each would wake the other side. */
+  #outgoing: RpcMessage[] = [];
   #nextId = 1;
   #ended: Error | undefined;
 
   constructor(channel: Channel, local: Methods) {
     this.#channel = channel;
-    channel.onMessage((message, socket) => {
-      switch (message.kind) {
-        case 'call':
-          void this.#answer(message.id, async () => local[message.method](message.argument, socket));
-          break;
-        case 'tell':
-          local[message.method](message.argument, socket);
-          break;
-        case 'answer':
-          this.#take(message.id)?.resolve(message.value);
-          break;
-        case 'failure': {
-          const { name, code } = message;
-          this.#take(message.id)?.reject(Object.assign(new Error(message.message), { name, code }));
-          break;
-        }
-        default:
-          message satisfies never;
-      }
+    channel.onMessages((messages, socket) => {
+      for (const message of messages) this.#receive(message, local, socket);
     });
   }
 
@@ -60,13 +45,13 @@ export class RpcPeer<Remote extends Methods> {
     const id = this.#nextId++;
     const waiting = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiting);
-    this.#channel.post({ kind: 'call', id, method, argument });
+    this.#post({ kind: 'call', id, method, argument });
     return waiting.promise as Promise<Awaited<ReturnType<Remote[Name]>>>;
   }
 
   /** A call without an answer. */
   tell<Name extends keyof Remote & string>(method: Name, argument: Argument<Remote, Name>, socket?: Socket): void {
-    if (this.#ended === undefined) this.#channel.post({ kind: 'tell', method, argument }, socket);
+    if (this.#ended === undefined) this.#post({ kind: 'tell', method, argument }, socket);
   }
 
   /** The other side is gone: calls under way, and all later ones, fail with this. */
@@ -74,6 +59,44 @@ export class RpcPeer<Remote extends Methods> {
     this.#ended ??= reason;
     for (const waiting of this.#waiting.values()) waiting.reject(reason);
     this.#waiting.clear();
+  }
+
+  #receive(message: RpcMessage, local: Methods, socket: Socket | undefined): void {
+    switch (message.kind) {
+      case 'call':
+        void this.#answer(message.id, async () => local[message.method](message.argument, socket));
+        break;
+      case 'tell':
+        local[message.method](message.argument, socket);
+        break;
+      case 'answer':
+        this.#take(message.id)?.resolve(message.value);
+        break;
+      case 'failure': {
+        const { name, code } = message;
+        this.#take(message.id)?.reject(Object.assign(new Error(message.message), { name, code }));
+        break;
+      }
+      default:
+        message satisfies never;
+    }
+  }
+
+  #post(message: RpcMessage, socket?: Socket): void {
+    if (socket !== undefined) {
+      this.#send();
+      this.#channel.post([message], socket);
+      return;
+    }
+    this.#outgoing.push(message);
+    if (this.#outgoing.length === 1) queueMicrotask(() => this.#send());
+  }
+
+  #send(): void {
+    if (this.#outgoing.length === 0) return;
+    const messages = this.#outgoing;
+    this.#outgoing = [];
+    this.#channel.post(messages);
   }
 
   #take(id: number): PromiseWithResolvers<unknown> | undefined {
@@ -85,10 +108,10 @@ export class RpcPeer<Remote extends Methods> {
   async #answer(id: number, run: () => Promise<unknown>): Promise<void> {
     try {
       const value = await run();
-      this.#channel.post({ kind: 'answer', id, value });
+      this.#post({ kind: 'answer', id, value });
     } catch (failure) {
       const { name, message, code } = failure as NodeJS.ErrnoException;
-      this.#channel.post({ kind: 'failure', id, name, message, code });
+      this.#post({ kind: 'failure', id, name, message, code });
     }
   }
 }

@@ -27,8 +27,8 @@ export function socketPair(): [number, number] {
 export function threadChannel(fd: number): Channel {
   const socket = new Socket({ fd, readable: true, writable: true });
   return {
-    post(message) {
-      const body = serialize(message);
+    post(messages) {
+      const body = serialize(messages);
       const length = Buffer.alloc(LENGTH_BYTES);
       length.writeUInt32LE(body.length);
       socket.cork();
@@ -36,7 +36,7 @@ export function threadChannel(fd: number): Channel {
       socket.write(body);
       socket.uncork();
     },
-    onMessage(receive) {
+    onMessages(receive) {
       let pieces: Buffer[] = [];
       let bytes = 0;
       socket.on('data', (piece: Buffer) => {
@@ -46,7 +46,7 @@ export function threadChannel(fd: number): Channel {
         if (whole === undefined || bytes < whole) return;
         let rest = Buffer.concat(pieces);
         for (; whole !== undefined && rest.length >= whole; whole = messageBytes([rest])) {
-          receive(deserialize(rest.subarray(LENGTH_BYTES, whole)) as RpcMessage);
+          receive(deserialize(rest.subarray(LENGTH_BYTES, whole)) as RpcMessage[]);
           rest = rest.subarray(whole);
         }
         pieces = rest.length === 0 ? [] : [rest];

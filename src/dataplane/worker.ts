@@ -220,11 +220,11 @@ const methods: WorkerMethods = {
 // From here to the end nothing may be awaited: the server's calls are answered as soon as they come.
 const server = new RpcPeer<ServerMethods>(
   {
-    post: (message, socket) => {
-      process.send?.(message, socket);
+    post: (messages, socket) => {
+      process.send?.(messages, socket);
     },
-    onMessage: (receive) =>
-      process.on('message', (message, socket) => receive(message as RpcMessage, socket as Socket | undefined)),
+    onMessages: (receive) =>
+      process.on('message', (messages, socket) => receive(messages as RpcMessage[], socket as Socket | undefined)),
   },
   methods,
 );

@@ -4,7 +4,7 @@ import type { PackId } from '../snapshots/block-encoding.ts';
 import { findGarbage, type Live, removeGarbage } from '../snapshots/collection.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
-import type { SnapshotRunner } from './snapshot-runner.ts';
+import type { SnapshotRecords } from './snapshot-records.ts';
 import type { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
@@ -25,7 +25,7 @@ export class Collector {
   readonly #catalog: Catalog;
   readonly #store: ObjectStore;
   readonly #gate: UploadGate;
-  readonly #snapshots: SnapshotRunner;
+  readonly #records: SnapshotRecords;
   readonly #owner: StoreOwner;
   readonly #now: () => Date;
 
@@ -33,14 +33,14 @@ export class Collector {
     { catalog, store, now }: LifecycleOptions,
     owner: StoreOwner,
     gate: UploadGate,
-    snapshots: SnapshotRunner,
+    records: SnapshotRecords,
   ) {
     this.#catalog = catalog;
     this.#store = store;
     this.#owner = owner;
     this.#now = now;
     this.#gate = gate;
-    this.#snapshots = snapshots;
+    this.#records = records;
   }
 
   /**
@@ -55,7 +55,7 @@ export class Collector {
       if (owed !== undefined) return { busy: `${owed} is not stored yet`, ...nothing };
       await this.#owner.require();
       // Before what they name can be taken away: a record in the bucket must not outlive its manifest.
-      await this.#snapshots.refreshStaleRecords();
+      await this.#records.refreshStale();
       if (remove) await this.#forgetRetired();
       const garbage = await findGarbage(this.#store, await this.#live());
       if (remove) await removeGarbage(this.#store, garbage);

@@ -8,6 +8,7 @@ import type { LifecycleOptions } from './options.ts';
 import { Repacker } from './repacker.ts';
 import { ResourceLocks } from './resource-locks.ts';
 import { Scrubber, type ScrubSettings } from './scrubber.ts';
+import { SnapshotRecords } from './snapshot-records.ts';
 import { SnapshotRunner } from './snapshot-runner.ts';
 import { StoreOwner } from './store-owner.ts';
 import { UploadGate } from './upload-gate.ts';
@@ -24,6 +25,7 @@ const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
  */
 export class Lifecycle {
   readonly locks = new ResourceLocks();
+  readonly records: SnapshotRecords;
   readonly snapshots: SnapshotRunner;
   readonly hydrations: HydrationRunner;
   readonly copies: CopyRunner;
@@ -39,16 +41,18 @@ export class Lifecycle {
     this.#options = options;
     this.scrubber = new Scrubber(options, scrub);
     this.#collectedAt = options.now().getTime();
+    this.records = new SnapshotRecords(options.catalog, options.store);
     this.snapshots = new SnapshotRunner({
       ...options,
       uploads: this.uploads,
+      records: this.records,
       onSnapshotEnded: (volumeId) => this.reap(volumeId),
     });
     this.hydrations = new HydrationRunner(options);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
     this.#storeOwner = new StoreOwner(options.catalog, options.store);
-    this.collector = new Collector(options, this.#storeOwner, this.uploads, this.snapshots);
-    this.repacker = new Repacker(options, this.uploads, this.snapshots);
+    this.collector = new Collector(options, this.#storeOwner, this.uploads, this.records);
+    this.repacker = new Repacker(options, this.uploads, this.records);
   }
 
   /** Makes the files of a volume that the catalog has as `creating`. */
@@ -189,7 +193,7 @@ export class Lifecycle {
       () => this.#forgetDataKeys(),
       () => this.#endIdleUploads(),
       () => this.#endLostImports(),
-      () => this.snapshots.refreshStaleRecords(),
+      () => this.records.refreshStale(),
       () => this.#collectWhenDue(),
       () => this.scrubber.runWhenDue(),
     ]) {

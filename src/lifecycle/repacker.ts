@@ -3,7 +3,7 @@ import type { Repacked } from '../snapshots/repack.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { Collected } from './collector.ts';
 import type { LifecycleOptions } from './options.ts';
-import type { SnapshotRunner } from './snapshot-runner.ts';
+import type { SnapshotRecords } from './snapshot-records.ts';
 import type { UploadGate } from './upload-gate.ts';
 
 /** What one run moves at most. */
@@ -25,12 +25,12 @@ export type CollectReport = Collected & {
 export class Repacker {
   readonly #options: LifecycleOptions;
   readonly #uploads: UploadGate;
-  readonly #snapshots: SnapshotRunner;
+  readonly #records: SnapshotRecords;
 
-  constructor(options: LifecycleOptions, uploads: UploadGate, snapshots: SnapshotRunner) {
+  constructor(options: LifecycleOptions, uploads: UploadGate, records: SnapshotRecords) {
     this.#options = options;
     this.#uploads = uploads;
-    this.#snapshots = snapshots;
+    this.#records = records;
   }
 
   /**
@@ -127,6 +127,6 @@ export class Repacker {
         await transaction.updateTable('volumes').set({ base_root: to }).where('base_root', '=', from).execute();
       }
     });
-    await this.#snapshots.refreshStaleRecords();
+    await this.#records.refreshStale();
   }
 }

@@ -1,18 +1,20 @@
 import type { Catalog } from '../catalog/catalog.ts';
-import { granteesOf } from '../catalog/permissions.ts';
-import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
-import { tagsOf } from '../catalog/tags.ts';
+import type { SnapshotRow } from '../catalog/schema.ts';
 import { WorkerDiedError } from '../dataplane/data-plane.ts';
 import { KeysUnavailableError } from '../keys/data-keys.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
-import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
-import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
+import { type EpochNumber, GIB } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
-import { ResourceLocks } from './resource-locks.ts';
+import { type OwedSnapshot, PendingSnapshots } from './pending-snapshots.ts';
+import type { SnapshotRecords } from './snapshot-records.ts';
 import type { UploadGate } from './upload-gate.ts';
 
-type Options = LifecycleOptions & { uploads: UploadGate; onSnapshotEnded: (volumeId: VolumeId) => Promise<void> };
+type Options = LifecycleOptions & {
+  uploads: UploadGate;
+  records: SnapshotRecords;
+  onSnapshotEnded: (volumeId: VolumeId) => Promise<void>;
+};
 
 const RECORD_RETRY_MILLISECONDS = 1_000;
 
@@ -25,14 +27,15 @@ const RECORD_RETRY_MILLISECONDS = 1_000;
 export class SnapshotRunner {
   readonly #options: Options;
   readonly #catalog: Catalog;
+  readonly #pending: PendingSnapshots;
   readonly #running = new Set<VolumeId>();
   readonly #kicked = new Set<VolumeId>();
-  readonly #setLocks = new ResourceLocks();
   readonly #progress = new Map<SnapshotId, CaptureProgress>();
 
   constructor(options: Options) {
     this.#options = options;
     this.#catalog = options.catalog;
+    this.#pending = new PendingSnapshots(options.catalog);
   }
 
   /** There is (or may be) a pending snapshot of the volume. */
@@ -145,22 +148,14 @@ export class SnapshotRunner {
   async #run(volumeId: VolumeId): Promise<void> {
     const { dataPlane } = this.#options;
     while (!dataPlane.stopping) {
-      const snapshot = await this.#next(volumeId);
-      if (snapshot === undefined || snapshot.boundary === null) return;
-      const volume = await this.#catalog
-        .selectFrom('volumes')
-        .select(['base_boundary', 'base_root'])
-        .where('volume_id', '=', volumeId)
-        .executeTakeFirstOrThrow();
+      const owed = await this.#pending.next(volumeId);
+      if (owed === undefined) return;
+      const { snapshot, boundary, base } = owed;
       try {
-        const order = {
-          cut: { volumeId, boundary: snapshot.boundary },
-          snapshotId: snapshot.snapshot_id,
-          sizeBytes: snapshot.size_gib * GIB,
-          base: { boundary: asEpoch(volume.base_boundary), root: volume.base_root ?? undefined },
-        };
+        const sizeBytes = snapshot.size_gib * GIB;
+        const order = { cut: { volumeId, boundary }, snapshotId: snapshot.snapshot_id, sizeBytes, base };
         // Until the catalog names the manifest, a collection would take what is uploaded for garbage.
-        await this.#options.uploads.upload(async () => this.#stored(snapshot, await dataPlane.capture(order)));
+        await this.#options.uploads.upload(() => this.#store(owed, () => dataPlane.capture(order)));
       } catch (error) {
         if (dataPlane.stopping) return;
         if (error instanceof WorkerDiedError || error instanceof KeysUnavailableError) {
@@ -194,118 +189,20 @@ export class SnapshotRunner {
     return row !== undefined && row.boundary !== null;
   }
 
-  /**
-   * Writes a completed snapshot's record anew, after a change of its tags or of who may use it. Where the store does not
-   * take it now, it will be written later.
-   */
-  async refreshRecord(snapshotId: SnapshotId): Promise<void> {
-    const row = await this.#catalog
-      .selectFrom('snapshots')
-      .select('set_id')
-      .where('snapshot_id', '=', snapshotId)
-      .executeTakeFirst();
-    if (row === undefined) return;
-    // One at a time: of two that write it, the last must be the one that has read last.
-    await this.#setLocks.hold([row.set_id], async () => {
-      try {
-        await this.#refreshRecordNow(snapshotId);
-      } catch (error) {
-        await this.#catalog
-          .insertInto('stale_records')
-          .columns(['snapshot_id'])
-          .expression((q) => q.selectFrom('snapshots').select('snapshot_id').where('snapshot_id', '=', snapshotId))
-          .onConflict((conflict) => conflict.doNothing())
-          .execute();
-        throw error;
-      }
-      await this.#catalog.deleteFrom('stale_records').where('snapshot_id', '=', snapshotId).execute();
-    });
-  }
-
-  /** Writes the records that are still to be written anew. */
-  async refreshStaleRecords(): Promise<void> {
-    const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
-    for (const { snapshot_id } of stale) await this.refreshRecord(snapshot_id);
-  }
-
-  async #refreshRecordNow(snapshotId: SnapshotId): Promise<void> {
-    const snapshot = await this.#catalog
-      .selectFrom('snapshots')
-      .selectAll()
-      .where('snapshot_id', '=', snapshotId)
-      .executeTakeFirst();
-    if (snapshot?.state !== 'completed' || snapshot.completed_at === null) return;
-    const set = await this.#catalog
-      .selectFrom('snapshot_sets')
-      .selectAll()
-      .where('set_id', '=', snapshot.set_id)
-      .executeTakeFirstOrThrow();
-    const snapshots = await this.#catalog
-      .selectFrom('snapshots')
-      .selectAll()
-      .where('set_id', '=', set.set_id)
-      .execute();
-    const tags = await tagsOf(this.#catalog, [snapshotId]);
-    const grantees = (await granteesOf(this.#catalog, [snapshotId])).get(snapshotId) ?? [];
-    const keys = await this.#dataKeysOf([snapshot]);
-    await putSnapshotRecord(
-      this.#options.store,
-      recordOf(snapshot, { ...set, snapshots }, tags.get(snapshotId), grantees, snapshot.completed_at, keys),
-    );
-    const left = await this.#catalog
-      .selectFrom('snapshots')
-      .select('snapshot_id')
-      .where('snapshot_id', '=', snapshotId)
-      .executeTakeFirst();
-    // Deleted meanwhile: it must not come back from the bucket.
-    if (left === undefined) await removeSnapshotRecord(this.#options.store, snapshotId);
-  }
-
-  async #next(volumeId: VolumeId): Promise<SnapshotRow | undefined> {
-    return this.#catalog
-      .selectFrom('snapshots')
-      .selectAll()
-      .where('volume_id', '=', volumeId)
-      .where('boundary', 'is not', null)
-      .orderBy('boundary')
-      .limit(1)
-      .executeTakeFirst();
-  }
-
-  /** All of a snapshot's bytes are in the store. */
-  async #stored(snapshot: SnapshotRow, captured: Captured): Promise<void> {
-    const { volume_id, boundary, snapshot_id } = snapshot;
-    if (boundary === null) return;
-    const still = await this.#catalog.transaction().execute(async (transaction) => {
-      const updated = await transaction
-        .updateTable('snapshots')
-        .set({
-          root: captured.root,
-          data_blocks: captured.dataBlocks,
-          stored_bytes: captured.storedBytes,
-          boundary: null,
-        })
-        .where('snapshot_id', '=', snapshot_id)
-        .executeTakeFirst();
-      // The base moves on even when the snapshot was deleted meanwhile: its bytes are stored, and nothing is owed twice.
-      await transaction
-        .updateTable('volumes')
-        .set({ base_boundary: boundary, base_root: captured.root })
-        .where('volume_id', '=', volume_id)
-        .execute();
-      return updated.numUpdatedRows > 0n;
-    });
-    this.#progress.delete(snapshot_id);
+  async #store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<void> {
+    const { snapshot, boundary } = owed;
+    const wanted = await this.#pending.store(owed, capture);
+    this.#progress.delete(snapshot.snapshot_id);
     // After the commit: once the volume drops the history before this cut, the catalog must already have the new base.
-    await this.#endCut(volume_id, boundary, true);
-    if (still) await this.#completeSet(snapshot.set_id);
+    await this.#endCut(snapshot.volume_id, boundary, true);
+    if (wanted) await this.#completeSet(snapshot.set_id);
   }
 
   /** Completes the set if all its snapshots are stored: the records in the bucket first, then the catalog in one step. */
   #completeSet(setId: SetId): Promise<void> {
     // One at a time for each set: the last two snapshots of a set may be stored in the same moment, and the records must
     // say of it what the catalog says.
-    return this.#setLocks.hold([setId], () => this.#completeSetNow(setId));
+    return this.#options.records.setLocks.hold([setId], () => this.#completeSetNow(setId));
   }
 
   async #completeSetNow(setId: SetId): Promise<void> {
@@ -320,22 +217,9 @@ export class SnapshotRunner {
     if (set?.state !== 'pending') return;
     const snapshots = await this.#catalog.selectFrom('snapshots').selectAll().where('set_id', '=', setId).execute();
     const completedAt = this.#options.now().toISOString();
-    const ids = snapshots.map((snapshot) => snapshot.snapshot_id);
-    const tags = await tagsOf(this.#catalog, ids);
-    const grantees = await granteesOf(this.#catalog, ids);
-    const keys = await this.#dataKeysOf(snapshots);
-    const records = snapshots.map((snapshot) =>
-      recordOf(
-        snapshot,
-        { ...set, snapshots },
-        tags.get(snapshot.snapshot_id),
-        grantees.get(snapshot.snapshot_id) ?? [],
-        completedAt,
-        keys,
-      ),
-    );
+    let written: SnapshotId[];
     try {
-      for (const record of records) await putSnapshotRecord(this.#options.store, record);
+      written = await this.#options.records.write({ ...set, snapshots }, completedAt);
     } catch (error) {
       // The bytes are safe; only the records are missing. They are small, and are tried until they are there.
       this.#options.log('warn', `${setId}: its records could not be stored, trying again: ${(error as Error).message}`);
@@ -352,23 +236,7 @@ export class SnapshotRunner {
         .where('set_id', '=', setId)
         .execute();
     });
-    // Those that were deleted between the two steps must not come back from the bucket.
-    const left = await this.#catalog
-      .selectFrom('snapshots')
-      .select('snapshot_id')
-      .where('set_id', '=', setId)
-      .execute();
-    const kept = new Set<string>(left.map((snapshot) => snapshot.snapshot_id));
-    for (const { snapshotId } of records) {
-      if (!kept.has(snapshotId)) await removeSnapshotRecord(this.#options.store, snapshotId);
-    }
-  }
-
-  async #dataKeysOf(snapshots: readonly SnapshotRow[]): Promise<Map<string, DataKeyRow>> {
-    const ids = snapshots.flatMap(({ data_key_id }) => (data_key_id === null ? [] : [data_key_id]));
-    if (ids.length === 0) return new Map();
-    const rows = await this.#catalog.selectFrom('data_keys').selectAll().where('data_key_id', 'in', ids).execute();
-    return new Map(rows.map((row) => [row.data_key_id, row]));
+    await this.#options.records.removeDeleted(written);
   }
 
   /** One snapshot of a set has failed: the whole set ends in `error`. */
@@ -404,43 +272,4 @@ export class SnapshotRunner {
       if (volume_id !== snapshot.volume_id) await this.#options.onSnapshotEnded(volume_id);
     }
   }
-}
-
-function recordOf(
-  snapshot: SnapshotRow,
-  set: { set_id: string; instance_id: string | null; snapshots: readonly SnapshotRow[] },
-  tags: ReadonlyMap<string, string> | undefined,
-  sharedWith: readonly string[],
-  completionTime: string,
-  dataKeys: ReadonlyMap<string, DataKeyRow>,
-): SnapshotRecord {
-  const key = dataKeys.get(snapshot.data_key_id ?? '');
-  if (snapshot.data_key_id !== null && key === undefined)
-    throw new Error(`the catalog has no data key for ${snapshot.snapshot_id}`);
-  if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
-  return {
-    format: key === undefined ? 1 : 2,
-    snapshotId: snapshot.snapshot_id,
-    setId: set.set_id,
-    setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
-    ownerId: snapshot.account_id,
-    region: snapshot.region,
-    sharedWith: [...sharedWith],
-    instanceId: set.instance_id,
-    volumeId: snapshot.volume_id,
-    parentSnapshotId: snapshot.parent_snapshot_id,
-    volumeSizeGiB: snapshot.size_gib,
-    volumeType: snapshot.volume_type,
-    deviceName: snapshot.device_name,
-    isRoot: snapshot.is_root === 1,
-    description: snapshot.description,
-    tags: [...(tags ?? [])].map(([key, value]) => ({ key, value })),
-    startTime: snapshot.started_at,
-    completionTime,
-    root: snapshot.root,
-    dataBlocks: snapshot.data_blocks,
-    ...(key === undefined
-      ? {}
-      : { encryption: { dataKeyId: key.data_key_id, kmsKeyArn: key.kms_key_arn, wrapped: key.wrapped } }),
-  };
 }

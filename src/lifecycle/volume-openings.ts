@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { VolumeOpening } from '../dataplane/messages.ts';
 import type { DataKeys } from '../keys/data-keys.ts';
@@ -44,6 +45,8 @@ export async function pendingCuts(
     .selectFrom('snapshots')
     .select(['volume_id', 'boundary'])
     .where('volume_id', 'in', volumeIds)
+    // As the index of the pending ones has it; the others have no boundary.
+    .where('state', '=', sql.lit('pending'))
     .where('boundary', 'is not', null)
     .orderBy('boundary')
     .execute();

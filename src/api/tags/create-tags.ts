@@ -43,7 +43,7 @@ export async function refreshRecords(call: Call, resources: readonly Resource[])
   const { lifecycle, log } = call.services;
   for (const { id, type } of resources) {
     if (type !== 'snapshot') continue;
-    await lifecycle.snapshots.refreshRecord(knownId('snap', id)).catch((error: Error) => {
+    await lifecycle.records.refresh(knownId('snap', id)).catch((error: Error) => {
       log('warn', `the record of ${id} in the object store still has the old tags: ${error.message}`);
     });
   }

@@ -1,0 +1,165 @@
+import type { Catalog } from '../catalog/catalog.ts';
+import { granteesOf } from '../catalog/permissions.ts';
+import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
+import { tagsOf } from '../catalog/tags.ts';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import type { InstanceId, SetId, SnapshotId } from '../types/ids.ts';
+import { ResourceLocks } from './resource-locks.ts';
+
+const RECORDS_AT_ONCE = 8;
+
+/** A set, and all its snapshots. */
+type WholeSet = { set_id: SetId; instance_id: InstanceId | null; snapshots: readonly SnapshotRow[] };
+
+/**
+ * The records of completed snapshots in the bucket: what `rebuild` has when the catalog is lost. They say what the
+ * catalog says.
+ */
+export class SnapshotRecords {
+  /** By set: who changes what its snapshots' records say, and who writes them, does so one at a time. */
+  readonly setLocks = new ResourceLocks();
+  readonly #catalog: Catalog;
+  readonly #store: ObjectStore;
+
+  constructor(catalog: Catalog, store: ObjectStore) {
+    this.#catalog = catalog;
+    this.#store = store;
+  }
+
+  /** Writes those of a set that is about to be completed. @returns whose they are */
+  async write(set: WholeSet, completedAt: string): Promise<SnapshotId[]> {
+    const records = await this.#recordsOf(set, set.snapshots, completedAt);
+    const limit = new ConcurrencyLimit(RECORDS_AT_ONCE);
+    const puts = records.map((record) => limit.run(() => putSnapshotRecord(this.#store, record)));
+    // Nothing goes on behind the back of who tries again.
+    await Promise.allSettled(puts);
+    await Promise.all(puts);
+    return set.snapshots.map((snapshot) => snapshot.snapshot_id);
+  }
+
+  /** Removes the records of those that were deleted meanwhile: they must not come back from the bucket. */
+  async removeDeleted(snapshotIds: readonly SnapshotId[]): Promise<void> {
+    const left = await this.#catalog
+      .selectFrom('snapshots')
+      .select('snapshot_id')
+      .where('snapshot_id', 'in', snapshotIds)
+      .execute();
+    const kept = new Set(left.map((snapshot) => snapshot.snapshot_id));
+    for (const id of snapshotIds) if (!kept.has(id)) await removeSnapshotRecord(this.#store, id);
+  }
+
+  /**
+   * Writes a completed snapshot's record anew, after a change of its tags or of who may use it. Where the store does not
+   * take it now, it will be written later.
+   */
+  async refresh(snapshotId: SnapshotId): Promise<void> {
+    const row = await this.#catalog
+      .selectFrom('snapshots')
+      .select('set_id')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (row === undefined) return;
+    // One at a time: of two that write it, the last must be the one that has read last.
+    await this.setLocks.hold([row.set_id], async () => {
+      try {
+        await this.#refreshNow(snapshotId);
+      } catch (error) {
+        await this.#catalog
+          .insertInto('stale_records')
+          .columns(['snapshot_id'])
+          .expression((q) => q.selectFrom('snapshots').select('snapshot_id').where('snapshot_id', '=', snapshotId))
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+        throw error;
+      }
+      await this.#catalog.deleteFrom('stale_records').where('snapshot_id', '=', snapshotId).execute();
+    });
+  }
+
+  /** Writes the records that are still to be written anew. */
+  async refreshStale(): Promise<void> {
+    const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
+    for (const { snapshot_id } of stale) await this.refresh(snapshot_id);
+  }
+
+  async #refreshNow(snapshotId: SnapshotId): Promise<void> {
+    const snapshot = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (snapshot?.state !== 'completed' || snapshot.completed_at === null) return;
+    const set = await this.#catalog
+      .selectFrom('snapshot_sets')
+      .selectAll()
+      .where('set_id', '=', snapshot.set_id)
+      .executeTakeFirstOrThrow();
+    const snapshots = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('set_id', '=', set.set_id)
+      .execute();
+    const [record] = await this.#recordsOf({ ...set, snapshots }, [snapshot], snapshot.completed_at);
+    await putSnapshotRecord(this.#store, record);
+    await this.removeDeleted([snapshotId]);
+  }
+
+  async #recordsOf(set: WholeSet, snapshots: readonly SnapshotRow[], completedAt: string): Promise<SnapshotRecord[]> {
+    const ids = snapshots.map((snapshot) => snapshot.snapshot_id);
+    const tags = await tagsOf(this.#catalog, ids);
+    const grantees = await granteesOf(this.#catalog, ids);
+    const keys = await this.#dataKeysOf(snapshots);
+    return snapshots.map((snapshot) => {
+      const { snapshot_id } = snapshot;
+      return recordOf(snapshot, set, tags.get(snapshot_id), grantees.get(snapshot_id) ?? [], completedAt, keys);
+    });
+  }
+
+  async #dataKeysOf(snapshots: readonly SnapshotRow[]): Promise<Map<string, DataKeyRow>> {
+    const ids = snapshots.flatMap(({ data_key_id }) => (data_key_id === null ? [] : [data_key_id]));
+    if (ids.length === 0) return new Map();
+    const rows = await this.#catalog.selectFrom('data_keys').selectAll().where('data_key_id', 'in', ids).execute();
+    return new Map(rows.map((row) => [row.data_key_id, row]));
+  }
+}
+
+function recordOf(
+  snapshot: SnapshotRow,
+  set: WholeSet,
+  tags: ReadonlyMap<string, string> | undefined,
+  sharedWith: readonly string[],
+  completionTime: string,
+  dataKeys: ReadonlyMap<string, DataKeyRow>,
+): SnapshotRecord {
+  const key = dataKeys.get(snapshot.data_key_id ?? '');
+  if (snapshot.data_key_id !== null && key === undefined)
+    throw new Error(`the catalog has no data key for ${snapshot.snapshot_id}`);
+  if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
+  return {
+    format: key === undefined ? 1 : 2,
+    snapshotId: snapshot.snapshot_id,
+    setId: set.set_id,
+    setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
+    ownerId: snapshot.account_id,
+    region: snapshot.region,
+    sharedWith: [...sharedWith],
+    instanceId: set.instance_id,
+    volumeId: snapshot.volume_id,
+    parentSnapshotId: snapshot.parent_snapshot_id,
+    volumeSizeGiB: snapshot.size_gib,
+    volumeType: snapshot.volume_type,
+    deviceName: snapshot.device_name,
+    isRoot: snapshot.is_root === 1,
+    description: snapshot.description,
+    tags: [...(tags ?? [])].map(([key, value]) => ({ key, value })),
+    startTime: snapshot.started_at,
+    completionTime,
+    root: snapshot.root,
+    dataBlocks: snapshot.data_blocks,
+    ...(key === undefined
+      ? {}
+      : { encryption: { dataKeyId: key.data_key_id, kmsKeyArn: key.kms_key_arn, wrapped: key.wrapped } }),
+  };
+}
