@@ -6,6 +6,7 @@ import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { Repacked } from '../snapshots/repack.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
+import { ONE_HELPER_THREAD } from './helper-threads.ts';
 import type {
   CaptureOrder,
   RecodeOrder,
@@ -301,6 +302,7 @@ export class DataPlane {
   #startWorker(number: number): WorkerSlot {
     const child = fork(new URL('./worker.ts', import.meta.url), {
       serialization: 'advanced',
+      execArgv: [...process.execArgv, ONE_HELPER_THREAD],
       env: {
         ...process.env,
         CLEANCUT_WORKER: JSON.stringify(this.#options.settings),

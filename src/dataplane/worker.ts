@@ -14,6 +14,7 @@ import { blockCount } from '../types/units.ts';
 import type { OpenVolume } from '../volumes/engine.ts';
 import { LocalEngine } from '../volumes/local-engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
+import { lowerHelperThreads } from './helper-threads.ts';
 import { journalPath } from './journal-path.ts';
 import type {
   OwnerMethods,
@@ -34,6 +35,7 @@ const READ_PATIENCE_MILLISECONDS = 30_000;
 
 const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings;
 const disk = new NodeDisk();
+lowerHelperThreads();
 // libuv's threads are begun by the first who needs one, and take over its priority: guests' flushes run on them, so that
 // must not be the thread that gives way.
 await access(settings.volumesDirectory);
