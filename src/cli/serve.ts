@@ -8,14 +8,16 @@ export async function serve(flags: Record<string, unknown>): Promise<void> {
   // Not for the processes that this one starts, nor for whoever looks at their environment.
   delete process.env.CLEANCUT_KEY_PASSPHRASE;
   const server = await startServer(config);
-  process.stdout.write(
-    `cleancut ready api=${server.apiUrl} nbd=${server.nbdUris.join(',')} credentials=${server.credentialsFile}\n`,
-  );
-  await new Promise<void>((resolve) => {
+  const told = new Promise<void>((resolve) => {
     // Heard once and again: a second one (a terminal and npm both pass Ctrl-C on) must not cut the stop short.
     process.on('SIGTERM', () => resolve());
     process.on('SIGINT', () => resolve());
   });
+  // Who reads this may stop the server at once: it must listen already.
+  process.stdout.write(
+    `cleancut ready api=${server.apiUrl} nbd=${server.nbdUris.join(',')} credentials=${server.credentialsFile}\n`,
+  );
+  await told;
   await server.stop();
 }
 

@@ -214,6 +214,8 @@ const methods: WorkerMethods = {
     // Uploads go on from their journals after the next start.
     await Promise.all(cuts.map((cut) => uploads.call('cancel', { cut })));
     await Promise.all([...volumes.all()].map(([volumeId]) => volumes.close(volumeId)));
+    // Until its thread has answered it may still be loading native code: ended in the midst of that, it aborts the process.
+    await uploads.call('storeFigures', {});
     // The answer first; then the process ends.
     setImmediate(() => process.exit(0));
   },
