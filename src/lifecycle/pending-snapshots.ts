@@ -96,8 +96,10 @@ export class PendingSnapshots {
           .updateTable('snapshots')
           .set({ root, data_blocks: dataBlocks, stored_bytes: storedBytes, boundary: null })
           .where('snapshot_id', '=', snapshot.snapshot_id)
+          // No more, where it has failed with its set meanwhile.
+          .where('boundary', '=', boundary)
           .executeTakeFirst();
-        // The base moves on even when the snapshot was deleted meanwhile: its bytes are stored, and nothing is owed twice.
+        // The base moves on even when the snapshot is no longer wanted: its bytes are stored, and nothing is owed twice.
         await transaction
           .updateTable('volumes')
           .set({ base_boundary: boundary, base_root: root })

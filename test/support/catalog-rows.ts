@@ -5,10 +5,12 @@ import { knownId, newId, parseAccountId } from '../../src/types/ids.ts';
 
 export const OWNER = { account_id: parseAccountId('000000000001') ?? assert.fail(), region: 'us-east-1' };
 
-/** Puts a snapshot, alone in its set, into the catalog: completed if it has a root, else pending without a cut. */
+/** Puts a snapshot, alone in its set, into the catalog: completed if it has a root, else pending, of a cut if it has a boundary. */
 export async function insertSnapshot(
   catalog: Catalog,
-  given: { startedAt?: number } & Partial<Pick<SnapshotRow, 'root' | 'data_blocks' | 'data_key_id'>>,
+  given: { startedAt?: number } & Partial<
+    Pick<SnapshotRow, 'root' | 'data_blocks' | 'data_key_id' | 'volume_id' | 'boundary'>
+  >,
 ): Promise<SnapshotRow> {
   const { startedAt = 0, ...values } = given;
   const started_at = new Date(startedAt).toISOString();

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
+import { PendingSnapshots } from '../../src/lifecycle/pending-snapshots.ts';
+import type { Captured } from '../../src/snapshots/capture.ts';
+import { newId, type VolumeId } from '../../src/types/ids.ts';
+import { asEpoch, type Sha256 } from '../../src/types/units.ts';
+import { insertSnapshot, OWNER } from '../support/catalog-rows.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const captured = (digit: string): Captured => ({
+  root: digit.repeat(64) as Sha256,
+  dataBlocks: 3,
+  storedBlocks: 2,
+  storedBytes: 1000,
+});
+
+async function openNew(t: TestContext): Promise<Catalog> {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  t.after(() => catalog.destroy());
+  return catalog;
+}
+
+async function insertVolume(catalog: Catalog): Promise<VolumeId> {
+  const volume_id = newId('vol');
+  await catalog
+    .insertInto('volumes')
+    .values({
+      volume_id,
+      ...OWNER,
+      size_gib: 1,
+      volume_type: 'gp3',
+      iops: null,
+      throughput: null,
+      zone: 'us-east-1a',
+      state: 'in-use',
+      created_at: new Date(0).toISOString(),
+      snapshot_id: null,
+      multi_attach: 0,
+      auto_enable_io: 0,
+      client_token: null,
+      client_token_request: null,
+      origin_root: null,
+      hydrated: 1,
+      base_boundary: asEpoch(1),
+      base_root: null,
+      data_key_id: null,
+      kms_key_arn: null,
+      origin_key_id: null,
+    })
+    .execute();
+  return volume_id;
+}
+
+test('each volume gets its oldest cut, and the base moves on with each that is stored', async (t) => {
+  const catalog = await openNew(t);
+  const pending = new PendingSnapshots(catalog);
+  const volumes = [await insertVolume(catalog), await insertVolume(catalog), await insertVolume(catalog)];
+  for (const volume_id of volumes.slice(0, 2)) {
+    await insertSnapshot(catalog, { volume_id, boundary: asEpoch(5) });
+    await insertSnapshot(catalog, { volume_id, boundary: asEpoch(3) });
+  }
+  const [first, second, third] = await Promise.all(volumes.map((volumeId) => pending.next(volumeId)));
+  assert.equal(third, undefined);
+  assert.ok(first !== undefined && second !== undefined);
+  assert.deepEqual(
+    [first.snapshot.volume_id, first.boundary, first.base],
+    [volumes[0], 3, { boundary: 1, root: undefined }],
+  );
+  assert.deepEqual([second.snapshot.volume_id, second.boundary], [volumes[1], 3]);
+  const wanted = await Promise.all([
+    pending.store(first, async () => captured('a')),
+    pending.store(second, async () => captured('b')),
+  ]);
+  assert.deepEqual(wanted, [true, true]);
+  const [next, nextOfSecond] = await Promise.all(volumes.slice(0, 2).map((volumeId) => pending.next(volumeId)));
+  assert.deepEqual([next?.boundary, next?.base], [5, { boundary: 3, root: 'a'.repeat(64) }]);
+  assert.deepEqual([nextOfSecond?.boundary, nextOfSecond?.base], [5, { boundary: 3, root: 'b'.repeat(64) }]);
+});
+
+test('a snapshot that fails with its set while it waits for others to be stored stays failed; its bytes are the base', async (t) => {
+  const catalog = await openNew(t);
+  const pending = new PendingSnapshots(catalog);
+  const [volumeId, other] = [await insertVolume(catalog), await insertVolume(catalog)];
+  const { snapshot_id } = await insertSnapshot(catalog, { volume_id: volumeId, boundary: asEpoch(2) });
+  await insertSnapshot(catalog, { volume_id: other, boundary: asEpoch(2) });
+  const [owed, othersOwed] = await Promise.all([pending.next(volumeId), pending.next(other)]);
+  assert.ok(owed !== undefined && othersOwed !== undefined);
+  const slow = Promise.withResolvers<Captured>();
+  const failing = pending.store(othersOwed, () => slow.promise);
+  const storing = pending.store(owed, async () => captured('c'));
+  // As SnapshotRunner fails a set.
+  await catalog
+    .updateTable('snapshots')
+    .set({ state: 'error', boundary: null })
+    .where('snapshot_id', '=', snapshot_id)
+    .execute();
+  slow.reject(new Error('its bytes are gone'));
+  await assert.rejects(failing, /its bytes are gone/);
+  assert.equal(await storing, false);
+  const row = await catalog
+    .selectFrom('snapshots')
+    .select(['state', 'root'])
+    .where('snapshot_id', '=', snapshot_id)
+    .executeTakeFirstOrThrow();
+  assert.deepEqual({ ...row }, { state: 'error', root: null });
+  const volume = await catalog
+    .selectFrom('volumes')
+    .select(['base_boundary', 'base_root'])
+    .where('volume_id', '=', volumeId)
+    .executeTakeFirstOrThrow();
+  assert.deepEqual({ ...volume }, { base_boundary: 2, base_root: 'c'.repeat(64) });
+});
