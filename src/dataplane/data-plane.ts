@@ -203,8 +203,14 @@ export class DataPlane {
     this.#stopping = true;
     await Promise.all(
       this.#workers.map(async ({ process, peer }) => {
+        // Between its death and the start of the next one.
+        if (process.exitCode !== null || process.signalCode !== null) return;
         const exited = new Promise((resolve) => process.once('exit', resolve));
-        await peer.call('stop', {}).catch(() => process.kill());
+        // One that cannot stop as it should is killed, which is safe at any time; and no other signal ends it.
+        await peer.call('stop', {}).catch((error: Error) => {
+          this.#options.log({ level: 'warn', message: `a data-plane worker is killed, not stopped: ${error.message}` });
+          process.kill('SIGKILL');
+        });
         await exited;
       }),
     );
@@ -350,12 +356,18 @@ export class DataPlane {
     this.#workers[number] = this.#startWorker(number);
     for (const volumeId of this.#exports.keys()) {
       if (this.#owners.get(volumeId) !== number) continue;
-      await this.exportVolume(volumeId).catch((error: Error) => {
+      await this.#exportAgain(volumeId).catch((error: Error) => {
         this.#exports.delete(volumeId);
         this.#options.log({ level: 'error', message: `${volumeId} could not be exported again: ${error.message}` });
       });
     }
     this.#options.onWorkerBack();
+  }
+
+  async #exportAgain(volumeId: VolumeId): Promise<void> {
+    const opening = await this.#openingOf(volumeId);
+    // Detached meanwhile, or removed: opened now, it would stay open.
+    if (this.#exports.has(volumeId)) await this.#of(volumeId).call('exportVolume', opening);
   }
 
   #serverMethods(): Omit<ServerMethods, 'taken'> {

@@ -7,14 +7,12 @@ import { ensureAdministrator } from '../auth/administrator.ts';
 import { Users } from '../auth/users.ts';
 import { openCatalog } from '../catalog/catalog.ts';
 import { seedImage } from '../catalog/seed-image.ts';
-import { Together } from '../catalog/together.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { volumeOpenings } from '../lifecycle/volume-openings.ts';
 import { NbdListener } from '../nbd/listener.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
-import type { VolumeId } from '../types/ids.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import { AuditLog } from './audit-log.ts';
 import { AuditedExports } from './audited-exports.ts';
@@ -85,7 +83,6 @@ export async function startServer(config: Config): Promise<RunningServer> {
     await seedImage(catalog, config.accountId, region, index, now());
   }
 
-  const openings = new Together((volumeIds: readonly VolumeId[]) => volumeOpenings(catalog, keys, volumeIds));
   const dataPlane = new DataPlane({
     settings: {
       volumesDirectory: paths.volumes,
@@ -95,7 +92,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
       uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
     },
     workers: config.workers,
-    openingsOf: (volumeIds) => Promise.all(volumeIds.map((volumeId) => openings.ask(volumeId))),
+    openingsOf: (volumeIds) => volumeOpenings(catalog, keys, volumeIds),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
     onWorkerBack: () => {
       lifecycle.finishBegun().catch((error: Error) => log('warn', `after a worker came back: ${error.message}`));
