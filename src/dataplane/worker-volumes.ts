@@ -38,6 +38,7 @@ export class WorkerVolumes {
   readonly #uses = new Map<VolumeId, VolumeUse>();
   readonly #opening = new Map<VolumeId, Promise<VolumeUse>>();
   readonly #closing = new Map<VolumeId, Promise<void>>();
+  readonly #removing = new Set<VolumeId>();
 
   constructor(engine: LocalEngine, disk: Disk, store: ObjectStore, patience: Patience) {
     this.#engine = engine;
@@ -50,6 +51,8 @@ export class WorkerVolumes {
   async open(opening: VolumeOpening): Promise<VolumeUse> {
     const { volumeId } = opening;
     await this.#closing.get(volumeId);
+    // While its files go one by one it may still look whole, and would stay open without them.
+    if (this.#removing.has(volumeId)) throw new Error(`${volumeId} is being removed`);
     const open = this.#uses.get(volumeId);
     if (open !== undefined) return open;
     let making = this.#opening.get(volumeId);
@@ -82,6 +85,19 @@ export class WorkerVolumes {
       this.#closing.set(volumeId, closing);
     }
     await this.#closing.get(volumeId);
+  }
+
+  /** Closes the volume and removes its files. */
+  async remove(volumeId: VolumeId): Promise<void> {
+    this.#removing.add(volumeId);
+    try {
+      // One that was being opened is closed with the rest.
+      await this.#opening.get(volumeId)?.catch(() => undefined);
+      await this.close(volumeId);
+      await this.#engine.remove(volumeId);
+    } finally {
+      this.#removing.delete(volumeId);
+    }
   }
 
   async #open(opening: VolumeOpening): Promise<VolumeUse> {

@@ -65,8 +65,7 @@ const methods: WorkerMethods = {
 
   async removeVolume({ volumeId }) {
     await endConnections(volumes.get(volumeId));
-    await volumes.close(volumeId);
-    await engine.remove(volumeId);
+    await volumes.remove(volumeId);
   },
 
   async exportVolume(opening) {
