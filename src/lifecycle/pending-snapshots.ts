@@ -72,10 +72,7 @@ export class PendingSnapshots {
     return volumeIds.map((volumeId) => oldest.get(volumeId));
   }
 
-  /**
-   * Each commit is a sync, which guests' flushes and first writes may have to wait for: those of a set that are stored
-   * within a moment share one. The last waits for none.
-   */
+  /** Each commit is a sync, on the disk that guests use: what is stored within a moment shares one. The last waits for none. */
   async #othersStored(): Promise<void> {
     this.#idle ??= Promise.withResolvers<void>();
     if (this.#underWay === 0) this.#idle.resolve();
