@@ -6,7 +6,6 @@ import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { Repacked } from '../snapshots/repack.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
-import { ONE_HELPER_THREAD } from './helper-threads.ts';
 import type {
   CaptureOrder,
   RecodeOrder,
@@ -20,6 +19,7 @@ import type {
   WorkerSettings,
 } from './messages.ts';
 import { type RpcMessage, RpcPeer } from './rpc.ts';
+import { ONE_HELPER_THREAD } from './thread-priorities.ts';
 
 export type DataPlaneOptions = {
   settings: WorkerSettings;

@@ -14,7 +14,6 @@ import { blockCount } from '../types/units.ts';
 import type { OpenVolume } from '../volumes/engine.ts';
 import { LocalEngine } from '../volumes/local-engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
-import { lowerHelperThreads } from './helper-threads.ts';
 import { journalPath } from './journal-path.ts';
 import type {
   OwnerMethods,
@@ -28,6 +27,7 @@ import type {
 import { type RpcMessage, RpcPeer } from './rpc.ts';
 import { SnapshotExport } from './snapshot-export.ts';
 import { socketPair, threadChannel } from './thread-channel.ts';
+import { lowerHelperThreads, raiseGuestsThread } from './thread-priorities.ts';
 import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
 
 /** A guest's read waits this long for an object store that fails; then it gets an I/O error. */
@@ -37,8 +37,9 @@ const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings
 const disk = new NodeDisk();
 lowerHelperThreads();
 // libuv's threads are begun by the first who needs one, and take over its priority: guests' flushes run on them, so that
-// must not be the thread that gives way.
+// must not be the thread that gives way, nor may they all go before the rest of the machine.
 await access(settings.volumesDirectory);
+raiseGuestsThread();
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const patience = realPatience(READ_PATIENCE_MILLISECONDS);
 const engine = new LocalEngine({
