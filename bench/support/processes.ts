@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
@@ -44,6 +44,12 @@ function statFields(pid: number): string[] {
 /** Waits until what earlier steps wrote is on the disk: or the next one, whoever's it is, would share the disk with that. */
 export async function quietDisk(): Promise<void> {
   await run('sync');
+}
+
+/** The same, and nothing of any file is in the page cache any more. (Root's to do.) */
+export async function coldCaches(): Promise<void> {
+  await quietDisk();
+  writeFileSync('/proc/sys/vm/drop_caches', '3');
 }
 
 /** Runs a program on a quiet disk, and says how long it took and how much processor time. */
