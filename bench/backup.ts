@@ -12,7 +12,15 @@ import { NbdClient } from '../src/nbd/client.ts';
 import { median, report, setting } from './support/figures.ts';
 import { fio } from './support/fio.ts';
 import { requireTools } from './support/peers.ts';
-import { coldCaches, contents, processorSeconds, processTree, quietDisk, residentMiB, timed } from './support/processes.ts';
+import {
+  coldCaches,
+  contents,
+  processorSeconds,
+  processTree,
+  quietDisk,
+  residentMiB,
+  timed,
+} from './support/processes.ts';
 import { startBenchServer } from './support/server.ts';
 
 const SIZE_MIB = setting('mib', 2048);
