@@ -46,8 +46,9 @@ export async function quietDisk(): Promise<void> {
   await run('sync');
 }
 
-/** The same, and nothing of any file is in the page cache any more. (Root's to do.) */
-export async function coldCaches(): Promise<void> {
+/** Afterwards nothing of any file is in the page cache. @throws EACCES for who is not root */
+export async function dropCaches(): Promise<void> {
+  // What is not on the disk yet cannot be dropped.
   await quietDisk();
   writeFileSync('/proc/sys/vm/drop_caches', '3');
 }

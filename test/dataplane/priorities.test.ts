@@ -31,13 +31,13 @@ test('threads that upload give way; those that guests wait for do not, whoever b
   await client.close();
   const workers = childrenOf(server.process.pid ?? 0);
   assert.equal(workers.length, 2);
+  // Not every user may have it: a program that asks for the priority, and says which it got.
+  const allowed = Number(execFileSync('nice', ['-n', '-2', 'nice'], { encoding: 'utf8', stdio: 'pipe' }));
   for (const worker of workers) {
     const threads = priorities(worker);
     assert.deepEqual(threads.get('WorkerThread'), [19, 19], 'the one that uploads, and the one that encodes');
     const pool = threads.get('libuv-worker') ?? [];
     assert.ok(pool.length > 0 && pool.every((nice) => nice === 0), `libuv's threads: ${pool.join(' ')}`);
-    // Where this user may: a program that asks for such a priority, and says which it has.
-    const allowed = Number(execFileSync('nice', ['-n', '-2', 'nice'], { encoding: 'utf8', stdio: 'pipe' }));
     assert.deepEqual(threads.get('MainThread') ?? threads.get('node'), [allowed]);
   }
 });
