@@ -1,47 +1,83 @@
 /**
- * Random 4 KiB writes at depth 16 while a snapshot of the volume is being stored, against undisturbed ones; and the same of
- * QEMU with a backup job.
+ * Random 4 KiB writes at depth 16 while a snapshot of the volume is being stored, in its first seconds, when each is the
+ * first to its page, and from then on until it is complete, against undisturbed ones; and the same of QEMU with a backup
+ * job.
  *
  *   node bench/upload-io.ts [--rounds=3] [--seconds=4] [--mib=2048]
  */
 import { median, report, setting } from './support/figures.ts';
-import { fio, type Result } from './support/fio.ts';
+import { fio, fioUntil, type Result } from './support/fio.ts';
 import { qemuStorageDaemon, rawFiles, requireTools } from './support/peers.ts';
+import { quietDisk } from './support/processes.ts';
 import { startBenchServer } from './support/server.ts';
 
 const ROUNDS = setting('rounds', 3);
 const SECONDS = setting('seconds', 4);
 const MIB = setting('mib', 2048);
+/** So long that the kernel begins to write back what was written, as it does while a snapshot is stored. */
+const UNDISTURBED_SECONDS = 15;
 const PROFILE = { name: 'writer', rw: 'randwrite', bs: '4k', depth: 16 };
 requireTools('fio', 'qemu-storage-daemon');
 
+type Stretch = Result & { seconds: number };
+const sides: Record<string, Stretch[]> = {};
+const WHO = ['cleancut', 'QEMU'] as const;
+
+/** Measures the writes before, at the beginning of, and during the rest of what `begin` begins and `ended` waits for. */
+async function around(
+  who: (typeof WHO)[number],
+  uris: string[],
+  begin: () => Promise<void>,
+  ended: () => Promise<void>,
+): Promise<void> {
+  const note = (stretch: 'undisturbed' | 'first seconds' | 'until complete' | 'all of it', result: Stretch): void => {
+    const side = `${who}, ${stretch}`;
+    sides[side] = [...(sides[side] ?? []), result];
+  };
+  // All of it is new to each snapshot: the upload lasts.
+  await fio(uris, { name: 'fill', rw: 'write', bs: '1m', depth: 8 }, MIB, SECONDS);
+  // What the other side has written is not to be written out in this one's time.
+  await quietDisk();
+  note('undisturbed', { ...(await fio(uris, PROFILE, MIB, UNDISTURBED_SECONDS)), seconds: UNDISTURBED_SECONDS });
+  await begin();
+  const begun = performance.now();
+  const since = (): number => (performance.now() - begun) / 1000;
+  const complete = ended().then(since);
+  const pause = new Promise<void>((resolve) => setTimeout(resolve, SECONDS * 1000));
+  const first = await fioUntil(uris, PROFILE, MIB, Promise.race([complete, pause]));
+  if (first === undefined) throw new Error(`${who} was ready before fio had begun: give it more to do (--mib)`);
+  const beginning = { ...first, seconds: Math.min(since(), SECONDS) };
+  note('first seconds', beginning);
+  // One that is stored by now: the writer's hanging up takes a moment.
+  const isOver = (await Promise.race([complete, pause])) !== undefined;
+  const rest = isOver ? undefined : await fioUntil(uris, PROFILE, MIB, complete);
+  if (rest === undefined) return note('all of it', beginning);
+  const more = (await complete) - beginning.seconds;
+  note('until complete', { ...rest, seconds: more });
+  const seconds = beginning.seconds + more;
+  const iops = (first.iops * beginning.seconds + rest.iops * more) / seconds;
+  note('all of it', { ...rest, iops, p99Microseconds: Number.NaN, seconds });
+}
+
 const server = await startBenchServer();
-const sides: Record<string, Result[]> = {
-  undisturbed: [],
-  'during the upload': [],
-  'QEMU undisturbed': [],
-  'QEMU, during the backup': [],
-};
 try {
   const { instanceId, volumes } = await server.launch([MIB / 1024]);
   const uris = volumes.map((volume) => `nbd+unix:///${volume}?socket=${server.nbdSocket}`);
   const [file] = rawFiles(server.directory, 'qemu', 1, MIB * 1024 * 1024);
-  const fill = { name: 'fill', rw: 'write', bs: '1m', depth: 8 };
   for (let round = 0; round < ROUNDS; round += 1) {
-    // All of it is new to each snapshot: the upload lasts.
-    await fio(uris, fill, MIB, SECONDS);
-    sides.undisturbed.push(await fio(uris, PROFILE, MIB, SECONDS));
-    const snapshots = await server.createSnapshots(instanceId);
-    sides['during the upload'].push(await fio(uris, PROFILE, MIB, SECONDS));
-    await server.waitFor(snapshots);
+    let snapshots: string[] = [];
+    await around(
+      'cleancut',
+      uris,
+      async () => {
+        snapshots = await server.createSnapshots(instanceId);
+      },
+      () => server.waitFor(snapshots),
+    );
     const [target] = rawFiles(server.directory, 'backup', 1, MIB * 1024 * 1024);
     const qemu = await qemuStorageDaemon(server.directory, [file], [target]);
     try {
-      await fio(qemu.uris, fill, MIB, SECONDS);
-      sides['QEMU undisturbed'].push(await fio(qemu.uris, PROFILE, MIB, SECONDS));
-      await qemu.backUp();
-      sides['QEMU, during the backup'].push(await fio(qemu.uris, PROFILE, MIB, SECONDS));
-      await qemu.backedUp();
+      await around('QEMU', qemu.uris, qemu.backUp, qemu.backedUp);
     } finally {
       await qemu.stop();
     }
@@ -49,11 +85,16 @@ try {
 } finally {
   await server.stop();
 }
-const rate = (side: string): number => median(sides[side].map((result) => result.iops));
-const rows = Object.keys(sides).map((side) => [
-  side,
-  Math.round(rate(side)),
-  Math.round(median(sides[side].map((result) => result.p99Microseconds))),
-  (rate(side) / rate(side.startsWith('QEMU') ? 'QEMU undisturbed' : 'undisturbed')).toFixed(2),
-]);
-report('upload-io', ['stretch', 'writes/s', 'p99 (µs)', '÷ undisturbed'], rows, sides);
+const rows = Object.entries(sides).map(([side, results]) => {
+  const who = WHO.find((each) => side.startsWith(each));
+  const rate = median(results.map(({ iops }) => iops));
+  const p99 = median(results.map(({ p99Microseconds }) => p99Microseconds));
+  return [
+    side,
+    median(results.map(({ seconds }) => seconds)).toFixed(1),
+    Math.round(rate),
+    Number.isNaN(p99) ? '' : Math.round(p99),
+    (rate / median(sides[`${who}, undisturbed`].map(({ iops }) => iops))).toFixed(2),
+  ];
+});
+report('upload-io', ['stretch', 'seconds', 'writes/s', 'p99 (µs)', '÷ undisturbed'], rows, sides);

@@ -5,6 +5,8 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
+/** Of what is measured until something has ended: longer, and the figures would be of something else. */
+const LONGEST_SECONDS = 600;
 
 export type Profile = {
   name: string;
@@ -42,27 +44,43 @@ export async function fio(
 ): Promise<Result> {
   const logs = window && mkdtempSync(path.join(tmpdir(), 'cleancut-fio-'));
   try {
-    const result = await runFio(uris, profile, sizeMiB, seconds, logs);
+    const { stdout } = await startFio(uris, profile, sizeMiB, seconds, logs);
+    const result = resultOf(stdout);
     return logs === undefined ? result : { ...result, ...inWindow(logs, window as Window) };
   } finally {
     if (logs !== undefined) rmSync(logs, { recursive: true });
   }
 }
 
-async function runFio(
+/** The same, until something else has ended. @returns undefined when that was before fio had begun */
+export async function fioUntil(
+  uris: readonly string[],
+  profile: Profile,
+  sizeMiB: number,
+  ended: Promise<unknown>,
+): Promise<Result | undefined> {
+  const running = startFio(uris, profile, sizeMiB, LONGEST_SECONDS, undefined);
+  const interrupted = ended.then(() => running.child.kill('SIGINT'));
+  // Interrupted, it says what it has measured by then, and ends with an error.
+  const { stdout } = await running.catch((error: Error & { stdout: string }) => error);
+  await interrupted;
+  return stdout === '' ? undefined : resultOf(stdout);
+}
+
+function startFio(
   uris: readonly string[],
   profile: Profile,
   sizeMiB: number,
   seconds: number,
   logs: string | undefined,
-): Promise<Result> {
+) {
   const jobs = uris.flatMap((uri, index) => [
     `--name=bench${index}`,
     `--uri=${uri}`,
     '--ioengine=nbd',
     ...(logs === undefined ? [] : [`--write_lat_log=${logs}/${index}`]),
   ]);
-  const { stdout } = await run(
+  return run(
     'fio',
     [
       '--ioengine=nbd',
@@ -81,6 +99,9 @@ async function runFio(
     ],
     { maxBuffer: 64 * 1024 * 1024 },
   );
+}
+
+function resultOf(stdout: string): Result {
   type Side = { iops: number; clat_ns: { max: number; percentile?: Record<string, number> } };
   const parsed = JSON.parse(stdout.slice(stdout.indexOf('{'))) as { jobs: { read: Side; write: Side }[] };
   const sides = parsed.jobs.flatMap((job) => [job.read, job.write]);

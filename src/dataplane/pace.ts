@@ -8,8 +8,15 @@ export type GuestLoad = {
   stagedShare: number;
 };
 
-/** After so much work, this many times as long a rest, when guests keep the worker busy all of the time. */
-const REST_FACTOR = 6;
+/**
+ * After so much work, this many times as long a rest, when guests keep the worker busy all of the time; less by the square
+ * of how busy they are, since where a half of the time is free there is room for both.
+ */
+const REST_FACTOR = 24;
+/** One that takes long rests less, from a quarter of an hour on so many times: many uploads are over by then. */
+const REST_FACTOR_OF_OLD = 6;
+const YOUNG_MILLISECONDS = 5 * 60_000;
+const OLD_MILLISECONDS = 15 * 60_000;
 /** So little is not worth resting for: the uploads themselves keep the worker that busy. */
 const QUIET_SHARE = 0.08;
 /**
@@ -48,15 +55,18 @@ export class Pace {
     this.#since = now();
   }
 
-  /** Between two pieces of work; of several that ask at once, all rest together. */
-  rest(): Promise<void> {
-    this.#resting ??= this.#rest().finally(() => {
+  /**
+   * Between two pieces of work; of several that ask at once, all rest together.
+   * @param age for how long the upload has been under way, in milliseconds
+   */
+  rest(age: number): Promise<void> {
+    this.#resting ??= this.#rest(age).finally(() => {
       this.#resting = undefined;
     });
     return this.#resting;
   }
 
-  async #rest(): Promise<void> {
+  async #rest(age: number): Promise<void> {
     const { activeMilliseconds, stagedShare } = await this.#ask();
     const now = this.#now();
     // Never a division by nothing: a factor that is no number would be a rest without an end.
@@ -66,7 +76,7 @@ export class Pace {
     this.#since = now;
     this.#active = activeMilliseconds;
     const seen = busy < GUESTS_SHARE ? this.#busy : Math.max(busy, this.#busy);
-    const wanted = seen < QUIET_SHARE ? 0 : REST_FACTOR * seen;
+    const wanted = seen < QUIET_SHARE ? 0 : mostAt(age) * seen ** 2;
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
     const { user, system } = process.threadCpuUsage(this.#worked);
     const rest = restAfter((user + system) / 1000, this.factor);
@@ -74,6 +84,11 @@ export class Pace {
     await setTimeout(rest);
     this.#worked = process.threadCpuUsage();
   }
+}
+
+function mostAt(age: number): number {
+  const old = Math.min(1, Math.max(0, (age - YOUNG_MILLISECONDS) / (OLD_MILLISECONDS - YOUNG_MILLISECONDS)));
+  return REST_FACTOR + (REST_FACTOR_OF_OLD - REST_FACTOR) * old;
 }
 
 /** @param worked and the answer: milliseconds */

@@ -92,6 +92,7 @@ function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Pr
 
 async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
   const { cut, base, sizeBytes, snapshotId, absentFrom } = order;
+  const begun = performance.now();
   const patience = uploadPatience(snapshotId, signal);
   const key = order.key && new DataKey(order.key);
   const files = new CutFiles(disk, order.directory, sizeBytes, key);
@@ -104,7 +105,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
           owner.call('changedBlocks', { cut, since: asEpoch(base.boundary), from, most: CHANGED_BLOCKS_AT_ONCE }),
         written: (blocks) => owner.call('writtenPages', { cut, since: asEpoch(base.boundary), blocks }),
         async read(pieces, target) {
-          await pace.rest();
+          await pace.rest(performance.now() - begun);
           return files.read(pieces, target, (asked) => owner.call('blocksAsOfCut', { cut, blocks: asked }));
         },
         captured: (blocks) => owner.tell('captured', { cut, blocks }),

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type GuestLoad, Pace, restAfter } from '../../src/dataplane/pace.ts';
 
-test('uploads rest the longer busier guests are, and not at all when old pages pile up', async () => {
+const MINUTE = 60_000;
+
+test('uploads rest the longer busier guests are, less when they are old, and not at all when old pages pile up', async () => {
   let load: GuestLoad = { activeMilliseconds: 0, stagedShare: 0 };
   let now = 0;
   const pace = new Pace(
@@ -10,10 +12,15 @@ test('uploads rest the longer busier guests are, and not at all when old pages p
     () => now,
   );
   /** After so many milliseconds, of which the worker was busy for such a share. */
-  const factorAfter = async (milliseconds: number, busyShare: number, stagedShare: number): Promise<number> => {
+  const factorAfter = async (
+    milliseconds: number,
+    busyShare: number,
+    stagedShare: number,
+    age: number = 0,
+  ): Promise<number> => {
     now += milliseconds;
     load = { activeMilliseconds: load.activeMilliseconds + milliseconds * busyShare, stagedShare };
-    await pace.rest();
+    await pace.rest(age);
     return pace.factor;
   };
   assert.equal(await factorAfter(60, 0, 0), 0);
@@ -21,17 +28,26 @@ test('uploads rest the longer busier guests are, and not at all when old pages p
   assert.equal(await factorAfter(5, 0.2, 0), 0, 'and in some moments more');
   const half = await factorAfter(60, 0.5, 0);
   const whole = await factorAfter(60, 1, 0);
-  assert.ok(half > 2 && half < 4 && whole > 5 && whole <= 6, `${half} and ${whole}`);
+  assert.ok(half > 5 && half <= 6 && whole > 20 && whole <= 24, `${half} and ${whole}`);
   const pressed = await factorAfter(60, 1, 0.25);
-  assert.ok(pressed > 2.5 && pressed <= 3, `${pressed}`);
+  assert.ok(pressed > 10 && pressed <= 12, `${pressed}`);
+  for (const [minutes, factor] of [
+    [5, 24],
+    [10, 15],
+    [15, 6],
+    [60, 6],
+  ]) {
+    await factorAfter(60, 1, 0, minutes * MINUTE);
+    assert.ok(Math.abs(pace.factor - factor) < 0.1, `${pace.factor} after ${minutes} minutes`);
+  }
   assert.equal(await factorAfter(60, 1, 0.5), 0);
   assert.equal(await factorAfter(60, 1, 0.9), 0);
   // Guests that come are given way to at once; few of them, within a few batches.
   assert.equal(await factorAfter(60, 0, 0), 0);
-  assert.ok((await factorAfter(2, 0.5, 0)) >= 3);
+  assert.ok((await factorAfter(2, 0.5, 0)) >= 6);
   assert.equal(await factorAfter(60, 0, 0), 0);
   for (let batch = 0; batch < 6; batch += 1) await factorAfter(10, 0.2, 0);
-  assert.ok(pace.factor > 0.7, `${pace.factor} after 60 ms`);
+  assert.ok(pace.factor > 0.4, `${pace.factor} after 60 ms`);
 });
 
 test('a rest is as long as the work before it says, and bounded', async () => {
@@ -47,7 +63,7 @@ test('a rest is as long as the work before it says, and bounded', async () => {
   for (const before = process.threadCpuUsage(); process.threadCpuUsage(before).user < 10_000; );
   const begun = performance.now();
   // Several captures that ask at once rest once.
-  await Promise.all([pace.rest(), pace.rest(), pace.rest()]);
+  await Promise.all([pace.rest(0), pace.rest(0), pace.rest(0)]);
   const rested = performance.now() - begun;
   assert.ok(rested >= 25, `after 10 ms of work it rested ${rested} ms`);
 });
