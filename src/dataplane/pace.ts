@@ -26,8 +26,11 @@ const QUIET_SHARE = 0.08;
 const LOOK_BACK_MILLISECONDS = 50;
 /** Guests, to be given way to at once: of 1,024 looks at an upload without any, two had more than 0.18. */
 const GUESTS_SHARE = 0.25;
-/** When so large a share of what may be staged is, uploads no longer rest: a snapshot must not be lost for politeness. */
-const PRESSING_SHARE = 0.5;
+/**
+ * When so large a share of what may be staged is, uploads no longer rest: a snapshot must not be lost for politeness, and
+ * what they still have to store may be much more than what they have stored.
+ */
+const PRESSING_SHARE = 0.25;
 const LONGEST_REST_MILLISECONDS = 200;
 /** Rests that are shorter are saved up. */
 const SHORTEST_REST_MILLISECONDS = 1;

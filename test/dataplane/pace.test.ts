@@ -29,7 +29,7 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   const half = await factorAfter(60, 0.5, 0);
   const whole = await factorAfter(60, 1, 0);
   assert.ok(half > 5 && half <= 6 && whole > 20 && whole <= 24, `${half} and ${whole}`);
-  const pressed = await factorAfter(60, 1, 0.25);
+  const pressed = await factorAfter(60, 1, 0.125);
   assert.ok(pressed > 10 && pressed <= 12, `${pressed}`);
   for (const [minutes, factor] of [
     [5, 24],
@@ -40,7 +40,7 @@ test('uploads rest the longer busier guests are, less when they are old, and not
     await factorAfter(60, 1, 0, minutes * MINUTE);
     assert.ok(Math.abs(pace.factor - factor) < 0.1, `${pace.factor} after ${minutes} minutes`);
   }
-  assert.equal(await factorAfter(60, 1, 0.5), 0);
+  assert.equal(await factorAfter(60, 1, 0.25), 0);
   assert.equal(await factorAfter(60, 1, 0.9), 0);
   // Guests that come are given way to at once; few of them, within a few batches.
   assert.equal(await factorAfter(60, 0, 0), 0);
