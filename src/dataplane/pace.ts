@@ -13,7 +13,7 @@ export type GuestLoad = {
  * of how busy they are, since where a half of the time is free there is room for both.
  */
 const REST_FACTOR = 24;
-/** One that takes long rests less, from a quarter of an hour on so many times: many uploads are over by then. */
+/** An upload that takes long rests less, from a quarter of an hour on so many times: one of many GiB must end, too. */
 const REST_FACTOR_OF_OLD = 6;
 const YOUNG_MILLISECONDS = 5 * 60_000;
 const OLD_MILLISECONDS = 15 * 60_000;
@@ -79,7 +79,7 @@ export class Pace {
     this.#since = now;
     this.#active = activeMilliseconds;
     const seen = busy < GUESTS_SHARE ? this.#busy : Math.max(busy, this.#busy);
-    const wanted = seen < QUIET_SHARE ? 0 : mostAt(age) * seen ** 2;
+    const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * seen ** 2;
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
     const { user, system } = process.threadCpuUsage(this.#worked);
     const rest = restAfter((user + system) / 1000, this.factor);
@@ -89,7 +89,7 @@ export class Pace {
   }
 }
 
-function mostAt(age: number): number {
+function longestFactor(age: number): number {
   const old = Math.min(1, Math.max(0, (age - YOUNG_MILLISECONDS) / (OLD_MILLISECONDS - YOUNG_MILLISECONDS)));
   return REST_FACTOR + (REST_FACTOR_OF_OLD - REST_FACTOR) * old;
 }

@@ -9,7 +9,7 @@ export const ONE_HELPER_THREAD = '--v8-pool-size=1';
 const V8_THREAD_NAME = 'V8Worker';
 /** Two steps: with one, writes still waited twice as long; with more, reads did. */
 const GUESTS_PRIORITY = -2;
-/** Linux 6.12 and later give others the processor for 0.7 ms or longer before they look who waits for it. */
+/** Less than what a thread has that does not ask (0.7 ms or more): Linux 6.12 and later then let it go first. */
 const GUESTS_SLICE_NANOSECONDS = 200_000n;
 
 /** sched_setattr(2): another number on each kind of processor; the C library of Debian 12 has no function for it. */
