@@ -1,7 +1,7 @@
 /**
  * Random 4 KiB writes at depth 16 while a snapshot of the volume is being stored, in its first seconds, when each is the
- * first to its page, and from then on until it is complete, against undisturbed ones; and the same of QEMU with a backup
- * job.
+ * first to its page, and from then on until it is complete, against undisturbed ones before and after; and the same of
+ * QEMU with a backup job.
  *
  *   node bench/upload-io.ts [--rounds=3] [--seconds=4] [--mib=2048]
  */
@@ -14,14 +14,17 @@ import { startBenchServer } from './support/server.ts';
 const ROUNDS = setting('rounds', 3);
 const SECONDS = setting('seconds', 4);
 const MIB = setting('mib', 2048);
-/** So long that the kernel begins to write back what was written, as it does while a snapshot is stored. */
-const UNDISTURBED_SECONDS = 15;
+/**
+ * Before, and again after: a snapshot may take minutes, in which the machine may have become another. So long that the
+ * kernel writes back what has been dirty for half a minute, as it does while a snapshot is stored.
+ */
+const UNDISTURBED_SECONDS = 35;
 const PROFILE = { name: 'writer', rw: 'randwrite', bs: '4k', depth: 16 };
 requireTools('fio', 'qemu-storage-daemon');
 
 type Stretch = Result & { seconds: number };
-const sides: Record<string, Stretch[]> = {};
 const WHO = ['cleancut', 'QEMU'] as const;
+const sides: Record<string, Stretch[]> = { 'cleancut, undisturbed': [] };
 
 /** Measures the writes before, at the beginning of, and during the rest of what `begin` begins and `ended` waits for. */
 async function around(
@@ -38,7 +41,7 @@ async function around(
   await fio(uris, { name: 'fill', rw: 'write', bs: '1m', depth: 8 }, MIB, SECONDS);
   // What the other side has written is not to be written out in this one's time.
   await quietDisk();
-  note('undisturbed', { ...(await fio(uris, PROFILE, MIB, UNDISTURBED_SECONDS)), seconds: UNDISTURBED_SECONDS });
+  const before = await fio(uris, PROFILE, MIB, UNDISTURBED_SECONDS);
   await begin();
   const begun = performance.now();
   const since = (): number => (performance.now() - begun) / 1000;
@@ -51,12 +54,23 @@ async function around(
   // One that is stored by now: the writer's hanging up takes a moment.
   const isOver = (await Promise.race([complete, pause])) !== undefined;
   const rest = isOver ? undefined : await fioUntil(uris, PROFILE, MIB, complete);
-  if (rest === undefined) return note('all of it', beginning);
-  const more = (await complete) - beginning.seconds;
-  note('until complete', { ...rest, seconds: more });
-  const seconds = beginning.seconds + more;
-  const iops = (first.iops * beginning.seconds + rest.iops * more) / seconds;
-  note('all of it', { ...rest, iops, p99Microseconds: Number.NaN, seconds });
+  if (rest === undefined) {
+    note('all of it', beginning);
+  } else {
+    const more = (await complete) - beginning.seconds;
+    note('until complete', { ...rest, seconds: more });
+    const seconds = beginning.seconds + more;
+    const iops = (first.iops * beginning.seconds + rest.iops * more) / seconds;
+    note('all of it', { ...rest, iops, p99Microseconds: Number.NaN, seconds });
+  }
+  const after = await fio(uris, PROFILE, MIB, UNDISTURBED_SECONDS);
+  const both = [before, after];
+  note('undisturbed', {
+    ...before,
+    iops: both.reduce((sum, { iops }) => sum + iops / both.length, 0),
+    p99Microseconds: Math.max(...both.map(({ p99Microseconds }) => p99Microseconds)),
+    seconds: UNDISTURBED_SECONDS * both.length,
+  });
 }
 
 const server = await startBenchServer();
@@ -87,6 +101,8 @@ try {
 }
 const rows = Object.entries(sides).map(([side, results]) => {
   const who = WHO.find((each) => side.startsWith(each));
+  // Of each round by itself.
+  const shares = results.map(({ iops }, round) => iops / sides[`${who}, undisturbed`][round].iops);
   const rate = median(results.map(({ iops }) => iops));
   const p99 = median(results.map(({ p99Microseconds }) => p99Microseconds));
   return [
@@ -94,7 +110,7 @@ const rows = Object.entries(sides).map(([side, results]) => {
     median(results.map(({ seconds }) => seconds)).toFixed(1),
     Math.round(rate),
     Number.isNaN(p99) ? '' : Math.round(p99),
-    (rate / median(sides[`${who}, undisturbed`].map(({ iops }) => iops))).toFixed(2),
+    median(shares).toFixed(2),
   ];
 });
 report('upload-io', ['stretch', 'seconds', 'writes/s', 'p99 (µs)', '÷ undisturbed'], rows, sides);

@@ -9,12 +9,14 @@ export type GuestLoad = {
 };
 
 /**
- * After so much work, this many times as long a rest, when guests keep the worker busy all of the time; less by the square
- * of how busy they are, since where a half of the time is free there is room for both.
+ * After so much work, this many times as long a rest, when guests keep the worker as busy as they can: beside an upload
+ * that is about three quarters of the time. Less by the cube of how busy they are, since where a half of the time is free
+ * there is room for both.
  */
-const REST_FACTOR = 24;
+const REST_FACTOR = 32;
+const FULLY_BUSY_SHARE = 0.75;
 /** An upload that takes long rests less, from a quarter of an hour on so many times: one of many GiB must end, too. */
-const REST_FACTOR_OF_OLD = 6;
+const REST_FACTOR_OF_OLD = 4;
 const YOUNG_MILLISECONDS = 5 * 60_000;
 const OLD_MILLISECONDS = 15 * 60_000;
 /** So little is not worth resting for: the uploads themselves keep the worker that busy. */
@@ -79,7 +81,7 @@ export class Pace {
     this.#since = now;
     this.#active = activeMilliseconds;
     const seen = busy < GUESTS_SHARE ? this.#busy : Math.max(busy, this.#busy);
-    const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * seen ** 2;
+    const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * Math.min(1, seen / FULLY_BUSY_SHARE) ** 3;
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
     const { user, system } = process.threadCpuUsage(this.#worked);
     const rest = restAfter((user + system) / 1000, this.factor);

@@ -28,14 +28,15 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   assert.equal(await factorAfter(5, 0.2, 0), 0, 'and in some moments more');
   const half = await factorAfter(60, 0.5, 0);
   const whole = await factorAfter(60, 1, 0);
-  assert.ok(half > 5 && half <= 6 && whole > 20 && whole <= 24, `${half} and ${whole}`);
+  assert.ok(half > 9 && half < 10 && whole === 32, `${half} and ${whole}`);
+  assert.equal(await factorAfter(60, 0.76, 0), 32, 'more than this they cannot be beside an upload');
   const pressed = await factorAfter(60, 1, 0.125);
-  assert.ok(pressed > 10 && pressed <= 12, `${pressed}`);
+  assert.ok(pressed > 15 && pressed <= 16, `${pressed}`);
   for (const [minutes, factor] of [
-    [5, 24],
-    [10, 15],
-    [15, 6],
-    [60, 6],
+    [5, 32],
+    [10, 18],
+    [15, 4],
+    [60, 4],
   ]) {
     await factorAfter(60, 1, 0, minutes * MINUTE);
     assert.ok(Math.abs(pace.factor - factor) < 0.1, `${pace.factor} after ${minutes} minutes`);
@@ -44,10 +45,10 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   assert.equal(await factorAfter(60, 1, 0.9), 0);
   // Guests that come are given way to at once; few of them, within a few batches.
   assert.equal(await factorAfter(60, 0, 0), 0);
-  assert.ok((await factorAfter(2, 0.5, 0)) >= 6);
+  assert.ok((await factorAfter(2, 0.5, 0)) >= 9);
   assert.equal(await factorAfter(60, 0, 0), 0);
   for (let batch = 0; batch < 6; batch += 1) await factorAfter(10, 0.2, 0);
-  assert.ok(pace.factor > 0.4, `${pace.factor} after 60 ms`);
+  assert.ok(pace.factor > 0.2, `${pace.factor} after 60 ms`);
 });
 
 test('a rest is as long as the work before it says, and bounded', async () => {
