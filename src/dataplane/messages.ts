@@ -86,6 +86,8 @@ export type VolumeActivity = IoCounters & {
   stagedBytes: number;
   hydratedBlocks: number;
   blocks: number;
+  /** Why it refuses every request, where it does. */
+  fault: string | undefined;
 };
 
 /** What the server asks of a data-plane worker. */
@@ -93,7 +95,10 @@ export type WorkerMethods = {
   createVolume: (volume: VolumeOrder) => void;
   removeVolume: (volume: { volumeId: VolumeId }) => Promise<void>;
   exportVolume: (opening: VolumeOpening) => Promise<void>;
-  /** Resolves when every connection is closed, nothing is under way, and all that was written is durable. */
+  /**
+   * Resolves when every connection is closed, nothing is under way, and all that was written is durable, or was refused
+   * by the disk before. Rejects where the disk refuses it now: then the volume is closed nevertheless.
+   */
   endExport: (volume: { volumeId: VolumeId }) => Promise<void>;
   growVolume: (order: { opening: VolumeOpening; sizeBytes: number }) => Promise<void>;
   /** Resolves when the volume is all local (true), or was stopped before (false). */

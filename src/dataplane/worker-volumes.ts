@@ -29,6 +29,12 @@ export type VolumeUse = {
   counters: IoCounters;
 };
 
+/** Whether it refuses every request, and nobody holds it: who opens it next is to get it anew. */
+function isSpent(use: VolumeUse): boolean {
+  if (use.volume.fault === undefined || use.exported || use.hydrating) return false;
+  return use.preparing === 0 && use.connections.size === 0;
+}
+
 /** The volumes that this worker owns, and what each is in use for. */
 export class WorkerVolumes {
   readonly #engine: LocalEngine;
@@ -54,7 +60,8 @@ export class WorkerVolumes {
     // While its files go one by one it may still look whole, and would stay open without them.
     if (this.#removing.has(volumeId)) throw new Error(`${volumeId} is being removed`);
     const open = this.#uses.get(volumeId);
-    if (open !== undefined) return open;
+    if (open !== undefined && !isSpent(open)) return open;
+    if (open !== undefined) await this.close(volumeId);
     let making = this.#opening.get(volumeId);
     if (making === undefined) {
       making = this.#open(opening).finally(() => this.#opening.delete(volumeId));

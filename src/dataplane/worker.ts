@@ -49,6 +49,11 @@ const engine = new LocalEngine({
   stagingLimitBytes: settings.stagingLimitBytes,
   onCutLost: (cut, reason) =>
     server.tell('log', { level: 'error', message: `a cut of ${cut.volumeId} is lost: ${reason}` }),
+  onFault: (volumeId, reason) =>
+    server.tell('log', {
+      level: 'error',
+      message: `${volumeId}: ${reason}. Its clients get I/O errors until it has been detached and attached again; what they had not flushed may be gone. See to the disk first.`,
+    }),
   startTimer: (milliseconds, expire) => {
     const timer = setTimeout(expire, milliseconds);
     return () => clearTimeout(timer);
@@ -79,8 +84,12 @@ const methods: WorkerMethods = {
     if (use === undefined) return;
     use.exported = false;
     await endConnections(use);
-    await use.volume.flush();
-    await volumes.closeIfIdle(volumeId);
+    try {
+      // Of one that has refused a flush already its clients know, and it must not stay for ever.
+      if (use.volume.fault === undefined) await use.volume.flush();
+    } finally {
+      await volumes.closeIfIdle(volumeId);
+    }
   },
 
   async growVolume({ opening, sizeBytes }) {
@@ -183,6 +192,7 @@ const methods: WorkerMethods = {
       stagedBytes: use.volume.stagedBytes,
       hydratedBlocks: use.volume.hydratedBlocks,
       blocks: blockCount(use.volume.sizeBytes),
+      fault: use.volume.fault,
     })),
 
   async storeFigures() {

@@ -100,6 +100,9 @@ function volumeMetrics(text: MetricsText, activity: readonly VolumeActivity[]): 
   counter('flushes_total', 'Flushes.', (volume) => volume.flushes);
   gauge('connections', 'NBD clients.', (volume) => volume.connections);
   gauge('staged_bytes', 'Old pages kept for snapshots that are not stored yet.', (volume) => volume.stagedBytes);
+  gauge('faulted', '1 where the disk has refused a sync, and the volume every request since.', (volume) =>
+    volume.fault === undefined ? 0 : 1,
+  );
   gauge('hydrated_ratio', 'How much of a restored volume is local.', (volume) => volume.hydratedBlocks / volume.blocks);
   text.histogram(
     'cleancut_volume_request_seconds',

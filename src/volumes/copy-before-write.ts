@@ -108,7 +108,7 @@ export class CopyBeforeWrite {
   resume(boundary: EpochNumber): string | undefined {
     if (this.#cuts.some((cut) => cut.boundary === boundary)) return undefined;
     if (boundary <= this.#trustedFrom && this.#trustedFrom > 1) {
-      return 'The machine lost power before the snapshot was complete, and the bytes of its instant with it.';
+      return 'The machine lost power, or its disk refused a sync, before the snapshot was complete.';
     }
     if (!this.#epochs.some((epoch) => epoch.number >= boundary)) return 'The volume has no record of the cut.';
     const sources = this.#epochs.filter((epoch) => epoch.number < boundary);
@@ -204,6 +204,15 @@ export class CopyBeforeWrite {
     if (completed) this.forgetBefore(boundary);
     const oldest = this.#cuts[0]?.boundary ?? Number.POSITIVE_INFINITY;
     for (const epoch of this.#epochs) if (epoch.number < oldest) this.#leave(epoch.dropStaging(this.#disk));
+  }
+
+  /** Gives up all cuts: their snapshots end in `error`, with this reason. */
+  lose(reason: string): void {
+    for (const cut of this.#cuts) {
+      if (cut.lost !== undefined) continue;
+      cut.lost = reason;
+      this.#bounds.onCutLost(cut.boundary, reason);
+    }
   }
 
   /** Drops the epochs before a base. The catalog has recorded the base already: after a crash the epochs stay, unused. */
@@ -334,7 +343,7 @@ export class CopyBeforeWrite {
       while (page + run < lastPage && !epochs.some((epoch) => epoch.staging?.pages.has(page + run))) run += 1;
       try {
         if (this.stagedBytes + run * PAGE_BYTES > this.#bounds.stagingLimitBytes) {
-          this.#loseCuts(
+          this.lose(
             `more than ${this.#bounds.stagingLimitBytes} bytes of the volume were overwritten before they were stored`,
           );
           return;
@@ -342,18 +351,10 @@ export class CopyBeforeWrite {
         this.#current.stagingLog(this.#disk).save(this.#raw, [{ page, count: run }]);
       } catch (error) {
         // The guest's write goes on; what gives way is the snapshot.
-        this.#loseCuts(`the old bytes of a block could not be saved: ${(error as Error).message}`);
+        this.lose(`the old bytes of a block could not be saved: ${(error as Error).message}`);
         return;
       }
       page += run;
-    }
-  }
-
-  #loseCuts(reason: string): void {
-    for (const cut of this.#cuts) {
-      if (cut.lost !== undefined) continue;
-      cut.lost = reason;
-      this.#bounds.onCutLost(cut.boundary, reason);
     }
   }
 

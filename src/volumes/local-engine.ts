@@ -7,6 +7,7 @@ import type { BlockAsOfCut, ChangedBlocks } from './copy-before-write.ts';
 import type { Disk } from './disk.ts';
 import type { CutVolume, NewVolume, VolumeEngine } from './engine.ts';
 import { LocalVolume } from './local-volume.ts';
+import { createVolume } from './new-volume.ts';
 
 export type LocalEngineOptions = {
   disk: Disk;
@@ -15,6 +16,8 @@ export type LocalEngineOptions = {
   bootId: string;
   stagingLimitBytes: number;
   onCutLost: (cut: CutVolume, reason: string) => void;
+  /** The disk has refused a sync: the volume refuses every request until it is opened anew. */
+  onFault: (volumeId: VolumeId, reason: string) => void;
   /** Runs `expire` after so many milliseconds; returns a way to call that off. */
   startTimer: (milliseconds: number, expire: () => void) => () => void;
 };
@@ -27,13 +30,15 @@ export class LocalEngine implements VolumeEngine {
   readonly #open = new Map<VolumeId, LocalVolume>();
   readonly #closing = new Set<VolumeId>();
   readonly #holds = new Map<string, Hold>();
+  /** Those of which the disk has refused a sync, until they have been opened again. */
+  readonly #suspects = new Set<VolumeId>();
 
   constructor(options: LocalEngineOptions) {
     this.#options = options;
   }
 
   create(volume: NewVolume): void {
-    LocalVolume.create(this.#options.disk, this.directoryOf(volume.volumeId), {
+    createVolume(this.#options.disk, this.directoryOf(volume.volumeId), {
       ...volume,
       bootId: this.#options.bootId,
     });
@@ -54,11 +59,17 @@ export class LocalEngine implements VolumeEngine {
         bootId: this.#options.bootId,
         stagingLimitBytes: this.#options.stagingLimitBytes,
         onCutLost: (boundary, reason) => this.#options.onCutLost({ volumeId, boundary }, reason),
+        isSuspect: this.#suspects.has(volumeId),
+        onFault: (reason) => {
+          this.#suspects.add(volumeId);
+          this.#options.onFault(volumeId, reason);
+        },
       },
       origin,
       key,
       newestCut,
     );
+    this.#suspects.delete(volumeId);
     this.#open.set(volumeId, volume);
     return volume;
   }

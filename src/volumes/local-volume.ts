@@ -1,4 +1,3 @@
-import path from 'node:path';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
 import type { PageMask } from '../types/page-mask.ts';
@@ -8,6 +7,7 @@ import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite, type StagingBou
 import type { Disk, DiskFile } from './disk.ts';
 import { Epoch } from './epoch.ts';
 import { type Extent, findExtents } from './extents.ts';
+import { Flushes } from './flushes.ts';
 import { Gate } from './gate.ts';
 import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
@@ -21,7 +21,14 @@ export type VolumeEnvironment = StagingBounds & {
   disk: Disk;
   /** The machine's boot; another id than last time means that the page cache was lost. */
   bootId: string;
+  /** The disk has refused a sync of it since the process began: it is opened as after a power loss. */
+  isSuspect: boolean;
+  /** Called once when the disk has refused a sync, and the volume therefore every request from then on. */
+  onFault: (reason: string) => void;
 };
+
+/** No boot has this id: what is said to have been opened in it is not believed. */
+const NO_BOOT = 'none';
 
 /**
  * A live volume of the local engine. All its mutable state has this one owner, and everything that changes bytes or
@@ -41,9 +48,7 @@ export class LocalVolume {
   #passes: PagedBitmap;
   #hydration: Hydration | undefined;
   readonly #gate = new Gate();
-  #unsynced: boolean;
-  #syncing: Promise<void> | undefined;
-  #syncQueued: Promise<void> | undefined;
+  readonly #flushes: Flushes;
   /** After this nothing the volume says could be believed: every request fails until it is opened anew. */
   #fault: Error | undefined;
 
@@ -57,7 +62,7 @@ export class LocalVolume {
     cipher: PageCipher | undefined,
     unsynced: boolean,
   ) {
-    this.#unsynced = unsynced;
+    this.#flushes = new Flushes(() => this.#syncData(this.#hydration?.beginSync()), unsynced);
     this.#sizeBytes = state.sizeBytes;
     this.#blocks = blockCount(state.sizeBytes);
     this.#directory = directory;
@@ -78,45 +83,6 @@ export class LocalVolume {
     this.#hydration = hydration;
   }
 
-  /** Makes the files of a new volume (see NewVolume); durable when it returns. */
-  static create(
-    disk: Disk,
-    directory: string,
-    volume: {
-      volumeId: string;
-      sizeBytes: number;
-      restored: boolean;
-      baseless: boolean;
-      key: DataKey | undefined;
-      bootId: string;
-    },
-  ): void {
-    if (volume.sizeBytes % BLOCK_BYTES !== 0)
-      throw new Error(`a volume is a whole number of blocks, not ${volume.sizeBytes} bytes`);
-    // A directory without volume.json is one whose making was cut short: start over.
-    disk.removeTree(directory);
-    disk.makeDirectory(directory);
-    const blocks = blockCount(volume.sizeBytes);
-    RawFile.create(disk, directory, volume.sizeBytes);
-    // What has no base begins as a volume does whose history was lost: at an epoch that trusts nothing before it.
-    const first = asEpoch(volume.baseless ? 2 : 1);
-    Epoch.create(disk, directory, first, blocks).close();
-    if (volume.restored) Hydration.create(disk, directory, blocks);
-    disk.open(`${directory}/lock`, 'create').close();
-    // The directory's own name: a volume that was answered for must be there after a power loss.
-    disk.syncDirectory(path.dirname(directory));
-    // Last: its presence says that the rest is whole.
-    writeVolumeState(disk, directory, {
-      volumeId: volume.volumeId,
-      sizeBytes: volume.sizeBytes,
-      bootId: volume.bootId,
-      clean: true,
-      trustedFrom: first,
-      hydrating: volume.restored,
-      keyCheck: volume.key?.check,
-    });
-  }
-
   /**
    * Opens a volume, recovering from whatever happened since it was last open.
    * @param source where absent blocks come from; needed while the volume is hydrating
@@ -131,7 +97,7 @@ export class LocalVolume {
     key: DataKey | undefined,
     newestCut: EpochNumber,
   ): LocalVolume {
-    const { disk, bootId } = environment;
+    const { disk, bootId, isSuspect } = environment;
     const lock = lockVolume(disk, directory);
     const state = readVolumeState(disk, directory);
     if (state.keyCheck !== key?.check) {
@@ -143,7 +109,7 @@ export class LocalVolume {
       );
     }
     const blocks = blockCount(state.sizeBytes);
-    const powerLost = !state.clean && state.bootId !== bootId;
+    const powerLost = !state.clean && (state.bootId !== bootId || isSuspect);
     // After a power loss the epochs' files are not even looked into: any part of them may be missing, their headers too.
     const epochs = powerLost ? [] : Epoch.openAll(disk, directory, blocks);
     if (epochs.length === 0) {
@@ -173,6 +139,11 @@ export class LocalVolume {
 
   get hydrating(): boolean {
     return this.#hydration !== undefined;
+  }
+
+  /** Why the volume refuses every request, where it does. */
+  get fault(): string | undefined {
+    return this.#fault?.message;
   }
 
   get readsMayWait(): boolean {
@@ -211,8 +182,8 @@ export class LocalVolume {
 
   /** Writes bytes that lie in several buffers, one after the other, `length` in all. */
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void> {
-    if (this.#gate.opened === undefined && this.#passesRange(offset, length)) {
-      this.#unsynced = true;
+    if (this.#gate.opened === undefined && this.#fault === undefined && this.#passesRange(offset, length)) {
+      this.#flushes.wrote();
       this.#history.wrote(offset, offset + length);
       return this.#raw.writeAll(sources, offset);
     }
@@ -239,16 +210,7 @@ export class LocalVolume {
   /** Resolves when every write that was answered before the call survives a power loss. */
   flush(): Promise<void> {
     if (this.#fault !== undefined) return Promise.reject(this.#fault);
-    if (!this.#unsynced) return this.#syncing ?? Promise.resolve();
-    if (this.#syncing === undefined) return this.#sync();
-    // A sync is under way that began before the latest write: wait for it, then one more serves all who wait.
-    this.#syncQueued ??= this.#syncing
-      .catch(() => undefined)
-      .then(() => {
-        this.#syncQueued = undefined;
-        return this.flush();
-      });
-    return this.#syncQueued;
+    return this.#flushes.flush();
   }
 
   /** The stretches from `offset` on, merged, at most `most` of them. */
@@ -346,12 +308,12 @@ export class LocalVolume {
     const whole = await hydration.fetchAll(this.#raw, shouldStop);
     if (!whole || this.#fault !== undefined) return;
     // The data first: once volume.json says that nothing is absent, the snapshot is never asked again.
-    await this.#raw.sync();
+    await this.#syncData();
     if (shouldStop()) return;
     this.#hydration = undefined;
     this.#save({ hydrating: false });
     // A guest's sync that began before this still writes its marks.
-    await this.#syncing?.catch(() => undefined);
+    await this.#flushes.underWay();
     hydration.remove();
   }
 
@@ -360,7 +322,7 @@ export class LocalVolume {
     this.release();
     await this.#history.settle();
     if (this.#fault === undefined) {
-      this.#unsynced = true;
+      this.#flushes.wrote();
       await this.flush();
       await this.#history.sync();
       this.#environment.disk.syncDirectory(this.#directory);
@@ -405,7 +367,7 @@ export class LocalVolume {
       const free = this.#history.admit(block, from, Math.min(end, (block + 1) * BLOCK_BYTES));
       if (free && (hydration?.has(block) ?? true)) this.#passes.set(block);
     }
-    this.#unsynced = true;
+    this.#flushes.wrote();
     apply();
     // After the data: a block marked as local whose bytes never came would lose the snapshot's bytes.
     if (hydration !== undefined) {
@@ -420,24 +382,36 @@ export class LocalVolume {
     return data === undefined || data >= offset + length;
   }
 
-  #sync(): Promise<void> {
-    this.#unsynced = false;
-    const settled = this.#hydration?.beginSync();
-    const syncing = this.#raw
-      .sync()
+  /** @param settled writes the marks of what the sync has made durable */
+  async #syncData(settled?: () => void | Promise<void>): Promise<void> {
+    // A flush that waited for the sync that was refused.
+    if (this.#fault !== undefined) throw this.#fault;
+    try {
+      await this.#raw.sync();
       // The marks after the data: a mark that outlives a power loss must never outlive its bytes.
-      .then(() => settled?.())
-      .catch((error: Error) => {
-        // The kernel reports a failed write-back once and then forgets the pages: a second sync would say yes to
-        // bytes that are gone.
-        this.#fault = new Error(`the volume failed to sync and is closed to all requests: ${error.message}`);
-        throw this.#fault;
-      })
-      .finally(() => {
-        if (this.#syncing === syncing) this.#syncing = undefined;
-      });
-    this.#syncing = syncing;
-    return syncing;
+      await settled?.();
+    } catch (error) {
+      // The kernel reports a failed write-back once and then forgets the pages: a second sync would say yes to bytes
+      // that are gone.
+      throw this.#fail((error as Error).message);
+    }
+  }
+
+  #fail(reason: string): Error {
+    if (this.#fault !== undefined) return this.#fault;
+    const fault = new Error(`the volume failed to sync and is closed to all requests: ${reason}`);
+    this.#fault = fault;
+    // Any page that was not on the disk yet may be the one before from now on, as after a power loss: in what a cut has
+    // still to store, and in what its base already has. So the next opening takes it for one.
+    this.#history.lose(fault.message);
+    try {
+      this.#save({ bootId: NO_BOOT });
+    } catch {
+      // The same disk. Until the process ends it is remembered without that (isSuspect); where it is killed first,
+      // nobody knows of the sync any more, since the kernel tells it once.
+    }
+    this.#environment.onFault(fault.message);
+    return fault;
   }
 
   #save(change: Partial<VolumeState>): void {

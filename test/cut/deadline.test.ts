@@ -18,6 +18,7 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
     bootId: 'boot',
     stagingLimitBytes: 1 << 30,
     onCutLost: () => undefined,
+    onFault: () => undefined,
     startTimer: (_, run) => {
       expire = run;
       return () => undefined;

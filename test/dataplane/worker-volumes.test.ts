@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
+import type { VolumeOpening } from '../../src/dataplane/messages.ts';
 import { WorkerVolumes } from '../../src/dataplane/worker-volumes.ts';
 import { newId } from '../../src/types/ids.ts';
 import { asEpoch, GIB } from '../../src/types/units.ts';
+import type { Disk } from '../../src/volumes/disk.ts';
 import { LocalEngine } from '../../src/volumes/local-engine.ts';
 import { NodeDisk } from '../../src/volumes/node-disk.ts';
 import { NO_PATIENCE } from '../support/captures.ts';
+import { CrashDisk } from '../support/crash-disk.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -19,14 +22,17 @@ class SlowRemovals extends NodeDisk {
   }
 }
 
-test('a volume that is being removed is opened by no one, and nothing of it stays open', async (t) => {
-  const disk = new SlowRemovals();
+function volumesOn(
+  t: TestContext,
+  disk: Disk,
+): { engine: LocalEngine; volumes: WorkerVolumes; opening: VolumeOpening } {
   const engine = new LocalEngine({
     disk,
     directory: temporaryDirectory(t),
     bootId: 'boot',
     stagingLimitBytes: GIB,
     onCutLost: () => undefined,
+    onFault: () => undefined,
     startTimer: () => () => undefined,
   });
   const volumes = new WorkerVolumes(engine, disk, new MemoryStore(), NO_PATIENCE);
@@ -41,6 +47,13 @@ test('a volume that is being removed is opened by no one, and nothing of it stay
     base: asEpoch(1),
     pendingCuts: [],
   };
+  return { engine, volumes, opening };
+}
+
+test('a volume that is being removed is opened by no one, and nothing of it stays open', async (t) => {
+  const disk = new SlowRemovals();
+  const { engine, volumes, opening } = volumesOn(t, disk);
+  const { volumeId } = opening;
   await volumes.open(opening);
   const removing = volumes.remove(volumeId);
   await assert.rejects(volumes.open(opening), /is being removed/);
@@ -49,4 +62,24 @@ test('a volume that is being removed is opened by no one, and nothing of it stay
   await assert.rejects(volumes.open(opening));
   assert.deepEqual([...volumes.all()], []);
   assert.equal(existsSync(engine.directoryOf(volumeId)), false);
+});
+
+test('one that has refused a sync is opened anew for the next client, though an upload has not let go of it yet', async (t) => {
+  const disk = new CrashDisk();
+  const { volumes, opening } = volumesOn(t, disk);
+  const use = await volumes.open(opening);
+  use.exported = true;
+  use.pendingCuts.add(asEpoch(2));
+  use.volume.write([Buffer.alloc(4096, 1)], 4096, 0);
+  disk.failSync = () => new Error('EIO');
+  await assert.rejects(use.volume.flush(), /EIO/);
+  disk.failSync = () => undefined;
+  assert.equal(await volumes.open(opening), use, 'its client is there still');
+  use.exported = false;
+  await volumes.closeIfIdle(opening.volumeId);
+  const next = await volumes.open(opening);
+  assert.equal(next.volume.fault, undefined);
+  next.volume.write([Buffer.alloc(4096, 2)], 4096, 0);
+  await next.volume.flush();
+  await volumes.close(opening.volumeId);
 });

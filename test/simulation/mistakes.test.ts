@@ -18,6 +18,7 @@ const MISTAKES: [string, Planted][] = [
   ['old pages that are not saved', { skipWrite: /\.staging$/ }],
   ['dirty bits that are not written', { skipWrite: /\.dirty$/ }],
   ['a state that is not synced', { skipSync: /volume\.json$/ }],
+  ['a refused sync of which no note is left', { skipReplace: /"bootId": "none"/ }],
   ['pages that were written and are not captured', { forgetPages: true }],
   ['packs that are named before they are stored', { packsLate: true }],
   ['a collection that forgets what pending snapshots and bases need', { collectWithoutPending: true }],

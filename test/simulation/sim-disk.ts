@@ -82,6 +82,8 @@ export type DiskLies = {
   skipSync?: RegExp;
   /** Says that it has written to these files (behind their header), and has not. */
   skipWrite?: RegExp;
+  /** Says that it has replaced a text by one like this, and has not. */
+  skipReplace?: RegExp;
 };
 
 /**
@@ -97,6 +99,8 @@ export class SimDisk implements Disk {
   #changesLeft = Number.POSITIVE_INFINITY;
   /** Bytes that there is room for, all files together. */
   room = Number.POSITIVE_INFINITY;
+  /** The next sync of such a file fails, and what it was to make durable is there or is not. */
+  refuseSync: RegExp | undefined;
 
   constructor(scheduler: Scheduler, lies: DiskLies) {
     this.#scheduler = scheduler;
@@ -197,6 +201,7 @@ export class SimDisk implements Disk {
 
   replaceText(path: string, text: string): void {
     this.#change();
+    if (this.#lies.skipReplace?.test(text)) return;
     const file = new SimFile();
     file.write(Buffer.from(text), 0);
     if (!this.#lies.skipSync?.test(path)) file.beginSync()();
@@ -244,6 +249,11 @@ export class SimDisk implements Disk {
         const end = file.beginSync();
         await this.#scheduler.turn();
         alive();
+        if (this.refuseSync?.test(path)) {
+          this.refuseSync = undefined;
+          file.losePower(this.#scheduler.random);
+          throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' });
+        }
         if (!this.#lies.skipSync?.test(path)) end();
       },
       syncNow: () => {

@@ -13,6 +13,7 @@ import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, type Sha25
 import { CutLostError } from '../../src/volumes/copy-before-write.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
+import { createVolume } from '../../src/volumes/new-volume.ts';
 import { KilledError } from '../support/crash-disk.ts';
 import { seededRandom } from '../support/random.ts';
 import { Scheduler } from './scheduler.ts';
@@ -67,7 +68,17 @@ export class World {
   #uploading = false;
   #cutting = false;
   #failure: unknown;
-  figures = { writes: 0, cuts: 0, completed: 0, kills: 0, powerLosses: 0, restores: 0, collections: 0, lostCuts: 0 };
+  figures = {
+    writes: 0,
+    cuts: 0,
+    completed: 0,
+    kills: 0,
+    powerLosses: 0,
+    refusedSyncs: 0,
+    restores: 0,
+    collections: 0,
+    lostCuts: 0,
+  };
 
   constructor(seed: number, planted: Planted = {}) {
     const random = seededRandom(seed);
@@ -115,7 +126,8 @@ export class World {
     else if (chance < 0.91) this.#background(this.#collect());
     else if (chance < 0.93) await this.#restore();
     else if (chance < 0.95) this.#hydrate();
-    else if (chance < 0.97) await this.#verify();
+    else if (chance < 0.965) await this.#verify();
+    else if (chance < 0.975) await this.#refuseSync();
     else await this.#crash();
     await new Promise(setImmediate);
   }
@@ -349,6 +361,35 @@ export class World {
     const powerLost = this.#scheduler.random() < 0.5;
     if (powerLost) this.figures.powerLosses += 1;
     else this.figures.kills += 1;
+    await this.#beginAnew(powerLost, powerLost);
+  }
+
+  /** The disk refuses a sync, and forgets what it was of: nothing more is answered for until the volume is opened anew. */
+  async #refuseSync(): Promise<void> {
+    const volume = this.#volume;
+    if (volume === undefined) return;
+    // A kill in the moment between the kernel's answer and the note of it would leave nobody who knows.
+    this.#disk.killAfter(Number.POSITIVE_INFINITY);
+    this.#disk.refuseSync = /data\.00$/;
+    const refused = await this.#soon(volume.flush()).then(
+      () => false,
+      (error: Error) => {
+        if (!/failed to sync/.test(error.message)) throw error;
+        return true;
+      },
+    );
+    this.#disk.refuseSync = undefined;
+    // There was nothing to sync.
+    if (!refused) return;
+    this.figures.refusedSyncs += 1;
+    await assert.rejects(async () => volume.write([Buffer.alloc(1)], 1, 0), /is closed to all requests/);
+    // Detached and attached, or the worker is killed.
+    if (this.#scheduler.random() < 0.5) await this.#soon(volume.close());
+    await this.#beginAnew(false, true);
+  }
+
+  /** @param bytesLost what was not flushed may be gone */
+  async #beginAnew(powerLost: boolean, bytesLost: boolean): Promise<void> {
     this.#volume = undefined;
     this.#failure = undefined;
     this.#uploading = false;
@@ -359,24 +400,26 @@ export class World {
     this.#store.restart();
     this.#disk.restart(powerLost);
     if (powerLost) this.#bootNumber += 1;
-    this.#start(powerLost);
-    await this.#soon(this.#readBack(powerLost));
+    this.#start(bytesLost);
+    await this.#soon(this.#readBack(bytesLost));
   }
 
-  #start(powerLost: boolean): void {
+  #start(bytesLost: boolean): void {
     const { volume, base } = this.#catalog;
     const environment = {
       disk: this.#disk,
       bootId: `boot ${this.#bootNumber}`,
       stagingLimitBytes: 1 << 30,
       onCutLost: () => undefined,
+      onFault: () => undefined,
+      isSuspect: false,
     };
     const source =
       volume.restoredFrom === undefined || volume.hydrated
         ? undefined
         : new SnapshotSource(this.#store, volume.restoredFrom.root, this.#patience(), this.#key);
     if (!volume.created) {
-      LocalVolume.create(this.#disk, DIRECTORY, {
+      createVolume(this.#disk, DIRECTORY, {
         volumeId: 'vol',
         sizeBytes: SIZE,
         restored: volume.restoredFrom !== undefined,
@@ -397,15 +440,15 @@ export class World {
     for (const cut of [...this.#catalog.pending]) {
       const lost = opened.resumeCut(cut.boundary);
       if (lost === undefined) continue;
-      assert.ok(powerLost || /lost power/.test(lost), `a kill lost a cut: ${lost}`);
+      assert.ok(bytesLost || /lost power/.test(lost), `a kill lost a cut: ${lost}`);
       this.#catalog.pending.splice(this.#catalog.pending.indexOf(cut), 1);
       this.figures.lostCuts += 1;
     }
     this.#volume = opened;
   }
 
-  /** After a crash: what was acknowledged is there; what was not flushed when the power went may be older. */
-  async #readBack(powerLost: boolean): Promise<void> {
+  /** What was acknowledged is there; what was not flushed when the power went, or a sync was refused, may be older. */
+  async #readBack(bytesLost: boolean): Promise<void> {
     const now = await this.#readAll();
     const interrupted = this.#interrupted;
     this.#interrupted = undefined;
@@ -415,17 +458,17 @@ export class World {
       if (found.equals(expected)) continue;
       // What it was before the write that was interrupted may still be what is durable.
       if (!this.#unflushed.has(sector)) this.#unflushed.set(sector, [{ number: 0, bytes: Buffer.from(expected) }]);
-      const older = powerLost ? (this.#unflushed.get(sector) ?? []) : [];
+      const older = bytesLost ? (this.#unflushed.get(sector) ?? []) : [];
       const legal = [...older.map((value) => value.bytes), expected];
       const asInterrupted = legal.some((value) => equalsWith(found, value, sector * SECTOR, interrupted));
       assert.ok(
         legal.some((value) => found.equals(value)) || asInterrupted,
-        `sector ${sector} is none of the ${legal.length} things that it may be after a ${powerLost ? 'power loss' : 'kill'}`,
+        `sector ${sector} is none of the ${legal.length} things that it may be after a ${bytesLost ? 'power loss' : 'kill'}`,
       );
     }
     this.#model = now;
     // After a kill what was not flushed may still be lost with the power; what the interrupted write left, too.
-    if (powerLost) this.#unflushed.clear();
+    if (bytesLost) this.#unflushed.clear();
     else if (interrupted !== undefined) this.#rememberInterrupted(interrupted);
   }
 

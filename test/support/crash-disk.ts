@@ -16,6 +16,8 @@ export class CrashDisk implements Disk {
   #killed = false;
   /** When it returns an error, the change fails with it and the process lives on. */
   failChange: () => Error | undefined = () => undefined;
+  /** When it returns an error, the sync fails with it. */
+  failSync: () => Error | undefined = () => undefined;
 
   killAfter(changes: number): void {
     this.#changesLeft = changes;
@@ -53,6 +55,8 @@ export class CrashDisk implements Disk {
       },
       sync: async () => {
         alive();
+        const failure = this.failSync();
+        if (failure !== undefined) throw failure;
         await file.sync();
       },
       syncNow: () => {

@@ -10,6 +10,7 @@ import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_
 import type { BlockSource } from '../../src/volumes/block-source.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
+import { createVolume } from '../../src/volumes/new-volume.ts';
 import { CrashDisk, KilledError } from '../support/crash-disk.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -60,7 +61,7 @@ class Rig {
     this.key = encrypted ? DataKey.generate() : undefined;
     const { key, bootId } = this;
     const volume = { volumeId: 'vol-1', sizeBytes: SIZE, restored, baseless: false, key, bootId };
-    LocalVolume.create(this.disk, directory, volume);
+    createVolume(this.disk, directory, volume);
     this.volume = this.open();
     this.base = { boundary: asEpoch(1), image: Buffer.from(this.model) };
   }
@@ -73,6 +74,8 @@ class Rig {
         bootId: this.bootId,
         stagingLimitBytes: this.stagingLimitBytes,
         onCutLost: (_, reason) => this.lost.push(reason),
+        onFault: () => undefined,
+        isSuspect: false,
       },
       this.source,
       this.key,
@@ -322,6 +325,48 @@ test('a full disk under the old pages costs the snapshot, never the write', asyn
   await rig.volume.close();
 });
 
+test('after a sync that failed every request fails, until the volume is opened anew', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
+  const page = Buffer.alloc(PAGE_BYTES, 1);
+  await rig.cut();
+  rig.volume.write([page], PAGE_BYTES, 0);
+  let failures = 1;
+  rig.disk.failSync = () => (failures-- > 0 ? new Error('EIO: the disk has lost it') : undefined);
+  const refused = rig.volume.flush();
+  // One that waits for that sync to end, since something was written meanwhile; the disk would say yes to it.
+  rig.volume.write([page], PAGE_BYTES, PAGE_BYTES);
+  const queued = rig.volume.flush();
+  await assert.rejects(refused, /failed to sync.*EIO: the disk has lost it/);
+  await assert.rejects(queued, /is closed to all requests/);
+  assert.equal(rig.lost.length, 1, 'the pending cut is given up');
+  const requests: [string, () => unknown][] = [
+    // The kernel has forgotten that the page is not on the disk: a second sync would say yes.
+    ['flush', () => rig.volume.flush()],
+    ['read', () => rig.volume.read(Buffer.alloc(PAGE_BYTES), 0, PAGE_BYTES, 0)],
+    ['write where one has been', () => rig.volume.write([page], PAGE_BYTES, 0)],
+    ['write elsewhere', () => rig.volume.write([page], PAGE_BYTES, BLOCK_BYTES)],
+    ['zero', () => rig.volume.zero(0, PAGE_BYTES, false)],
+    ['discard', () => rig.volume.discard(0, PAGE_BYTES)],
+    ['hold', () => rig.volume.hold()],
+  ];
+  for (const [what, request] of requests) {
+    await assert.rejects(async () => await request(), /is closed to all requests/, what);
+  }
+  await rig.volume.close();
+  rig.volume = rig.open();
+  assert.match(rig.volume.resumeCut(rig.cuts[0].boundary) ?? '', /its disk refused a sync/);
+  const [lost] = rig.cuts.splice(0);
+  await rig.cut();
+  const { boundary } = rig.cuts[0];
+  assert.ok(boundary > lost.boundary, 'its number does not come again');
+  assert.equal(rig.volume.changedBlocks(boundary, asEpoch(1), 0, 1).compareAll, true);
+  const after = Buffer.alloc(PAGE_BYTES);
+  rig.volume.read(after, 0, PAGE_BYTES, 0);
+  assert.deepEqual(after, page);
+  await rig.volume.flush();
+  await rig.volume.close();
+});
+
 test('where the files for a cut cannot be made, nothing is left of them, and the next attempt makes them', async (t) => {
   const rig = new Rig(temporaryDirectory(t), seededRandom(1), false);
   const before = readdirSync(rig.directory);
@@ -403,7 +448,15 @@ test('an encrypted volume opens with its own key alone, and its files hold nothi
   for (const name of readdirSync(rig.directory)) {
     assert.ok(!readFileSync(`${rig.directory}/${name}`).includes(secret), `${name} holds it`);
   }
-  const environment = { disk: rig.disk, bootId: rig.bootId, stagingLimitBytes: 1 << 30, onCutLost: () => undefined };
+  const { disk, bootId } = rig;
+  const environment = {
+    disk,
+    bootId,
+    stagingLimitBytes: 1 << 30,
+    onCutLost: () => undefined,
+    onFault: () => undefined,
+    isSuspect: false,
+  };
   for (const wrong of [undefined, DataKey.generate()]) {
     assert.throws(() => LocalVolume.open(rig.directory, environment, undefined, wrong, asEpoch(1)), WrongKeyError);
   }

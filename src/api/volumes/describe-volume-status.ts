@@ -3,24 +3,30 @@ import type { VolumeRow } from '../../catalog/schema.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
 import { readVolumeId } from '../identifiers.ts';
-import type { Operation } from '../operation.ts';
+import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { findVolumes, volumesAfter } from './find-volume.ts';
 
-const FILTERS: FilterTable<VolumeRow> = {
+/** A volume, and what its worker says of it: why it refuses every request, where it does. */
+type Watched = { volume: VolumeRow; status: 'ok' | 'impaired' | 'insufficient-data'; fault: string | undefined };
+
+const FILTERS: FilterTable<Watched> = {
   'action.code': () => undefined,
   'action.description': () => undefined,
   'action.event-id': () => undefined,
-  'availability-zone': (volume) => volume.zone,
-  'event.description': () => undefined,
+  'availability-zone': ({ volume }) => volume.zone,
+  'event.description': ({ fault }) => fault,
   'event.event-id': () => undefined,
-  'event.event-type': () => undefined,
+  'event.event-type': ({ fault }) => (fault === undefined ? undefined : FAULT_EVENT),
   'event.not-after': () => undefined,
   'event.not-before': () => undefined,
   'volume-status.details-name': () => ['io-enabled', 'io-performance'],
-  'volume-status.details-status': (volume) => [statusOf(volume) === 'ok' ? 'passed' : 'failed', 'not-applicable'],
-  'volume-status.status': (volume) => statusOf(volume),
+  'volume-status.details-status': ({ status }) => [DETAIL[status], 'not-applicable'],
+  'volume-status.status': ({ status }) => status,
 };
+const DETAIL = { ok: 'passed', impaired: 'failed', 'insufficient-data': 'insufficient-data' } as const;
+/** What EC2 says of a volume whose I/O it has stopped, since its data may not be what was written. */
+const FAULT_EVENT = 'potential-data-inconsistency';
 
 export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, DescribeVolumeStatusResult> = {
   honoured: ['VolumeIds', 'Filters', 'MaxResults', 'NextToken'],
@@ -34,37 +40,46 @@ export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, Descri
     }
     const matches = compileFilters(input.Filters, FILTERS, () => new Map());
     await call.permit();
+    const watch = await watcher(call);
     if (ids.length > 0) {
-      return { VolumeStatuses: (await findVolumes(call, ids)).filter(matches).map(statusView) };
+      return { VolumeStatuses: (await findVolumes(call, ids)).map(watch).filter(matches).map(statusView) };
     }
     const page = await fillPage(
       input,
       { least: 1, most: 1000 },
       (after, most) => volumesAfter(call, after, most),
       (row) => row.volume_id,
-      async (rows) => rows,
+      async (rows) => rows.map(watch),
       matches,
     );
     return { VolumeStatuses: page.items.map(statusView), NextToken: page.nextToken };
   },
 };
 
-function statusOf(volume: VolumeRow): 'ok' | 'impaired' {
-  return volume.state === 'error' ? 'impaired' : 'ok';
+/** Asks the workers once, for all volumes of a request. */
+async function watcher(call: Call): Promise<(volume: VolumeRow) => Watched> {
+  // One that does not answer has died, and is being started again.
+  const activity = await call.services.dataPlane.activity().catch(() => undefined);
+  const faults = new Map(activity?.map(({ volumeId, fault }) => [volumeId, fault]));
+  return (volume) => {
+    const fault = faults.get(volume.volume_id);
+    const isImpaired = fault !== undefined || volume.state === 'error';
+    const status = isImpaired ? 'impaired' : activity === undefined ? 'insufficient-data' : 'ok';
+    return { volume, status, fault };
+  };
 }
 
-function statusView(volume: VolumeRow): VolumeStatusItem {
-  const status = statusOf(volume);
+function statusView({ volume, status, fault }: Watched): VolumeStatusItem {
   return {
     VolumeId: volume.volume_id,
     AvailabilityZone: volume.zone,
     Actions: [],
-    Events: [],
+    Events: fault === undefined ? [] : [{ EventType: FAULT_EVENT, Description: fault }],
     AttachmentStatuses: [],
     VolumeStatus: {
       Status: status,
       Details: [
-        { Name: 'io-enabled', Status: status === 'ok' ? 'passed' : 'failed' },
+        { Name: 'io-enabled', Status: DETAIL[status] },
         { Name: 'io-performance', Status: 'not-applicable' },
       ],
     },

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { test } from 'node:test';
+import { AttachVolumeCommand, DescribeVolumeStatusCommand, DetachVolumeCommand } from '@aws-sdk/client-ec2';
+import type { NbdClient } from '../../src/nbd/client.ts';
+import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { mountExport } from '../support/mounted-volume.ts';
+import { startTestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+import { tool, withoutMounts } from '../support/tools.ts';
+
+const MIB = 1024 * 1024;
+const EIO = 5;
+
+/** The disk: an ext4 without a journal, so that it is usable again as soon as its device is. */
+async function failingDisk(): Promise<{ path: string; fail: string; remove: () => Promise<void> }> {
+  const directory = mkdtempSync(`${tmpdir()}/cleancut-failing-`);
+  const image = `${directory}/image`;
+  const fail = `${directory}/fail`;
+  const socket = `${directory}/socket`;
+  writeFileSync(image, '');
+  truncateSync(image, 400 * MIB);
+  await tool('mkfs.ext4', ['-q', '-F', '-O', '^has_journal', image]);
+  const argv = ['-f', '-U', socket, '--filter=error', 'file', image, 'error=EIO', 'error-pwrite-rate=1'];
+  const nbdkit = spawn('nbdkit', [...argv, `error-file=${fail}`], { stdio: 'ignore' });
+  while (!existsSync(socket)) {
+    if (nbdkit.exitCode !== null) throw new Error(`nbdkit ended with ${nbdkit.exitCode}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const mounted = await mountExport(directory, 'disk', `nbd+unix:///?socket=${socket}`, false);
+  return {
+    path: mounted.path,
+    fail,
+    async remove() {
+      rmSync(fail, { force: true });
+      for (let tries = 1; ; tries += 1) {
+        try {
+          await mounted.unmount();
+          break;
+        } catch (error) {
+          // A worker of a killed server may still be on its way out.
+          if (tries === 50) throw error;
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+      }
+      nbdkit.kill();
+      rmSync(directory, { recursive: true });
+    },
+  };
+}
+
+async function refused(request: Promise<unknown>): Promise<void> {
+  await assert.rejects(request, (error: Error & { number?: number }) => error.number === EIO);
+}
+
+test('a disk that refuses a sync: the client is told, and all others who ask, until the volume is attached anew', {
+  skip: withoutMounts('nbdkit', 'nbdfuse', 'losetup', 'mkfs.ext4', 'mount', 'fusermount3'),
+}, async (t) => {
+  const disk = await failingDisk();
+  const dataDir = `${temporaryDirectory(t)}/data`;
+  mkdirSync(dataDir);
+  mkdirSync(`${disk.path}/volumes`);
+  symlinkSync(`${disk.path}/volumes`, `${dataDir}/volumes`);
+  const server = await startTestServer(t, { dataDir });
+  // After the server's own end: it must let go of its files before.
+  t.after(disk.remove);
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const [VolumeId] = volumes;
+  const status = async (): Promise<string | undefined> => {
+    const asked = new DescribeVolumeStatusCommand({ VolumeIds: [VolumeId] });
+    const [found] = (await server.ec2.send(asked)).VolumeStatuses ?? [];
+    assert.equal(found.Events?.length, found.VolumeStatus?.Status === 'ok' ? 0 : 1);
+    return found.VolumeStatus?.Status;
+  };
+  const faults = async (): Promise<string | undefined> => {
+    const text = await (await fetch(`${server.apiUrl}/metrics`)).text();
+    return new RegExp(`cleancut_volume_faulted\\{volume="${VolumeId}"\\} (\\d)`).exec(text)?.[1];
+  };
+  const client: NbdClient = await server.connect(VolumeId);
+  const flushed = randomBytes(2 * MIB);
+  await client.write(0, flushed);
+  await client.flush();
+  const options = { InstanceSpecification: { InstanceId: instanceId, ExcludeBootVolume: true } };
+  await ended(server.ec2, await createSnapshots(server.ec2, instanceId, options));
+  assert.equal(await status(), 'ok');
+  assert.equal(await faults(), '0');
+
+  await client.write(MIB, randomBytes(MIB));
+  writeFileSync(disk.fail, '');
+  await refused(client.flush());
+  rmSync(disk.fail);
+  // The disk is well again, and would say yes to the next sync; but what it has refused it does not write any more.
+  await refused(client.flush());
+  await refused(client.write(0, Buffer.alloc(4096)));
+  await refused(client.read(0, 4096));
+  assert.equal(await status(), 'impaired');
+  assert.equal(await faults(), '1');
+  await assert.rejects(createSnapshots(server.ec2, instanceId, options), { name: 'InternalError' });
+
+  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
+  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: instanceId, Device: '/dev/sdf' }));
+  const again = await server.connect(VolumeId);
+  assert.equal(await status(), 'ok');
+  const now = await again.read(0, 2 * MIB);
+  assert.ok(now.subarray(0, MIB).equals(flushed.subarray(0, MIB)), 'what was flushed is there');
+  await again.write(MIB / 2, Buffer.alloc(4096, 7));
+  now.fill(7, MIB / 2, MIB / 2 + 4096);
+  await again.flush();
+  const [after] = await ended(server.ec2, await createSnapshots(server.ec2, instanceId, options));
+  assert.equal(after.State, 'completed', after.StateMessage ?? '');
+  const reader = await server.connect(after.SnapshotId ?? '');
+  assert.ok((await reader.read(0, 2 * MIB)).equals(now), 'a snapshot is what the volume is');
+  await Promise.all([reader.close(), again.close(), client.close().catch(() => undefined)]);
+  assert.equal(await server.stop(), 0);
+});
