@@ -321,18 +321,22 @@ export class LocalVolume {
   async close(): Promise<void> {
     this.release();
     await this.#history.settle();
-    if (this.#fault === undefined) {
-      this.#flushes.wrote();
-      await this.flush();
-      await this.#history.sync();
-      this.#environment.disk.syncDirectory(this.#directory);
-      // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
-      this.#save({ clean: true });
+    try {
+      if (this.#fault === undefined) {
+        this.#flushes.wrote();
+        await this.flush();
+        await this.#history.sync();
+        this.#environment.disk.syncDirectory(this.#directory);
+        // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
+        this.#save({ clean: true });
+      }
+    } finally {
+      // Whatever the disk says: a lock that stays would keep the volume from being opened again.
+      this.#hydration?.close();
+      this.#history.close();
+      this.#raw.close();
+      this.#lock.close();
     }
-    this.#hydration?.close();
-    this.#history.close();
-    this.#raw.close();
-    this.#lock.close();
   }
 
   #passesRange(offset: number, length: number): boolean {

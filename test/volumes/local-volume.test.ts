@@ -367,6 +367,16 @@ test('after a sync that failed every request fails, until the volume is opened a
   await rig.volume.close();
 });
 
+test('a volume whose last sync is refused says so, and can be opened again', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
+  rig.disk.failSync = () => new Error('EIO');
+  await assert.rejects(rig.volume.close(), /failed to sync.*EIO/);
+  rig.disk.failSync = () => undefined;
+  rig.volume = rig.open();
+  await rig.volume.flush();
+  await rig.volume.close();
+});
+
 test('where the files for a cut cannot be made, nothing is left of them, and the next attempt makes them', async (t) => {
   const rig = new Rig(temporaryDirectory(t), seededRandom(1), false);
   const before = readdirSync(rig.directory);
