@@ -286,10 +286,19 @@ function serve(order: ServeOrder, socket: Socket): void {
       }
       const connection = transmit(order, socket, use.volume, use.counters);
       use.connections.add(connection);
-      void connection.settled().then(() => {
-        use.connections.delete(connection);
-        return volumes.closeIfIdle(target.volumeId);
-      });
+      connection
+        .settled()
+        .then(() => {
+          use.connections.delete(connection);
+          return volumes.closeIfIdle(target.volumeId);
+        })
+        // The disk refused its last sync. Uncaught it would end the worker, and with it what is known of that.
+        .catch((error: Error) =>
+          server.tell('log', {
+            level: 'error',
+            message: `${target.volumeId} was not closed cleanly: ${error.message}`,
+          }),
+        );
       return;
     }
     case 'snapshot': {

@@ -116,3 +116,34 @@ test('a disk that refuses a sync: the client is told, and all others who ask, un
   await Promise.all([reader.close(), again.close(), client.close().catch(() => undefined)]);
   assert.equal(await server.stop(), 0);
 });
+
+test('a disk that refuses the sync of a detaching volume: nothing dies of it, and the next attachment is anew', {
+  skip: withoutMounts('nbdkit', 'nbdfuse', 'losetup', 'mkfs.ext4', 'mount', 'fusermount3'),
+}, async (t) => {
+  const disk = await failingDisk();
+  const dataDir = `${temporaryDirectory(t)}/data`;
+  mkdirSync(dataDir);
+  mkdirSync(`${disk.path}/volumes`);
+  symlinkSync(`${disk.path}/volumes`, `${dataDir}/volumes`);
+  const server = await startTestServer(t, { dataDir });
+  t.after(disk.remove);
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const [VolumeId] = volumes;
+  const client = await server.connect(VolumeId);
+  await client.write(0, Buffer.alloc(4096, 1));
+  await client.flush();
+  await client.write(MIB, randomBytes(MIB));
+  writeFileSync(disk.fail, '');
+  await assert.rejects(server.ec2.send(new DetachVolumeCommand({ VolumeId })), { name: 'InternalError' });
+  rmSync(disk.fail);
+  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
+  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: instanceId, Device: '/dev/sdf' }));
+  const again = await server.connect(VolumeId);
+  assert.ok((await again.read(0, 4096)).equals(Buffer.alloc(4096, 1)));
+  await again.flush();
+  await again.close();
+  await client.close().catch(() => undefined);
+  assert.doesNotMatch(server.log(), /worker \d+ ended/);
+  assert.match(server.log(), /failed to sync/);
+  assert.equal(await server.stop(), 0);
+});
