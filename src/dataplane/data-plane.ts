@@ -27,6 +27,8 @@ export type DataPlaneOptions = {
   /** What the catalog knows of a volume, for a worker that opens it. */
   openingsOf: (volumeIds: readonly VolumeId[]) => Promise<VolumeOpening[]>;
   onProgress: (snapshotId: SnapshotId, progress: CaptureProgress) => void;
+  /** A volume has given a cut up: its snapshot cannot be had any more. */
+  onCutLost: (cut: CutVolume, reason: string) => void;
   /** A worker that died is there again, with its exports; what it was asked meanwhile has failed. */
   onWorkerBack: () => void;
   log: ServerMethods['log'];
@@ -373,6 +375,7 @@ export class DataPlane {
   #serverMethods(): Omit<ServerMethods, 'taken'> {
     return {
       progress: ({ snapshotId, progress }) => this.#options.onProgress(snapshotId, progress),
+      cutLost: ({ cut, reason }) => this.#options.onCutLost(cut, reason),
       log: (line) => this.#options.log(line),
     };
   }

@@ -130,6 +130,8 @@ export type ServerMethods = {
   /** The worker has the connection's socket; the server is to let go of its own, and say `begin`. */
   taken: (news: { connection: number }) => void;
   progress: (report: { snapshotId: SnapshotId; progress: CaptureProgress }) => void;
+  /** The volume has given a cut up: its snapshot cannot be had any more. */
+  cutLost: (news: { cut: CutVolume; reason: string }) => void;
   log: (line: { level: 'info' | 'warn' | 'error'; message: string }) => void;
 };
 

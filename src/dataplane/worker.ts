@@ -47,8 +47,7 @@ const engine = new LocalEngine({
   directory: settings.volumesDirectory,
   bootId: settings.bootId,
   stagingLimitBytes: settings.stagingLimitBytes,
-  onCutLost: (cut, reason) =>
-    server.tell('log', { level: 'error', message: `a cut of ${cut.volumeId} is lost: ${reason}` }),
+  onCutLost: (cut, reason) => server.tell('cutLost', { cut, reason }),
   onFault: (volumeId, reason) =>
     server.tell('log', {
       level: 'error',
@@ -167,7 +166,11 @@ const methods: WorkerMethods = {
     const { key, origin, originKey } = opening;
     const absentFrom =
       origin === undefined || order.base.root !== undefined ? undefined : { root: origin, key: originKey };
-    return uploads.call('capture', { ...order, directory: engine.directoryOf(volumeId), key, absentFrom });
+    const directory = engine.directoryOf(volumeId);
+    const captured = await uploads.call('capture', { ...order, directory, key, absentFrom });
+    // Before anyone says that it is complete: the disk may have refused, unseen by all, what was read since.
+    engine.confirmCut(order.cut);
+    return captured;
   },
 
   recode: (order) => uploads.call('recode', order),

@@ -136,6 +136,20 @@ export class SnapshotRunner {
     if (row !== undefined) await this.#fail(row, reason);
   }
 
+  /**
+   * The volume has given a cut up: its set ends in `error` now, and not only when its upload, which may be waiting for the
+   * store, comes to ask. (One that the catalog does not have yet hears of it then.)
+   */
+  async failCut(volumeId: VolumeId, boundary: EpochNumber, reason: string): Promise<void> {
+    const snapshot = await this.#catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('volume_id', '=', volumeId)
+      .where('boundary', '=', boundary)
+      .executeTakeFirst();
+    if (snapshot !== undefined) await this.#fail(snapshot, reason);
+  }
+
   /** Gives a pending snapshot up: deleted by its owner. What it owed passes to the volume's next. */
   async abandon(snapshot: SnapshotRow): Promise<void> {
     if (snapshot.boundary !== null) await this.#endCut(snapshot.volume_id, snapshot.boundary, false);

@@ -94,6 +94,11 @@ export async function startServer(config: Config): Promise<RunningServer> {
     workers: config.workers,
     openingsOf: (volumeIds) => volumeOpenings(catalog, keys, volumeIds),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
+    onCutLost: ({ volumeId, boundary }, reason) => {
+      lifecycle.snapshots
+        .failCut(volumeId, boundary, reason)
+        .catch((error: Error) => log('error', `${volumeId}: ${error.message}`));
+    },
     onWorkerBack: () => {
       lifecycle.finishBegun().catch((error: Error) => log('warn', `after a worker came back: ${error.message}`));
     },

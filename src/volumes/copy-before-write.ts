@@ -108,9 +108,12 @@ export class CopyBeforeWrite {
   resume(boundary: EpochNumber): string | undefined {
     if (this.#cuts.some((cut) => cut.boundary === boundary)) return undefined;
     if (boundary <= this.#trustedFrom && this.#trustedFrom > 1) {
-      return 'The machine lost power, or its disk refused a sync, before the snapshot was complete.';
+      return 'The machine lost power, or its disk refused what was written, before the snapshot was complete.';
     }
-    if (!this.#epochs.some((epoch) => epoch.number >= boundary)) return 'The volume has no record of the cut.';
+    const begun = this.#epochs.find((epoch) => epoch.number === boundary);
+    if (begun === undefined) return 'The volume has no record of the cut.';
+    // It is made with the epoch, and gone when the cut was given up: see lose.
+    if (begun.staging === undefined) return 'Not all that was overwritten after the cut could be kept.';
     const sources = this.#epochs.filter((epoch) => epoch.number < boundary);
     this.#cuts.push(this.#newCut(boundary, sources));
     this.#cuts.sort((a, b) => a.boundary - b.boundary);
@@ -206,13 +209,39 @@ export class CopyBeforeWrite {
     for (const epoch of this.#epochs) if (epoch.number < oldest) this.#leave(epoch.dropStaging(this.#disk));
   }
 
-  /** Gives up all cuts: their snapshots end in `error`, with this reason. */
+  /**
+   * Gives up all cuts: their snapshots end in `error`, with this reason.
+   *
+   * The old pages go with them, before the write goes on for which there was no room: by their absence the next process,
+   * should this one end before the catalog knows, sees that the cuts cannot be had. (They would look whole to it, and
+   * their snapshots would have bytes of later writes.)
+   */
   lose(reason: string): void {
-    for (const cut of this.#cuts) {
-      if (cut.lost !== undefined) continue;
-      cut.lost = reason;
-      this.#bounds.onCutLost(cut.boundary, reason);
+    const given = this.#cuts.filter((cut) => cut.lost === undefined);
+    for (const cut of given) cut.lost = reason;
+    for (const epoch of this.#epochs) {
+      try {
+        epoch.forsakeStaging(this.#disk);
+      } catch {
+        // A disk that removes nothing any more. This process knows, and the catalog is told now.
+      }
     }
+    for (const cut of given) this.#bounds.onCutLost(cut.boundary, reason);
+  }
+
+  /**
+   * Whether what was read of a cut can be believed: to be asked when all of it has been read, and before its snapshot is
+   * said to be complete.
+   * @throws CutLostError
+   */
+  confirm(boundary: EpochNumber): void {
+    for (const { number, staging } of this.#epochs) {
+      if (number < boundary) continue;
+      const error = staging?.writeBackError();
+      // A page whose write-back failed may have left memory before it was read, and been read as something else.
+      if (error !== undefined) this.lose(`the disk has refused old bytes of blocks: ${error.message}`);
+    }
+    this.#liveCut(boundary);
   }
 
   /** Drops the epochs before a base. The catalog has recorded the base already: after a crash the epochs stay, unused. */

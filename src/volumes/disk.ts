@@ -16,6 +16,14 @@ export interface DiskFile {
   sync(): Promise<void>;
   /** The same, waiting: for files that are small and rare. */
   syncNow(): void;
+  /**
+   * Whether the device has refused bytes that were written to the file, since it was opened, last synced or last asked
+   * this: told once, as by a sync, and without waiting for anything. Such bytes are lost when the kernel lets go of their
+   * page, and until then reads find them. Where the system cannot say, undefined.
+   */
+  writeBackError(): Error | undefined;
+  /** What is in memory of the file and need not be written is read from the device again. */
+  forgetPages(): void;
   resize(bytes: number): void;
   size(): number;
   /** Makes the range read as zeroes and gives its space back. */

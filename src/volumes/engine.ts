@@ -103,6 +103,9 @@ export interface VolumeEngine {
   /** These blocks of the cut are stored: the volume need not keep them. */
   captured(cut: CutVolume, blocks: readonly number[]): void;
 
+  /** Asked when all of the cut has been read. @throws CutLostError where that cannot be believed */
+  confirmCut(cut: CutVolume): void;
+
   /** The cut's snapshot has completed, or is given up. */
   finishCut(cut: CutVolume, completed: boolean): void;
 }

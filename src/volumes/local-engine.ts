@@ -163,6 +163,10 @@ export class LocalEngine implements VolumeEngine {
     for (const block of blocks) volume?.captured(cut.boundary, block);
   }
 
+  confirmCut(cut: CutVolume): void {
+    this.#volume(cut.volumeId).confirmCut(cut.boundary);
+  }
+
   finishCut(cut: CutVolume, completed: boolean): void {
     this.#open.get(cut.volumeId)?.finishCut(cut.boundary, completed);
   }

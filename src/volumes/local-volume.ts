@@ -57,9 +57,9 @@ export class LocalVolume {
     environment: VolumeEnvironment,
     lock: DiskFile,
     state: VolumeState,
+    raw: RawFile,
     epochs: Epoch[],
     hydration: Hydration | undefined,
-    cipher: PageCipher | undefined,
     unsynced: boolean,
   ) {
     this.#flushes = new Flushes(() => this.#syncData(this.#hydration?.beginSync()), unsynced);
@@ -68,7 +68,7 @@ export class LocalVolume {
     this.#directory = directory;
     this.#environment = environment;
     this.#lock = lock;
-    this.#raw = RawFile.open(environment.disk, directory, state.sizeBytes, 'read-write', cipher);
+    this.#raw = raw;
     this.#state = state;
     this.#history = new CopyBeforeWrite(
       environment.disk,
@@ -109,9 +109,16 @@ export class LocalVolume {
       );
     }
     const blocks = blockCount(state.sizeBytes);
-    const powerLost = !state.clean && (state.bootId !== bootId || isSuspect);
-    // After a power loss the epochs' files are not even looked into: any part of them may be missing, their headers too.
-    const epochs = powerLost ? [] : Epoch.openAll(disk, directory, blocks);
+    const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
+    const raw = RawFile.open(disk, directory, state.sizeBytes, 'read-write', cipher);
+    // What a killed process has written is there, unless the disk has refused it since: then it may be, or not.
+    const refused = !state.clean && raw.writeBackError() !== undefined;
+    const powerLost = refused || (!state.clean && (state.bootId !== bootId || isSuspect));
+    // Pages that the disk has refused may be in memory still, and would turn into older ones some day.
+    if (powerLost) raw.forgetPages();
+    const historyLost = powerLost || (!state.clean && Epoch.anyRefused(disk, directory));
+    // Then the epochs' files are not even looked into: any part of them may be missing, their headers too.
+    const epochs = historyLost ? [] : Epoch.openAll(disk, directory, blocks);
     if (epochs.length === 0) {
       // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what
       // came before is found by comparing hashes, and cuts that were pending are lost.
@@ -129,8 +136,7 @@ export class LocalVolume {
     state.clean = false;
     // Before the first write: after a power loss from here on the volume must not look cleanly closed.
     writeVolumeState(disk, directory, state);
-    const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
-    return new LocalVolume(directory, environment, lock, state, epochs, hydration, cipher, unsynced);
+    return new LocalVolume(directory, environment, lock, state, raw, epochs, hydration, unsynced);
   }
 
   get sizeBytes(): number {
@@ -291,6 +297,17 @@ export class LocalVolume {
     this.#history.captured(boundary, block);
   }
 
+  /**
+   * To be asked when all of a cut has been read, before its snapshot is said to be complete.
+   * @throws CutLostError where what was read may not be what there was
+   */
+  confirmCut(boundary: EpochNumber): void {
+    const error = this.#fault === undefined ? this.#raw.writeBackError() : undefined;
+    // Told once: the guest's next flush would not hear of it.
+    if (error !== undefined) this.#fail(error.message);
+    this.#history.confirm(boundary);
+  }
+
   /** The cut is over: its snapshot is the volume's new base (`completed`), or will never be. */
   finishCut(boundary: EpochNumber, completed: boolean): void {
     this.#history.finish(boundary, completed);
@@ -325,7 +342,8 @@ export class LocalVolume {
       if (this.#fault === undefined) {
         this.#flushes.wrote();
         await this.flush();
-        await this.#history.sync();
+        // Bits and pages that it refuses, too, can be believed no more.
+        await this.#history.sync().catch((error: Error) => Promise.reject(this.#fail(error.message)));
         this.#environment.disk.syncDirectory(this.#directory);
         // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
         this.#save({ clean: true });

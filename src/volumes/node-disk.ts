@@ -2,7 +2,16 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import type { Disk, DiskFile, OpenMode } from './disk.ts';
-import { lockFile, punchHole, seekData, seekHole, zeroRange, zeroRangeLater } from './system-calls.ts';
+import {
+  forgetPages,
+  lockFile,
+  punchHole,
+  seekData,
+  seekHole,
+  writeBackError,
+  zeroRange,
+  zeroRangeLater,
+} from './system-calls.ts';
 
 const openLater = promisify(fs.open);
 const writeLater = (fd: number, bytes: Uint8Array, start: number, length: number, position: number): Promise<number> =>
@@ -72,6 +81,14 @@ class NodeFile implements DiskFile {
 
   syncNow(): void {
     fs.fdatasyncSync(this.#fd);
+  }
+
+  writeBackError(): Error | undefined {
+    return writeBackError(this.#fd);
+  }
+
+  forgetPages(): void {
+    forgetPages(this.#fd);
   }
 
   resize(bytes: number): void {

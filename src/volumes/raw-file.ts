@@ -153,6 +153,17 @@ export class RawFile {
     await Promise.all(this.#segments.map((file) => file.sync()));
   }
 
+  /** See DiskFile. */
+  writeBackError(): Error | undefined {
+    // Each is asked: it tells once.
+    return this.#segments.map((file) => file.writeBackError()).find((error) => error !== undefined);
+  }
+
+  /** See DiskFile. */
+  forgetPages(): void {
+    for (const file of this.#segments) file.forgetPages();
+  }
+
   close(): void {
     for (const file of this.#segments) file.close();
     this.#cipher?.close();

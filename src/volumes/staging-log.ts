@@ -125,8 +125,19 @@ export class StagingLog {
     return this.#file.sync();
   }
 
+  /** See DiskFile. */
+  writeBackError(): Error | undefined {
+    return this.#file.writeBackError();
+  }
+
   close(): void {
     this.#file.close();
+  }
+
+  /** Takes the log away at once. Its room, which may be gigabytes, is given back by another thread. */
+  removeNow(disk: Disk): void {
+    disk.remove(this.path);
+    this.#file.letGo();
   }
 
   /** The name first, then the close, which gives back what may be gigabytes. */

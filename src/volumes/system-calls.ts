@@ -1,12 +1,15 @@
 import koffi from 'koffi';
 
 /**
- * The four Linux calls that Node does not have: holes in files (fallocate, lseek SEEK_DATA / SEEK_HOLE) and file locks
- * that end with the process (flock).
+ * The Linux calls that Node does not have: holes in files (fallocate, lseek SEEK_DATA / SEEK_HOLE), file locks that end
+ * with the process (flock), what became of a file's write-back (sync_file_range), and a way to have its pages read anew
+ * (posix_fadvise).
  */
 const libc = koffi.load('libc.so.6');
 const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const lseekCall = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+const fadviseCall = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
+const syncFileRangeCall = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)');
 const flockCall = libc.func('int flock(int fd, int operation)');
 
 const KEEP_SIZE = 0x01;
@@ -15,6 +18,10 @@ const ZERO_RANGE = 0x10;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const LOCK_EXCLUSIVE_NO_WAIT = 2 | 4;
+const WAIT_BEFORE = 1;
+const NOT_NEEDED = 4;
+/** No file of ours has a byte there (bytes). */
+const BEYOND_ALL_FILES = 2 ** 52;
 const errorNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
 
 function systemError(call: string): NodeJS.ErrnoException {
@@ -64,4 +71,20 @@ export function lockFile(fd: number): boolean {
   const error = systemError('flock');
   if (error.code === 'EWOULDBLOCK' || error.code === 'EAGAIN') return false;
   throw error;
+}
+
+/**
+ * Asks for the outcome of a file's write-back so far: sync_file_range of a place where there is nothing waits for nothing
+ * and writes nothing, but answers, as fsync does and once for each open file, with what has failed in any part of it.
+ */
+export function writeBackError(fd: number): Error | undefined {
+  if (syncFileRangeCall(fd, BEYOND_ALL_FILES, 1, WAIT_BEFORE) === 0) return undefined;
+  const error = systemError('sync_file_range');
+  // A file system, or a sandbox, that does not have the call.
+  return error.code === 'ENOSYS' || error.code === 'ESPIPE' || error.code === 'EINVAL' ? undefined : error;
+}
+
+/** Drops the file's pages from memory, but for those that are still to be written. */
+export function forgetPages(fd: number): void {
+  fadviseCall(fd, 0, 0, NOT_NEEDED);
 }

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { CreateTagsCommand, DescribeSnapshotsCommand, DescribeVolumesCommand } from '@aws-sdk/client-ec2';
 import type { NbdClient } from '../../src/nbd/client.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
@@ -12,6 +12,25 @@ import { tool, withoutMounts } from '../support/tools.ts';
 
 const MIB = 1024 * 1024;
 const ENOSPC = 28;
+
+/** A disk of 80 MiB. @returns where it is mounted */
+async function smallDisk(t: TestContext): Promise<string> {
+  const mount = mkdtempSync(`${tmpdir()}/cleancut-full-`);
+  await tool('mount', ['-t', 'tmpfs', '-o', 'size=80m', 'tmpfs', mount]);
+  t.after(async () => {
+    await tool('umount', ['-l', mount]);
+    rmdirSync(mount);
+  });
+  return mount;
+}
+
+/** Takes all the room that is left. @returns the file to remove for having it back */
+async function takeRest(mount: string): Promise<string> {
+  const rest = `${mount}/rest`;
+  writeFileSync(rest, '');
+  await tool('sh', ['-c', `dd if=/dev/zero of=${rest} bs=4k 2>/dev/null || true`]);
+  return rest;
+}
 
 async function writeUntilFull(client: NbdClient): Promise<number> {
   for (let written = 0; ; written += 1) {
@@ -27,12 +46,7 @@ async function writeUntilFull(client: NbdClient): Promise<number> {
 test('a full disk: the client that writes is told, the rest goes on, nothing half-done stays, and room heals all', {
   skip: withoutMounts('mount'),
 }, async (t) => {
-  const mount = mkdtempSync(`${tmpdir()}/cleancut-full-`);
-  await tool('mount', ['-t', 'tmpfs', '-o', 'size=80m', 'tmpfs', mount]);
-  t.after(async () => {
-    await tool('umount', ['-l', mount]);
-    rmdirSync(mount);
-  });
+  const mount = await smallDisk(t);
   const ballast = `${mount}/ballast`;
   writeFileSync(ballast, Buffer.alloc(30 * MIB, 1));
   const server = await startTestServer(t, {
@@ -57,8 +71,7 @@ test('a full disk: the client that writes is told, the rest goes on, nothing hal
   const listed = await server.ec2.send(new DescribeVolumesCommand({}));
   assert.equal(listed.Volumes?.length, 3);
   // What cannot be written down is refused, and is not there.
-  writeFileSync(`${mount}/rest`, '');
-  await tool('sh', ['-c', `dd if=/dev/zero of=${mount}/rest bs=4k 2>/dev/null || true`]);
+  const rest = await takeRest(mount);
   await assert.rejects(createSnapshots(server.ec2, instanceId), { name: 'InternalError' });
   const tag = () =>
     server.ec2.send(new CreateTagsCommand({ Resources: [instanceId], Tags: [{ Key: 'k', Value: 'v'.repeat(200) }] }));
@@ -69,7 +82,7 @@ test('a full disk: the client that writes is told, the rest goes on, nothing hal
   assert.equal(Snapshots.length, first.length);
 
   rmSync(ballast);
-  rmSync(`${mount}/rest`);
+  rmSync(rest);
   const more = randomBytes(MIB);
   await filling.write(written * MIB, more);
   await filling.flush();
@@ -84,5 +97,76 @@ test('a full disk: the client that writes is told, the rest goes on, nothing hal
   }
   await filling.close();
   await other.close();
+  assert.equal(await server.stop(), 0);
+});
+
+/** No store, so that snapshots must wait for it. @returns what brings it back */
+function takeAway(objects: string): () => void {
+  renameSync(objects, `${objects}.away`);
+  writeFileSync(objects, '');
+  return () => {
+    rmSync(objects);
+    renameSync(`${objects}.away`, objects);
+  };
+}
+
+const DATA_VOLUMES = (InstanceId: string) => ({ InstanceSpecification: { InstanceId, ExcludeBootVolume: true } });
+
+test('old pages for which there is no room: the snapshot fails at once, the write is done', {
+  skip: withoutMounts('mount'),
+}, async (t) => {
+  const mount = await smallDisk(t);
+  const dataDir = `${temporaryDirectory(t)}/data`;
+  mkdirSync(dataDir);
+  symlinkSync(mount, `${dataDir}/volumes`);
+  const server = await startTestServer(t, { dataDir });
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(volumes[0]);
+  await client.write(0, randomBytes(8 * MIB));
+  await ended(server.ec2, await createSnapshots(server.ec2, instanceId, DATA_VOLUMES(instanceId)));
+  await client.write(0, randomBytes(8 * MIB));
+  const bringBack = takeAway(`${dataDir}/objects`);
+  const waiting = await createSnapshots(server.ec2, instanceId, DATA_VOLUMES(instanceId));
+  const rest = await takeRest(mount);
+  const now = randomBytes(8 * MIB);
+  await client.write(0, now);
+  const [lost] = await ended(server.ec2, waiting);
+  assert.equal(lost.State, 'error', 'while the store is away');
+  assert.match(lost.StateMessage ?? '', /old bytes of a block could not be saved.*ENOSPC/);
+  assert.ok((await client.read(0, now.length)).equals(now));
+  rmSync(rest);
+  bringBack();
+  const [next] = await ended(server.ec2, await createSnapshots(server.ec2, instanceId, DATA_VOLUMES(instanceId)));
+  assert.equal(next.State, 'completed', next.StateMessage ?? '');
+  const reader = await server.connect(next.SnapshotId ?? '');
+  assert.ok((await reader.read(0, now.length)).equals(now));
+  await Promise.all([reader.close(), client.close()]);
+  assert.equal(await server.stop(), 0);
+});
+
+test('a snapshot that was given up stays so after a kill, where the full disk kept the catalog from knowing', {
+  skip: withoutMounts('mount'),
+}, async (t) => {
+  const mount = await smallDisk(t);
+  const objects = `${temporaryDirectory(t)}/objects`;
+  const options = { dataDir: `${mount}/data`, flags: ['--object-store', `file://${objects}`] };
+  let server = await startTestServer(t, options);
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(volumes[0]);
+  await client.write(0, randomBytes(8 * MIB));
+  await ended(server.ec2, await createSnapshots(server.ec2, instanceId, DATA_VOLUMES(instanceId)));
+  await client.write(0, randomBytes(8 * MIB));
+  const bringBack = takeAway(objects);
+  const waiting = await createSnapshots(server.ec2, instanceId, DATA_VOLUMES(instanceId));
+  const rest = await takeRest(mount);
+  await client.write(0, randomBytes(8 * MIB));
+  await server.kill();
+  client.destroy();
+  rmSync(rest);
+  bringBack();
+  server = await startTestServer(t, options);
+  const [lost] = await ended(server.ec2, waiting);
+  assert.equal(lost.State, 'error', 'its bytes are those of later writes');
+  assert.ok(lost.StateMessage);
   assert.equal(await server.stop(), 0);
 });

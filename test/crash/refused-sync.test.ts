@@ -1,9 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { AttachVolumeCommand, DescribeVolumeStatusCommand, DetachVolumeCommand } from '@aws-sdk/client-ec2';
 import type { NbdClient } from '../../src/nbd/client.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
@@ -52,13 +61,8 @@ async function failingDisk(): Promise<{ path: string; fail: string; remove: () =
   };
 }
 
-async function refused(request: Promise<unknown>): Promise<void> {
-  await assert.rejects(request, (error: Error & { number?: number }) => error.number === EIO);
-}
-
-test('a disk that refuses a sync: the client is told, and all others who ask, until the volume is attached anew', {
-  skip: withoutMounts('nbdkit', 'nbdfuse', 'losetup', 'mkfs.ext4', 'mount', 'fusermount3'),
-}, async (t) => {
+/** A server whose volumes, and nothing else, are on such a disk, and a volume of it. */
+async function onFailingDisk(t: TestContext) {
   const disk = await failingDisk();
   const dataDir = `${temporaryDirectory(t)}/data`;
   mkdirSync(dataDir);
@@ -68,7 +72,17 @@ test('a disk that refuses a sync: the client is told, and all others who ask, un
   // After the server's own end: it must let go of its files before.
   t.after(disk.remove);
   const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
-  const [VolumeId] = volumes;
+  return { disk, dataDir, server, instanceId, VolumeId: volumes[0] };
+}
+
+async function refused(request: Promise<unknown>): Promise<void> {
+  await assert.rejects(request, (error: Error & { number?: number }) => error.number === EIO);
+}
+
+test('a disk that refuses a sync: the client is told, and all others who ask, until the volume is attached anew', {
+  skip: withoutMounts('nbdkit', 'nbdfuse', 'losetup', 'mkfs.ext4', 'mount', 'fusermount3'),
+}, async (t) => {
+  const { disk, server, instanceId, VolumeId } = await onFailingDisk(t);
   const status = async (): Promise<string | undefined> => {
     const asked = new DescribeVolumeStatusCommand({ VolumeIds: [VolumeId] });
     const [found] = (await server.ec2.send(asked)).VolumeStatuses ?? [];
@@ -120,15 +134,7 @@ test('a disk that refuses a sync: the client is told, and all others who ask, un
 test('a disk that refuses the sync of a detaching volume: nothing dies of it, and the next attachment is anew', {
   skip: withoutMounts('nbdkit', 'nbdfuse', 'losetup', 'mkfs.ext4', 'mount', 'fusermount3'),
 }, async (t) => {
-  const disk = await failingDisk();
-  const dataDir = `${temporaryDirectory(t)}/data`;
-  mkdirSync(dataDir);
-  mkdirSync(`${disk.path}/volumes`);
-  symlinkSync(`${disk.path}/volumes`, `${dataDir}/volumes`);
-  const server = await startTestServer(t, { dataDir });
-  t.after(disk.remove);
-  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
-  const [VolumeId] = volumes;
+  const { disk, server, instanceId, VolumeId } = await onFailingDisk(t);
   const client = await server.connect(VolumeId);
   await client.write(0, Buffer.alloc(4096, 1));
   await client.flush();
@@ -145,5 +151,48 @@ test('a disk that refuses the sync of a detaching volume: nothing dies of it, an
   await client.close().catch(() => undefined);
   assert.doesNotMatch(server.log(), /worker \d+ ended/);
   assert.match(server.log(), /failed to sync/);
+  assert.equal(await server.stop(), 0);
+});
+
+test('a disk that refuses bytes which nobody has synced: no snapshot of them is said to be complete', {
+  skip: withoutMounts('nbdkit', 'nbdfuse', 'losetup', 'mkfs.ext4', 'mount', 'fusermount3'),
+}, async (t) => {
+  const { disk, dataDir, server, instanceId, VolumeId } = await onFailingDisk(t);
+  const client = await server.connect(VolumeId);
+  const options = { InstanceSpecification: { InstanceId: instanceId, ExcludeBootVolume: true } };
+  await client.write(0, randomBytes(2 * MIB));
+  await client.flush();
+  await ended(server.ec2, await createSnapshots(server.ec2, instanceId, options));
+
+  await client.write(0, randomBytes(MIB));
+  await client.flush();
+  // The store is away: the snapshot has to wait, and the next write saves old pages.
+  renameSync(`${dataDir}/objects`, `${dataDir}/objects.away`);
+  writeFileSync(`${dataDir}/objects`, '');
+  const waiting = await createSnapshots(server.ec2, instanceId, options);
+  await client.write(0, randomBytes(MIB));
+  writeFileSync(disk.fail, '');
+  // Not the server's sync, but what the kernel does by itself after half a minute.
+  await assert.rejects(tool('sync', ['-f', disk.path]));
+  rmSync(disk.fail);
+  rmSync(`${dataDir}/objects`);
+  renameSync(`${dataDir}/objects.away`, `${dataDir}/objects`);
+  const [lost] = await ended(server.ec2, waiting);
+  assert.equal(lost.State, 'error');
+  assert.match(lost.StateMessage ?? '', /closed to all requests: EIO: sync_file_range/);
+  await refused(client.flush());
+
+  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
+  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: instanceId, Device: '/dev/sdf' }));
+  const again = await server.connect(VolumeId);
+  const now = await again.read(0, 2 * MIB);
+  // What was refused is not read any more, from no memory: the file system is asked for what is on the disk.
+  await tool('sh', ['-c', 'echo 1 > /proc/sys/vm/drop_caches']);
+  assert.ok((await again.read(0, 2 * MIB)).equals(now), 'it does not change afterwards');
+  const [after] = await ended(server.ec2, await createSnapshots(server.ec2, instanceId, options));
+  assert.equal(after.State, 'completed', after.StateMessage ?? '');
+  const reader = await server.connect(after.SnapshotId ?? '');
+  assert.ok((await reader.read(0, 2 * MIB)).equals(now), 'a snapshot is what the volume is');
+  await Promise.all([reader.close(), again.close(), client.close().catch(() => undefined)]);
   assert.equal(await server.stop(), 0);
 });

@@ -15,6 +15,9 @@ class SimFile {
   readonly dirty = new Set<number>();
   sizeSynced = true;
   locked = false;
+  /** How often the device has refused to take what was written; and of how many of these someone has been told. */
+  refusals = 0;
+  refusalsTold = 0;
 
   write(bytes: Uint8Array, position: number): void {
     if (position + bytes.length > this.current.length) this.resize(position + bytes.length);
@@ -57,6 +60,17 @@ class SimFile {
     this.dirty.clear();
     this.sizeSynced = true;
     this.locked = false;
+    this.refusalsTold = this.refusals;
+  }
+
+  /** The device refuses the write-back: each sector is as it was on the device, or had come there before. */
+  refuse(random: () => number): void {
+    const size = this.current.length;
+    const { refusals, refusalsTold } = this;
+    this.losePower(random);
+    this.resize(size);
+    this.refusals = refusals + 1;
+    this.refusalsTold = refusalsTold;
   }
 
   #resizeDurable(size: number): void {
@@ -84,6 +98,10 @@ export type DiskLies = {
   skipWrite?: RegExp;
   /** Says that it has replaced a text by one like this, and has not. */
   skipReplace?: RegExp;
+  /** Says that it has removed these files, and has not. */
+  skipRemove?: RegExp;
+  /** Says of no file that its bytes were refused. */
+  hideRefusals?: boolean;
 };
 
 /**
@@ -110,6 +128,14 @@ export class SimDisk implements Disk {
   /** The process is killed at the change after so many more. */
   killAfter(changes: number): void {
     this.#changesLeft = changes;
+  }
+
+  /** The device refuses what the kernel writes back of such files, and the kernel lets go of those pages. */
+  refuseWriteBack(files: RegExp): void {
+    for (const [name, file] of this.#names) {
+      if (!files.test(name) || (file.dirty.size === 0 && file.sizeSynced)) continue;
+      file.refuse(this.#scheduler.random);
+    }
   }
 
   /** A new process begins; handles of the old one are dead. */
@@ -177,6 +203,7 @@ export class SimDisk implements Disk {
 
   remove(path: string): void {
     this.#change();
+    if (this.#lies.skipRemove?.test(path)) return;
     this.#names.delete(path);
   }
 
@@ -222,6 +249,8 @@ export class SimDisk implements Disk {
     const life = this.#life;
     let isOpen = true;
     let holdsLock = false;
+    // As Linux has it: who opens a file is told of what nobody has been told of yet.
+    let seen = file.refusalsTold;
     const alive = (): void => {
       this.#alive(life);
       if (!isOpen) throw new Error(`${path} is closed`);
@@ -249,6 +278,11 @@ export class SimDisk implements Disk {
         const end = file.beginSync();
         await this.#scheduler.turn();
         alive();
+        if (this.#lies.hideRefusals !== true && file.refusals !== seen) {
+          seen = file.refusals;
+          file.refusalsTold = seen;
+          throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' });
+        }
         if (this.refuseSync?.test(path)) {
           this.refuseSync = undefined;
           file.losePower(this.#scheduler.random);
@@ -260,6 +294,14 @@ export class SimDisk implements Disk {
         alive();
         if (!this.#lies.skipSync?.test(path)) file.beginSync()();
       },
+      writeBackError: () => {
+        alive();
+        if (this.#lies.hideRefusals === true || file.refusals === seen) return undefined;
+        seen = file.refusals;
+        file.refusalsTold = seen;
+        return Object.assign(new Error('EIO: i/o error, sync_file_range'), { code: 'EIO' });
+      },
+      forgetPages: () => undefined,
       resize: (bytes) => {
         alive();
         this.#change();

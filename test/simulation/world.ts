@@ -26,7 +26,12 @@ const SECTOR = 512;
 const DIRECTORY = '/volumes/vol';
 
 /** What can be planted, for the simulation to find. */
-export type Planted = DiskLies & { packsLate?: boolean; collectWithoutPending?: boolean; forgetPages?: boolean };
+export type Planted = DiskLies & {
+  packsLate?: boolean;
+  collectWithoutPending?: boolean;
+  forgetPages?: boolean;
+  unconfirmed?: boolean;
+};
 
 type Snapshot = { root: Sha256; image: Buffer };
 type PendingCut = { boundary: EpochNumber; image: Buffer };
@@ -48,6 +53,7 @@ export class World {
   readonly #disk: SimDisk;
   readonly #store: SimStore;
   readonly #planted: Planted;
+  readonly #stagingLimitBytes: number;
   readonly #key: DataKey | undefined;
   readonly #catalog: Catalog = {
     volume: { created: false, restoredFrom: undefined, hydrated: true },
@@ -61,6 +67,8 @@ export class World {
   #writeNumber = 0;
   /** A write that was under way when the process died. */
   #interrupted: { offset: number; bytes: Buffer } | undefined;
+  /** Cuts that the volume has given up. */
+  readonly #given = new Set<EpochNumber>();
   #bootNumber = 1;
   #volume: LocalVolume | undefined;
   #gate = new UploadGate();
@@ -75,6 +83,7 @@ export class World {
     kills: 0,
     powerLosses: 0,
     refusedSyncs: 0,
+    refusedData: 0,
     restores: 0,
     collections: 0,
     lostCuts: 0,
@@ -85,6 +94,7 @@ export class World {
     this.#scheduler = new Scheduler(random);
     this.#planted = planted;
     this.#disk = new SimDisk(this.#scheduler, planted);
+    this.#stagingLimitBytes = random() < 0.3 ? 16 * PAGE_BYTES : 1 << 30;
     const failing = random() < 0.5 ? 0.15 : 0;
     const lying = random() < 0.3 ? 0.03 : 0;
     this.#store = new SimStore(this.#scheduler, { failing, lying, packsLate: planted.packsLate === true });
@@ -128,6 +138,8 @@ export class World {
     else if (chance < 0.95) this.#hydrate();
     else if (chance < 0.965) await this.#verify();
     else if (chance < 0.975) await this.#refuseSync();
+    else if (chance < 0.98) this.#disk.refuseWriteBack(random() < 0.5 ? /\.staging$/ : /\.dirty$/);
+    else if (chance < 0.985) await this.#refuseData();
     else await this.#crash();
     await new Promise(setImmediate);
   }
@@ -284,6 +296,7 @@ export class World {
         signal: new AbortController().signal,
         encode: async (block) => ({ encoding: ENCODING.PLAIN, stored: block }),
       });
+      if (this.#planted.unconfirmed !== true) volume.confirmCut(boundary);
       this.#catalog.pending.shift();
       this.#catalog.snapshots.push({ root, image: cut.image });
       this.#catalog.base = { boundary, root };
@@ -330,8 +343,12 @@ export class World {
     const { snapshots, pending, volume } = this.#catalog;
     if (this.#volume === undefined || pending.length > 0 || this.#tasks.size > 0 || snapshots.length === 0) return;
     const source = snapshots[Math.floor(this.#scheduler.random() * snapshots.length)];
-    await this.#soon(this.#volume.close());
+    await this.#soon(this.#volume.close()).catch((error: Error) => {
+      // The device has refused its dirty bits.
+      if (!/failed to sync/.test(error.message)) throw error;
+    });
     this.#volume = undefined;
+    this.#given.clear();
     volume.created = false;
     volume.restoredFrom = source;
     volume.hydrated = false;
@@ -388,6 +405,21 @@ export class World {
     await this.#beginAnew(false, true);
   }
 
+  /** The disk loses what it was to write back, and nobody has asked for a sync: whoever asks next must be told. */
+  async #refuseData(): Promise<void> {
+    const volume = this.#volume;
+    // A read that is under way would find that bytes are gone before anyone can know.
+    if (volume === undefined || this.#tasks.size > 0 || this.#interrupted !== undefined) return;
+    this.#disk.refuseWriteBack(/data\.00$/);
+    this.figures.refusedData += 1;
+    this.#disk.killAfter(Number.POSITIVE_INFINITY);
+    const { random } = this.#scheduler;
+    if (random() < 0.3) await this.#soon(volume.flush()).catch(() => undefined);
+    else if (random() < 0.5) await this.#soon(this.#gate.upload(() => this.#uploadOldest()));
+    if (volume.fault !== undefined && random() < 0.5) await this.#soon(volume.close());
+    await this.#beginAnew(false, true);
+  }
+
   /** @param bytesLost what was not flushed may be gone */
   async #beginAnew(powerLost: boolean, bytesLost: boolean): Promise<void> {
     this.#volume = undefined;
@@ -409,8 +441,8 @@ export class World {
     const environment = {
       disk: this.#disk,
       bootId: `boot ${this.#bootNumber}`,
-      stagingLimitBytes: 1 << 30,
-      onCutLost: () => undefined,
+      stagingLimitBytes: this.#stagingLimitBytes,
+      onCutLost: (boundary: EpochNumber) => this.#given.add(boundary),
       onFault: () => undefined,
       isSuspect: false,
     };
@@ -440,7 +472,7 @@ export class World {
     for (const cut of [...this.#catalog.pending]) {
       const lost = opened.resumeCut(cut.boundary);
       if (lost === undefined) continue;
-      assert.ok(bytesLost || /lost power/.test(lost), `a kill lost a cut: ${lost}`);
+      assert.ok(bytesLost || /lost power/.test(lost) || this.#given.has(cut.boundary), `a kill lost a cut: ${lost}`);
       this.#catalog.pending.splice(this.#catalog.pending.indexOf(cut), 1);
       this.figures.lostCuts += 1;
     }

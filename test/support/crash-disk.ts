@@ -18,6 +18,8 @@ export class CrashDisk implements Disk {
   failChange: () => Error | undefined = () => undefined;
   /** When it returns an error, the sync fails with it. */
   failSync: () => Error | undefined = () => undefined;
+  /** What the device has refused of a file; told once to each who has it open. */
+  readonly refused = new Map<string, Error>();
 
   killAfter(changes: number): void {
     this.#changesLeft = changes;
@@ -40,6 +42,7 @@ export class CrashDisk implements Disk {
     this.#open.add(file);
     const change = (): void => this.#change();
     const alive = (): void => this.#alive();
+    let told = false;
     return {
       read: (...given) => {
         alive();
@@ -63,6 +66,13 @@ export class CrashDisk implements Disk {
         alive();
         file.syncNow();
       },
+      writeBackError: () => {
+        alive();
+        const error = told ? undefined : this.refused.get(path);
+        told ||= error !== undefined;
+        return error ?? file.writeBackError();
+      },
+      forgetPages: () => file.forgetPages(),
       resize: (bytes) => {
         change();
         file.resize(bytes);
