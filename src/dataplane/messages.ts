@@ -61,6 +61,8 @@ export type CaptureOrder = {
 export type CutOnDisk = {
   directory: string;
   key: Uint8Array | undefined;
+  /** See LocalVolume. */
+  hydrating: boolean;
   /** Of a volume that is being restored, and has no base yet: where the blocks are that it lacks. */
   absentFrom: { root: Sha256; key: Uint8Array | undefined } | undefined;
 };

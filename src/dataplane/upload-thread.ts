@@ -95,7 +95,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
   const begun = performance.now();
   const patience = uploadPatience(snapshotId, signal);
   const key = order.key && new DataKey(order.key);
-  const files = new CutFiles(disk, order.directory, sizeBytes, key);
+  const files = new CutFiles(disk, order.directory, sizeBytes, key, order.hydrating);
   const path = journalPath(order.directory, cut.boundary);
   const journal = new FileJournal(disk.open(path, disk.exists(path) ? 'read-write' : 'create'));
   try {

@@ -167,7 +167,8 @@ const methods: WorkerMethods = {
     const absentFrom =
       origin === undefined || order.base.root !== undefined ? undefined : { root: origin, key: originKey };
     const directory = engine.directoryOf(volumeId);
-    const captured = await uploads.call('capture', { ...order, directory, key, absentFrom });
+    const { hydrating } = use.volume;
+    const captured = await uploads.call('capture', { ...order, directory, key, hydrating, absentFrom });
     // Before anyone says that it is complete: the disk may have refused, unseen by all, what was read since.
     engine.confirmCut(order.cut);
     return captured;

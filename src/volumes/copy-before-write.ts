@@ -11,7 +11,7 @@ import type { PageRun } from './staging-log.ts';
 export type StagedRun = { log: string; position: number; page: number; count: number };
 
 /** How a block's bytes as of a cut are put together, for a reader that has the files open itself. */
-export type BlockAsOfCut = { absent: boolean; unsettled: boolean; staged: StagedRun[] };
+export type BlockAsOfCut = { absent: boolean; hydrating: boolean; staged: StagedRun[] };
 
 /** `compareAll`: the blocks are all that hold data, and the caller must also look at each block that the base has. */
 export type ChangedBlocks = { blocks: number[]; compareAll: boolean };

@@ -21,10 +21,16 @@ export class CutFiles {
   readonly #raw: RawFile;
   readonly #cipher: PageCipher | undefined;
   readonly #logs = new Map<string, DiskFile>();
+  /** All blocks are known to have been local for some time: no fetch can have come between a read and its answer. */
+  #settled: boolean;
 
-  /** @param key of an encrypted volume */
-  constructor(disk: Disk, directory: string, sizeBytes: number, key: DataKey | undefined) {
+  /**
+   * @param key of an encrypted volume
+   * @param hydrating whether the volume was when the owner was asked last (LocalVolume.hydrating); it never is again
+   */
+  constructor(disk: Disk, directory: string, sizeBytes: number, key: DataKey | undefined, hydrating: boolean) {
     this.#disk = disk;
+    this.#settled = !hydrating;
     // Pages are put together as they are stored, and decrypted at the end.
     this.#raw = RawFile.open(disk, directory, sizeBytes, 'read-only', undefined);
     this.#cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
@@ -47,9 +53,12 @@ export class CutFiles {
     // First the file, then the question: a page overwritten after the read began was staged before, and is in the
     // answer. (The other way round, an overwrite between the two would be missed.)
     for (const piece of stretches) this.#readRaw(piece, target);
+    const settledBefore = this.#settled;
     const answers = await ask(blocks);
-    // A block that a fetch may have brought in between the read and the answer: local it stays, so read it again.
-    const unsettled = [...blocks.keys()].filter((index) => answers[index].unsettled && !answers[index].absent);
+    // A block that a fetch may have brought in between the read and the answer: local it stays, so read it again. The last
+    // fetch of all may have been among them: that nothing is to be fetched any more says nothing of what was read before.
+    const unsettled = settledBefore ? [] : [...blocks.keys()].filter((index) => !answers[index].absent);
+    if (answers.some((answer) => !answer.hydrating)) this.#settled = true;
     if (unsettled.length > 0) {
       for (const index of unsettled) this.#readRaw(stretches[index], target);
       const again = await ask(unsettled.map((index) => blocks[index]));

@@ -4,8 +4,6 @@ import type { Disk } from './disk.ts';
 import { StagingLog } from './staging-log.ts';
 import { WrittenPages } from './written-pages.ts';
 
-const EPOCH_FILE = /^epoch-(\d+)\.(?:dirty|staging)$/;
-
 /**
  * The time between two cuts of a volume: which blocks were written in it, and the old bytes of those that a cut before
  * it still wants. Files: `epoch-00000007.dirty`, `epoch-00000007.staging`.
@@ -71,23 +69,11 @@ export class Epoch {
     return epochs;
   }
 
-  /** Whether the device has refused bytes of any epoch's files, and nobody has been told; see DiskFile.writeBackError. */
-  static anyRefused(disk: Disk, directory: string): boolean {
-    let refused = false;
-    for (const name of disk.list(directory)) {
-      if (!EPOCH_FILE.test(name)) continue;
-      const file = disk.open(`${directory}/${name}`, 'read-only');
-      if (file.writeBackError() !== undefined) refused = true;
-      file.close();
-    }
-    return refused;
-  }
-
   /** Removes the files of all epochs, unread. @returns the newest one's number; 0 where there is none */
   static removeAll(disk: Disk, directory: string): number {
     let newest = 0;
     for (const name of disk.list(directory)) {
-      const digits = EPOCH_FILE.exec(name)?.[1];
+      const digits = /^epoch-(\d+)\.(?:dirty|staging)$/.exec(name)?.[1];
       if (digits === undefined) continue;
       newest = Math.max(newest, Number(digits));
       disk.remove(`${directory}/${name}`);

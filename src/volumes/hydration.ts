@@ -47,9 +47,10 @@ export class Hydration {
     synced.close();
   }
 
-  static open(disk: Disk, directory: string, blocks: number, powerLost: boolean, source: BlockSource): Hydration {
+  /** @param syncedOnly whether the marks that were never synced may be missing, or more than missing */
+  static open(disk: Disk, directory: string, blocks: number, syncedOnly: boolean, source: BlockSource): Hydration {
     const synced = BitmapFile.open(disk, `${directory}/hydrated.synced`, blocks);
-    if (powerLost) {
+    if (syncedOnly) {
       disk.remove(`${directory}/hydrated`);
       const local = BitmapFile.create(disk, `${directory}/hydrated`, blocks);
       for (const [number, page] of synced.bits.pages()) {

@@ -1,17 +1,18 @@
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
 import type { PageMask } from '../types/page-mask.ts';
-import { asBlock, asEpoch, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
+import { asBlock, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
 import { type BlockSource, requireSource } from './block-source.ts';
 import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
-import { Epoch } from './epoch.ts';
+import type { Epoch } from './epoch.ts';
 import { type Extent, findExtents } from './extents.ts';
 import { Flushes } from './flushes.ts';
 import { Gate } from './gate.ts';
 import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
+import { openEpochs, syncUploads, whatRemains } from './recovery.ts';
 import { inSteps } from './steps.ts';
 import { lockVolume } from './volume-lock.ts';
 import { readVolumeState, type VolumeState, writeVolumeState } from './volume-state.ts';
@@ -111,23 +112,12 @@ export class LocalVolume {
     const blocks = blockCount(state.sizeBytes);
     const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
     const raw = RawFile.open(disk, directory, state.sizeBytes, 'read-write', cipher);
-    // What a killed process has written is there, unless the disk has refused it since: then it may be, or not.
-    const refused = !state.clean && raw.writeBackError() !== undefined;
-    const powerLost = refused || (!state.clean && (state.bootId !== bootId || isSuspect));
+    const { powerLost, historyLost, marksLost } = whatRemains(disk, directory, state, raw, bootId, isSuspect);
     // Pages that the disk has refused may be in memory still, and would turn into older ones some day.
     if (powerLost) raw.forgetPages();
-    const historyLost = powerLost || (!state.clean && Epoch.anyRefused(disk, directory));
-    // Then the epochs' files are not even looked into: any part of them may be missing, their headers too.
-    const epochs = historyLost ? [] : Epoch.openAll(disk, directory, blocks);
-    if (epochs.length === 0) {
-      // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what
-      // came before is found by comparing hashes, and cuts that were pending are lost.
-      const next = asEpoch(Math.max(state.trustedFrom, newestCut, Epoch.removeAll(disk, directory)) + 1);
-      epochs.push(Epoch.create(disk, directory, next, blocks));
-      state.trustedFrom = next;
-    }
+    const epochs = openEpochs(disk, directory, state, historyLost, newestCut);
     const hydration = state.hydrating
-      ? Hydration.open(disk, directory, blocks, powerLost, requireSource(source, directory))
+      ? Hydration.open(disk, directory, blocks, marksLost, requireSource(source, directory))
       : undefined;
     // Killed: what an earlier process wrote and answered may be in the page cache alone, and the next flush, by whichever
     // client, must make it durable.
@@ -289,7 +279,7 @@ export class LocalVolume {
   blockAsOfCut(boundary: EpochNumber, block: number): BlockAsOfCut {
     const hydration = this.#hydration;
     const absent = hydration !== undefined && !hydration.has(block);
-    return { absent, unsettled: hydration !== undefined, staged: this.#history.stagedRuns(boundary, block) };
+    return { absent, hydrating: this.hydrating, staged: this.#history.stagedRuns(boundary, block) };
   }
 
   /** The block is safe elsewhere (stored, and in the journal): the guest may overwrite it freely. */
@@ -324,8 +314,10 @@ export class LocalVolume {
     if (hydration === undefined) return;
     const whole = await hydration.fetchAll(this.#raw, shouldStop);
     if (!whole || this.#fault !== undefined) return;
-    // The data first: once volume.json says that nothing is absent, the snapshot is never asked again.
-    await this.#syncData();
+    // The data first: once volume.json says that nothing is absent, the snapshot is never asked again. As a guest's flush is:
+    // of two syncs at once the kernel tells one that the disk has refused, and the other that all is well.
+    this.#flushes.wrote();
+    await this.flush();
     if (shouldStop()) return;
     this.#hydration = undefined;
     this.#save({ hydrating: false });
@@ -342,8 +334,7 @@ export class LocalVolume {
       if (this.#fault === undefined) {
         this.#flushes.wrote();
         await this.flush();
-        // Bits and pages that it refuses, too, can be believed no more.
-        await this.#history.sync().catch((error: Error) => Promise.reject(this.#fail(error.message)));
+        await this.#syncHistory();
         this.#environment.disk.syncDirectory(this.#directory);
         // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
         this.#save({ clean: true });
@@ -405,16 +396,28 @@ export class LocalVolume {
   }
 
   /** @param settled writes the marks of what the sync has made durable */
-  async #syncData(settled?: () => void | Promise<void>): Promise<void> {
+  async #syncData(settled: (() => void | Promise<void>) | undefined): Promise<void> {
     // A flush that waited for the sync that was refused.
     if (this.#fault !== undefined) throw this.#fault;
     try {
       await this.#raw.sync();
+      // Someone else has been told meanwhile (confirmCut); then this sync was not.
+      if (this.#fault !== undefined) throw this.#fault;
       // The marks after the data: a mark that outlives a power loss must never outlive its bytes.
       await settled?.();
     } catch (error) {
       // The kernel reports a failed write-back once and then forgets the pages: a second sync would say yes to bytes
       // that are gone.
+      throw this.#fail((error as Error).message);
+    }
+  }
+
+  /** What is refused here, too, can be believed no more. */
+  async #syncHistory(): Promise<void> {
+    try {
+      await this.#history.sync();
+      await syncUploads(this.#environment.disk, this.#directory);
+    } catch (error) {
       throw this.#fail((error as Error).message);
     }
   }

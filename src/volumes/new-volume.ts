@@ -39,7 +39,8 @@ export function createVolume(
     volumeId: volume.volumeId,
     sizeBytes: volume.sizeBytes,
     bootId: volume.bootId,
-    clean: true,
+    // Its bitmaps are not synced: should the power go now, none of them is looked into.
+    clean: false,
     trustedFrom: first,
     hydrating: volume.restored,
     keyCheck: volume.key?.check,

@@ -130,12 +130,15 @@ export class SimDisk implements Disk {
     this.#changesLeft = changes;
   }
 
-  /** The device refuses what the kernel writes back of such files, and the kernel lets go of those pages. */
-  refuseWriteBack(files: RegExp): void {
+  /** The device refuses what the kernel writes back of such files, and the kernel lets go of those pages. @returns whether there was any */
+  refuseWriteBack(files: RegExp): boolean {
+    let refused = false;
     for (const [name, file] of this.#names) {
       if (!files.test(name) || (file.dirty.size === 0 && file.sizeSynced)) continue;
       file.refuse(this.#scheduler.random);
+      refused = true;
     }
+    return refused;
   }
 
   /** A new process begins; handles of the old one are dead. */

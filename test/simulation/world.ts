@@ -69,10 +69,13 @@ export class World {
   #interrupted: { offset: number; bytes: Buffer } | undefined;
   /** Cuts that the volume has given up. */
   readonly #given = new Set<EpochNumber>();
+  /** Since the volume was opened: the next opening may find older bytes. */
+  #marksRefused = false;
   #bootNumber = 1;
   #volume: LocalVolume | undefined;
   #gate = new UploadGate();
   #tasks = new Set<Promise<void>>();
+  #stopping = new AbortController();
   #uploading = false;
   #cutting = false;
   #failure: unknown;
@@ -83,7 +86,9 @@ export class World {
     kills: 0,
     powerLosses: 0,
     refusedSyncs: 0,
+    stops: 0,
     refusedData: 0,
+    refusedHistory: 0,
     restores: 0,
     collections: 0,
     lostCuts: 0,
@@ -126,20 +131,21 @@ export class World {
   async #act(): Promise<void> {
     const { random } = this.#scheduler;
     const chance = random();
-    if (chance < 0.45) this.#background(this.#write());
-    else if (chance < 0.52) this.#background(this.#zero());
-    else if (chance < 0.6) this.#background(this.#flush());
-    else if (chance < 0.7) this.#background(this.#cut());
-    else if (chance < 0.8) this.#upload();
-    else if (chance < 0.85) this.#background(this.#checkNow());
-    else if (chance < 0.88) this.#deleteSnapshot();
-    else if (chance < 0.91) this.#background(this.#collect());
-    else if (chance < 0.93) await this.#restore();
+    if (chance < 0.42) this.#background(this.#write());
+    else if (chance < 0.49) this.#background(this.#zero());
+    else if (chance < 0.56) this.#background(this.#flush());
+    else if (chance < 0.65) this.#background(this.#cut());
+    else if (chance < 0.75) this.#upload();
+    else if (chance < 0.8) this.#background(this.#checkNow());
+    else if (chance < 0.83) this.#deleteSnapshot();
+    else if (chance < 0.86) this.#background(this.#collect());
+    else if (chance < 0.91) await this.#restore();
     else if (chance < 0.95) this.#hydrate();
     else if (chance < 0.965) await this.#verify();
     else if (chance < 0.975) await this.#refuseSync();
-    else if (chance < 0.98) this.#disk.refuseWriteBack(random() < 0.5 ? /\.staging$/ : /\.dirty$/);
+    else if (chance < 0.98) this.#refuseHistory();
     else if (chance < 0.985) await this.#refuseData();
+    else if (chance < 0.99) await this.#stop();
     else await this.#crash();
     await new Promise(setImmediate);
   }
@@ -267,7 +273,7 @@ export class World {
     const { boundary } = cut;
     const path = `${DIRECTORY}/cut-${boundary}.upload`;
     const journal = new FileJournal(this.#disk.open(path, this.#disk.exists(path) ? 'read-write' : 'create'));
-    const files = new CutFiles(this.#disk, DIRECTORY, SIZE, this.#key);
+    const files = new CutFiles(this.#disk, DIRECTORY, SIZE, this.#key, volume.hydrating);
     const { base } = this.#catalog;
     try {
       const { root } = await capture({
@@ -280,7 +286,10 @@ export class World {
           },
           read: (pieces, target) =>
             files.read(pieces, target, async (asked) => {
-              await this.#scheduler.turn();
+              // A thread of low priority, on a busy machine: much may happen before it is answered.
+              for (let turns = Math.floor(this.#scheduler.random() * 6); turns >= 0; turns -= 1) {
+                await this.#scheduler.turn();
+              }
               return asked.map((block) => volume.blockAsOfCut(boundary, block));
             }),
           captured: (blocks) => {
@@ -289,11 +298,12 @@ export class World {
         },
         blocks: BLOCKS,
         store: this.#store,
-        base: new Manifest(this.#store, base.root, this.#patience(), this.#key),
+        base: new Manifest(this.#store, base.root, this.#patience(true), this.#key),
         journal,
-        patience: this.#patience(),
+        patience: this.#patience(true),
         onProgress: () => undefined,
-        signal: new AbortController().signal,
+        absentFrom: base.root === undefined ? this.#origin() : undefined,
+        signal: this.#stopping.signal,
         encode: async (block) => ({ encoding: ENCODING.PLAIN, stored: block }),
       });
       if (this.#planted.unconfirmed !== true) volume.confirmCut(boundary);
@@ -303,6 +313,8 @@ export class World {
       this.figures.completed += 1;
       volume.finishCut(boundary, true);
     } catch (error) {
+      // Its journal stays, for the next process.
+      if (this.#stopping.signal.aborted && !wasKilled(error)) return;
       if (!(error instanceof CutLostError)) throw error;
       this.#catalog.pending.shift();
       this.figures.lostCuts += 1;
@@ -352,11 +364,20 @@ export class World {
     volume.created = false;
     volume.restoredFrom = source;
     volume.hydrated = false;
-    this.#catalog.base = { boundary: asEpoch(1), root: source.root };
+    // As under another key: then nothing of what is stored can be part of its own snapshots.
+    const baseless = this.#scheduler.random() < 0.5;
+    this.#catalog.base = { boundary: asEpoch(1), root: baseless ? undefined : source.root };
     this.#model = Buffer.from(source.image);
     this.#unflushed.clear();
     this.figures.restores += 1;
     this.#start(false);
+  }
+
+  /** Where the blocks are that a restored volume lacks. */
+  #origin(): SnapshotSource | undefined {
+    const { restoredFrom, hydrated } = this.#catalog.volume;
+    if (restoredFrom === undefined || hydrated) return undefined;
+    return new SnapshotSource(this.#store, restoredFrom.root, this.#patience(), this.#key);
   }
 
   #hydrate(): void {
@@ -369,16 +390,32 @@ export class World {
       });
     this.#background(
       hydrating.catch((error: Error) => {
-        if (wasKilled(error) || !(error instanceof FinalError)) throw error;
+        // Its own sync may be the one that is refused.
+        if (wasKilled(error) || !(error instanceof FinalError || /failed to sync/.test(error.message))) throw error;
       }),
     );
+  }
+
+  /** The process ends as it should, in the midst of an upload perhaps; all that there is must survive the power, too. */
+  async #stop(): Promise<void> {
+    const volume = this.#volume;
+    if (volume === undefined || this.#interrupted !== undefined) return;
+    this.#stopping.abort(new Error('the process stops'));
+    await this.#soon(Promise.all(this.#tasks));
+    if (this.#failure !== undefined) return;
+    await this.#soon(volume.close()).catch((error: Error) => {
+      // The device has refused its dirty bits.
+      if (!/failed to sync/.test(error.message)) throw error;
+    });
+    this.figures.stops += 1;
+    await this.#beginAnew(this.#scheduler.random() < 0.5, false);
   }
 
   async #crash(): Promise<void> {
     const powerLost = this.#scheduler.random() < 0.5;
     if (powerLost) this.figures.powerLosses += 1;
     else this.figures.kills += 1;
-    await this.#beginAnew(powerLost, powerLost);
+    await this.#beginAnew(powerLost, powerLost || this.#marksRefused);
   }
 
   /** The disk refuses a sync, and forgets what it was of: nothing more is answered for until the volume is opened anew. */
@@ -396,13 +433,24 @@ export class World {
       },
     );
     this.#disk.refuseSync = undefined;
-    // There was nothing to sync.
-    if (!refused) return;
+    // There was nothing to sync, for a hydration neither.
+    if (!refused && volume.fault === undefined) return;
     this.figures.refusedSyncs += 1;
     await assert.rejects(async () => volume.write([Buffer.alloc(1)], 1, 0), /is closed to all requests/);
     // Detached and attached, or the worker is killed.
     if (this.#scheduler.random() < 0.5) await this.#soon(volume.close());
     await this.#beginAnew(false, true);
+  }
+
+  /** The disk loses what it was to write back of all but the volume's own bytes. */
+  #refuseHistory(): void {
+    const { random } = this.#scheduler;
+    const kinds = [/\.staging$/, /\.dirty$/, /\.upload$/, /\/hydrated$/];
+    const kind = Math.floor(random() * kinds.length);
+    const refused = this.#disk.refuseWriteBack(kinds[kind]);
+    if (refused) this.figures.refusedHistory += 1;
+    // By the marks alone it can be told whose a block's bytes are.
+    if (refused && kind === 3) this.#marksRefused = true;
   }
 
   /** The disk loses what it was to write back, and nobody has asked for a sync: whoever asks next must be told. */
@@ -423,6 +471,8 @@ export class World {
   /** @param bytesLost what was not flushed may be gone */
   async #beginAnew(powerLost: boolean, bytesLost: boolean): Promise<void> {
     this.#volume = undefined;
+    this.#marksRefused = false;
+    this.#stopping = new AbortController();
     this.#failure = undefined;
     this.#uploading = false;
     this.#cutting = false;
@@ -446,16 +496,12 @@ export class World {
       onFault: () => undefined,
       isSuspect: false,
     };
-    const source =
-      volume.restoredFrom === undefined || volume.hydrated
-        ? undefined
-        : new SnapshotSource(this.#store, volume.restoredFrom.root, this.#patience(), this.#key);
     if (!volume.created) {
       createVolume(this.#disk, DIRECTORY, {
         volumeId: 'vol',
         sizeBytes: SIZE,
         restored: volume.restoredFrom !== undefined,
-        baseless: false,
+        baseless: volume.restoredFrom !== undefined && base.root === undefined,
         key: this.#key,
         bootId: environment.bootId,
       });
@@ -464,7 +510,7 @@ export class World {
     const opened = LocalVolume.open(
       DIRECTORY,
       environment,
-      source,
+      this.#origin(),
       this.#key,
       asEpoch(Math.max(base.boundary, ...this.#catalog.pending.map((cut) => cut.boundary))),
     );
@@ -627,11 +673,15 @@ export class World {
     tasks.add(watched);
   }
 
-  #patience(): Patience {
+  /** @param ofUpload gives up when the process stops */
+  #patience(ofUpload = false): Patience {
     return {
       milliseconds: 10_000_000,
       now: () => this.#scheduler.now,
-      sleep: (milliseconds) => this.#scheduler.turn(milliseconds),
+      sleep: async (milliseconds) => {
+        await this.#scheduler.turn(milliseconds);
+        if (ofUpload) this.#stopping.signal.throwIfAborted();
+      },
       random: this.#scheduler.random,
     };
   }

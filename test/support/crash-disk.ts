@@ -18,6 +18,8 @@ export class CrashDisk implements Disk {
   failChange: () => Error | undefined = () => undefined;
   /** When it returns an error, the sync fails with it. */
   failSync: () => Error | undefined = () => undefined;
+  /** Files that were synced, in that order. */
+  readonly synced: string[] = [];
   /** What the device has refused of a file; told once to each who has it open. */
   readonly refused = new Map<string, Error>();
 
@@ -60,6 +62,7 @@ export class CrashDisk implements Disk {
         alive();
         const failure = this.failSync();
         if (failure !== undefined) throw failure;
+        this.synced.push(path);
         await file.sync();
       },
       syncNow: () => {

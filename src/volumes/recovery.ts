@@ -1,0 +1,91 @@
+import { asEpoch, blockCount, type EpochNumber } from '../types/units.ts';
+import type { Disk } from './disk.ts';
+import { Epoch } from './epoch.ts';
+import type { RawFile } from './raw-file.ts';
+import type { VolumeState } from './volume-state.ts';
+
+/** Which blocks of a restored volume are its own. */
+const MARKS = /^hydrated/;
+/** Dirty bits, old pages, and what uploads have written down. */
+const HISTORY = /^(?:epoch|cut)-/;
+/** Blocks that an upload has stored are not kept for it any more. */
+const UPLOADS = /^cut-/;
+
+/** What of a volume's files can be believed by who opens it. */
+export type Remains = {
+  /** Anything that was not synced may be gone, of the volume's own bytes too. */
+  powerLost: boolean;
+  /** Dirty bits and old pages cannot be believed; the volume's own bytes may be whole nevertheless. */
+  historyLost: boolean;
+  /** The marks of restored blocks that were never synced cannot be believed. */
+  marksLost: boolean;
+};
+
+/**
+ * What has become of a volume's files since they were written. A killed process loses nothing: the page cache lives on. But
+ * the machine may have lost its power, or the disk may have refused what the kernel wrote back after the kill; then
+ * there is nobody left whom a sync would tell.
+ * @param bootId the machine's boot now
+ * @param isSuspect the disk has refused a sync of it to this process
+ */
+export function whatRemains(
+  disk: Disk,
+  directory: string,
+  state: VolumeState,
+  raw: RawFile,
+  bootId: string,
+  isSuspect: boolean,
+): Remains {
+  // All was synced at a clean end, but for the marks that have a synced copy.
+  if (state.clean) return { powerLost: false, historyLost: false, marksLost: true };
+  const refused = raw.writeBackError() !== undefined || anyRefused(disk, directory, MARKS);
+  const powerLost = refused || state.bootId !== bootId || isSuspect;
+  return { powerLost, historyLost: powerLost || anyRefused(disk, directory, HISTORY), marksLost: powerLost };
+}
+
+/**
+ * The epochs that can be believed, oldest first; a new one where there are none. Then `state.trustedFrom` says so.
+ * @param newestCut the newest that the catalog knows of: after a power loss the epochs' own files may know of fewer
+ */
+export function openEpochs(
+  disk: Disk,
+  directory: string,
+  state: VolumeState,
+  historyLost: boolean,
+  newestCut: EpochNumber,
+): Epoch[] {
+  const blocks = blockCount(state.sizeBytes);
+  // Once lost, their files are not even looked into: any part of them may be missing, their headers too.
+  const epochs = historyLost ? [] : Epoch.openAll(disk, directory, blocks);
+  if (epochs.length > 0) return epochs;
+  // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what came
+  // before is found by comparing hashes, and cuts that were pending are lost.
+  const next = asEpoch(Math.max(state.trustedFrom, newestCut, Epoch.removeAll(disk, directory)) + 1);
+  state.trustedFrom = next;
+  return [Epoch.create(disk, directory, next, blocks)];
+}
+
+/** Makes what uploads have written down durable: at a clean end it is believed whatever happens afterwards. */
+export async function syncUploads(disk: Disk, directory: string): Promise<void> {
+  for (const name of disk.list(directory)) {
+    if (!UPLOADS.test(name)) continue;
+    const file = disk.open(`${directory}/${name}`, 'read-write');
+    try {
+      await file.sync();
+    } finally {
+      file.close();
+    }
+  }
+}
+
+/** Whether the device has refused bytes of any file whose name is like this, and nobody has been told. */
+function anyRefused(disk: Disk, directory: string, names: RegExp): boolean {
+  let refused = false;
+  for (const name of disk.list(directory)) {
+    if (!names.test(name)) continue;
+    const file = disk.open(`${directory}/${name}`, 'read-only');
+    if (file.writeBackError() !== undefined) refused = true;
+    file.close();
+  }
+  return refused;
+}
