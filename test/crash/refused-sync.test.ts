@@ -17,7 +17,7 @@ import { AttachVolumeCommand, DescribeVolumeStatusCommand, DetachVolumeCommand }
 import type { NbdClient } from '../../src/nbd/client.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
 import { mountExport } from '../support/mounted-volume.ts';
-import { startTestServer } from '../support/server.ts';
+import { startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool, withoutMounts } from '../support/tools.ts';
 
@@ -75,6 +75,13 @@ async function onFailingDisk(t: TestContext) {
   return { disk, dataDir, server, instanceId, VolumeId: volumes[0] };
 }
 
+/** What an operator does once the disk is well again. */
+async function attachAnew(server: TestServer, VolumeId: string, InstanceId: string): Promise<NbdClient> {
+  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
+  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId, Device: '/dev/sdf' }));
+  return server.connect(VolumeId);
+}
+
 async function refused(request: Promise<unknown>): Promise<void> {
   await assert.rejects(request, (error: Error & { number?: number }) => error.number === EIO);
 }
@@ -114,9 +121,7 @@ test('a disk that refuses a sync: the client is told, and all others who ask, un
   assert.equal(await faults(), '1');
   await assert.rejects(createSnapshots(server.ec2, instanceId, options), { name: 'InternalError' });
 
-  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
-  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: instanceId, Device: '/dev/sdf' }));
-  const again = await server.connect(VolumeId);
+  const again = await attachAnew(server, VolumeId, instanceId);
   assert.equal(await status(), 'ok');
   const now = await again.read(0, 2 * MIB);
   assert.ok(now.subarray(0, MIB).equals(flushed.subarray(0, MIB)), 'what was flushed is there');
@@ -142,9 +147,7 @@ test('a disk that refuses the sync of a detaching volume: nothing dies of it, an
   writeFileSync(disk.fail, '');
   await assert.rejects(server.ec2.send(new DetachVolumeCommand({ VolumeId })), { name: 'InternalError' });
   rmSync(disk.fail);
-  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
-  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: instanceId, Device: '/dev/sdf' }));
-  const again = await server.connect(VolumeId);
+  const again = await attachAnew(server, VolumeId, instanceId);
   assert.ok((await again.read(0, 4096)).equals(Buffer.alloc(4096, 1)));
   await again.flush();
   await again.close();
@@ -182,9 +185,7 @@ test('a disk that refuses bytes which nobody has synced: no snapshot of them is 
   assert.match(lost.StateMessage ?? '', /closed to all requests: EIO: sync_file_range/);
   await refused(client.flush());
 
-  await server.ec2.send(new DetachVolumeCommand({ VolumeId }));
-  await server.ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: instanceId, Device: '/dev/sdf' }));
-  const again = await server.connect(VolumeId);
+  const again = await attachAnew(server, VolumeId, instanceId);
   const now = await again.read(0, 2 * MIB);
   // What was refused is not read any more, from no memory: the file system is asked for what is on the disk.
   await tool('sh', ['-c', 'echo 1 > /proc/sys/vm/drop_caches']);
