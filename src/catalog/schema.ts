@@ -200,7 +200,7 @@ export type ReplaceRootTaskRow = {
   client_token: string | null;
   snapshot_id: SnapshotId | null;
   delete_replaced: Flag;
-  state: 'in-progress' | 'succeeded';
+  state: 'in-progress' | 'succeeded' | 'failed';
   started_at: string;
   completed_at: string | null;
 };

@@ -2,6 +2,8 @@ import { setTimeout } from 'node:timers/promises';
 
 /** How busy a worker's guests keep it, and how pressing its uploads are. */
 export type GuestLoad = {
+  /** So many of their requests it has answered; with none since the last look, it worked for no guest. */
+  requests: number;
   /** So long was the thread that serves them at work, since the process began. */
   activeMilliseconds: number;
   /** Of the old pages that may be kept for one volume, how many are: the largest share among its volumes. */
@@ -47,6 +49,7 @@ export class Pace {
   readonly #now: () => number;
   #since: number;
   #active = 0;
+  #requests = 0;
   #busy = 0;
   #worked = process.threadCpuUsage();
   #resting: Promise<void> | undefined;
@@ -72,14 +75,16 @@ export class Pace {
   }
 
   async #rest(age: number): Promise<void> {
-    const { activeMilliseconds, stagedShare } = await this.#ask();
+    const { requests, activeMilliseconds, stagedShare } = await this.#ask();
     const now = this.#now();
     // Never a division by nothing: a factor that is no number would be a rest without an end.
     const elapsed = Math.max(0.001, now - this.#since);
-    const busy = Math.min(1, (activeMilliseconds - this.#active) / elapsed);
+    const forGuests = requests === this.#requests ? 0 : activeMilliseconds - this.#active;
+    const busy = Math.min(1, forGuests / elapsed);
     this.#busy += (busy - this.#busy) * Math.min(1, elapsed / LOOK_BACK_MILLISECONDS);
     this.#since = now;
     this.#active = activeMilliseconds;
+    this.#requests = requests;
     const seen = busy < GUESTS_SHARE ? this.#busy : Math.max(busy, this.#busy);
     const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * Math.min(1, seen / FULLY_BUSY_SHARE) ** 3;
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);

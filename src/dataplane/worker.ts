@@ -3,7 +3,7 @@ import { access } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
-import { newIoCounters } from '../nbd/io-counters.ts';
+import { answeredRequests, type IoCounters, newIoCounters } from '../nbd/io-counters.ts';
 import { Transmission } from '../nbd/transmission.ts';
 import { addStoreFigures, MeasuredStore, noStoreFigures } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
@@ -61,7 +61,7 @@ const engine = new LocalEngine({
 const volumes = new WorkerVolumes(engine, disk, store, patience);
 /** Connections that were handed over and may not speak yet. */
 const waiting = new Map<number, { order: ServeOrder; socket: Socket }>();
-const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number }>();
+const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number; counters: IoCounters }>();
 
 const methods: WorkerMethods = {
   createVolume(volume) {
@@ -266,9 +266,12 @@ const ownerMethods: OwnerMethods = {
   blocksAsOfCut: ({ cut, blocks }) => blocks.map((block) => engine.blockAsOfCut(cut, block)),
   captured: ({ cut, blocks }) => engine.captured(cut, blocks),
   guestLoad() {
-    const staged = [...volumes.all()].map(([, use]) => use.volume.stagedBytes);
+    const uses = [...volumes.all()].map(([, use]) => use);
+    const counters = [...uses, ...snapshotExports.values()].map((each) => each.counters);
+    const staged = uses.map(({ volume }) => volume.stagedBytes);
     const { user, system } = process.threadCpuUsage();
     return {
+      requests: counters.reduce((sum, each) => sum + answeredRequests(each), 0),
       activeMilliseconds: (user + system) / 1000,
       stagedShare: Math.max(0, ...staged) / settings.stagingLimitBytes,
     };
@@ -312,10 +315,11 @@ function serve(order: ServeOrder, socket: Socket): void {
           target.sizeBytes,
         ),
         connections: 0,
+        counters: newIoCounters(),
       };
       snapshotExports.set(target.root, open);
       open.connections += 1;
-      void transmit(order, socket, open.target, newIoCounters())
+      void transmit(order, socket, open.target, open.counters)
         .settled()
         .then(() => {
           open.connections -= 1;

@@ -6,6 +6,7 @@ import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
 import type { LifecycleOptions } from './options.ts';
 import { Repacker } from './repacker.ts';
+import { failReplacements } from './replacements.ts';
 import { ResourceLocks } from './resource-locks.ts';
 import { Scrubber, type ScrubSettings } from './scrubber.ts';
 import { SnapshotRecords } from './snapshot-records.ts';
@@ -35,6 +36,8 @@ export class Lifecycle {
   readonly repacker: Repacker;
   readonly scrubber: Scrubber;
   readonly #options: LifecycleOptions;
+  /** Volumes that were being made when the last server ended. */
+  readonly #toBeMade = new Set<VolumeId>();
   #collectedAt: number;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
@@ -46,7 +49,9 @@ export class Lifecycle {
       ...options,
       uploads: this.uploads,
       records: this.records,
-      onSnapshotEnded: (volumeId) => this.reap(volumeId),
+      // Where it cannot be removed now, it is once a minute (see finishBegun); the rest of its set ends all the same.
+      onSnapshotEnded: (volumeId) =>
+        this.reap(volumeId).catch((error: Error) => options.log('warn', `${volumeId}: ${error.message}`)),
     });
     this.hydrations = new HydrationRunner(options);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
@@ -173,7 +178,10 @@ export class Lifecycle {
         // Attached elsewhere too: it stays as it is.
         if (other !== undefined) continue;
         const state = delete_on_termination === 1 ? 'deleting' : 'available';
-        await transaction.updateTable('volumes').set({ state }).where('volume_id', '=', volume_id).execute();
+        let update = transaction.updateTable('volumes').set({ state }).where('volume_id', '=', volume_id);
+        // One that is still to be made (see #makeVolumes) is so without its instance, too.
+        if (state === 'available') update = update.where('state', '!=', 'creating');
+        await update.execute();
       }
       await transaction
         .updateTable('instances')
@@ -222,8 +230,25 @@ export class Lifecycle {
         if (row !== undefined) await this.#recoverInstance(instance_id, row.state);
       });
     }
+    await this.#makeVolumes();
     const going = await catalog.selectFrom('volumes').select('volume_id').where('state', '=', 'deleting').execute();
     for (const { volume_id } of going) await this.#finish(volume_id, () => this.reap(volume_id));
+  }
+
+  /** Makes the volumes that a start has found without their files. (A request that is making one undoes it itself.) */
+  async #makeVolumes(): Promise<void> {
+    for (const volumeId of this.#toBeMade) {
+      await this.#finish(volumeId, async () => {
+        const volume = await this.#options.catalog
+          .selectFrom('volumes')
+          .select('state')
+          .where('volume_id', '=', volumeId)
+          .executeTakeFirst();
+        // Not one that was made meanwhile, with its instance: it would begin anew, empty.
+        if (volume?.state === 'creating') await this.createVolume(volumeId);
+        this.#toBeMade.delete(volumeId);
+      });
+    }
   }
 
   /** One that cannot be finished yet keeps none of the others. */
@@ -326,6 +351,7 @@ export class Lifecycle {
   /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */
   async recover(): Promise<void> {
     const { catalog, log } = this.#options;
+    await failReplacements(catalog, this.#options.now());
     // Before any export: from the first write on, the bytes of pending cuts must be kept.
     await this.snapshots.recover();
     const volumes = await catalog
@@ -335,10 +361,13 @@ export class Lifecycle {
       .select(['volumes.volume_id', 'volumes.state', 'instances.state as instance_state'])
       .where('volumes.state', 'in', ['creating', 'deleting'])
       .execute();
-    for (const volume of volumes) {
-      if (volume.state === 'deleting') await this.reap(volume.volume_id);
+    for (const { volume_id, state, instance_state } of volumes) {
       // Those of an instance that is coming up are made with it.
-      else if (volume.instance_state !== 'pending') await this.createVolume(volume.volume_id);
+      if (state === 'creating' && instance_state !== 'pending') this.#toBeMade.add(volume_id);
+    }
+    await this.#makeVolumes();
+    for (const { volume_id, state } of volumes) {
+      if (state === 'deleting') await this.#finish(volume_id, () => this.reap(volume_id));
     }
     const growing = await catalog
       .selectFrom('volume_modifications')
@@ -369,9 +398,11 @@ export class Lifecycle {
     else if (state === 'shutting-down') await this.takeApart(instanceId);
     else if (state === 'running') {
       const { dataPlane } = this.#options;
-      for (const volumeId of await this.#attached(instanceId)) {
-        if (dataPlane.exported(volumeId) === undefined) await dataPlane.exportVolume(volumeId);
-      }
+      const missing = (await this.#attached(instanceId)).filter((id) => dataPlane.exported(id) === undefined);
+      const exporting = missing.map((volumeId) => dataPlane.exportVolume(volumeId));
+      // One that cannot be had keeps none of the instance's others.
+      await Promise.allSettled(exporting);
+      await Promise.all(exporting);
     }
   }
 

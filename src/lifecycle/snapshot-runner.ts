@@ -82,7 +82,13 @@ export class SnapshotRunner {
       .execute();
     const volumes = new Set(pending.map((snapshot) => snapshot.volume_id));
     for (const volumeId of volumes) {
-      for (const { boundary, reason } of await this.#options.dataPlane.resumeCuts(volumeId)) {
+      // One that cannot be opened (its files are damaged, its key is away) must not keep the server from starting. Whoever
+      // opens it later takes its cuts up with it, and what is wrong with it is what its uploads will say.
+      const lostCuts = await this.#options.dataPlane.resumeCuts(volumeId).catch((error: Error) => {
+        this.#options.log('error', `${volumeId} could not be opened for its pending snapshots: ${error.message}`);
+        return [];
+      });
+      for (const { boundary, reason } of lostCuts) {
         const lost = pending.find((snapshot) => snapshot.volume_id === volumeId && snapshot.boundary === boundary);
         if (lost !== undefined) await this.#fail(lost, reason);
       }

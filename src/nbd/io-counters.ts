@@ -27,6 +27,11 @@ export function newIoCounters(): IoCounters {
   };
 }
 
+/** How many requests have been answered, of whatever kind. */
+export function answeredRequests({ latencyCounts }: IoCounters): number {
+  return latencyCounts.reduce((sum, count) => sum + count, 0);
+}
+
 /** Counts so many requests that all took as long. */
 export function observeLatency(counters: IoCounters, milliseconds: number, requests: number): void {
   const seconds = milliseconds / 1000;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   CompleteSnapshotCommand,
   EBSClient,
@@ -270,6 +271,28 @@ test('bad blocks and bad requests are refused with their reasons', async () => {
   await assert.rejects(start({ KmsKeyArn: 'alias/mine' }), { name: 'ValidationException' });
   const completed = await snapshotOf(instance.root);
   await assert.rejects(put(completed, 0, bytes), { Reason: 'INVALID_SNAPSHOT_ID' });
+});
+
+test('a block that is acknowledged while its snapshot is being completed is in it; or it is refused', async () => {
+  const [first, second] = [randomBytes(BLOCK), randomBytes(BLOCK)];
+  const outcomes = new Set<string>();
+  for (let round = 0; round < 40; round += 1) {
+    const { SnapshotId = '' } = await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }));
+    await put(SnapshotId, 0, first);
+    const acknowledged = put(SnapshotId, 0, second).then(
+      () => true,
+      () => false,
+    );
+    // From at once to long after the block.
+    await sleep(round);
+    await ebs.send(new CompleteSnapshotCommand({ SnapshotId, ChangedBlocksCount: 1 }));
+    const expected = (await acknowledged) ? second : first;
+    const { Blocks = [] } = await ebs.send(new ListSnapshotBlocksCommand({ SnapshotId }));
+    const found = await getBlock(SnapshotId, 0, Blocks[0].BlockToken);
+    assert.ok(found.equals(expected), `round ${round}: ${(await acknowledged) ? 'an acknowledged' : 'a refused'} block`);
+    outcomes.add((await acknowledged) ? 'acknowledged' : 'refused');
+  }
+  assert.equal(outcomes.size, 2, `all were ${[...outcomes]}`);
 });
 
 test('a snapshot that is being written survives a restart of the server', async (t) => {

@@ -5,7 +5,7 @@ import { type GuestLoad, Pace, restAfter } from '../../src/dataplane/pace.ts';
 const MINUTE = 60_000;
 
 test('uploads rest the longer busier guests are, less when they are old, and not at all when old pages pile up', async () => {
-  let load: GuestLoad = { activeMilliseconds: 0, stagedShare: 0 };
+  let load: GuestLoad = { requests: 0, activeMilliseconds: 0, stagedShare: 0 };
   let now = 0;
   const pace = new Pace(
     async () => load,
@@ -17,9 +17,11 @@ test('uploads rest the longer busier guests are, less when they are old, and not
     busyShare: number,
     stagedShare: number,
     age: number = 0,
+    requests: number = 1,
   ): Promise<number> => {
     now += milliseconds;
-    load = { activeMilliseconds: load.activeMilliseconds + milliseconds * busyShare, stagedShare };
+    const activeMilliseconds = load.activeMilliseconds + milliseconds * busyShare;
+    load = { requests: load.requests + requests, activeMilliseconds, stagedShare };
     await pace.rest(age);
     return pace.factor;
   };
@@ -49,14 +51,18 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   assert.equal(await factorAfter(60, 0, 0), 0);
   for (let batch = 0; batch < 6; batch += 1) await factorAfter(10, 0.2, 0);
   assert.ok(pace.factor > 0.2, `${pace.factor} after 60 ms`);
+  // Without any request it was not for guests that the worker was busy, however much it was.
+  for (let batch = 0; batch < 6; batch += 1) await factorAfter(60, 0.9, 0, 0, 0);
+  assert.equal(pace.factor, 0);
 });
 
 test('a rest is as long as the work before it says, and bounded', async () => {
   assert.equal(restAfter(5, 0), 0);
   assert.equal(restAfter(5, 6), 30);
   assert.equal(restAfter(1000, 6), 200);
-  const load = { activeMilliseconds: 0, stagedShare: 0 };
+  const load = { requests: 0, activeMilliseconds: 0, stagedShare: 0 };
   const pace = new Pace(async () => {
+    load.requests += 1;
     load.activeMilliseconds += 1_000_000;
     return load;
   });

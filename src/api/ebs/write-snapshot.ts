@@ -60,7 +60,9 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
   );
   const { catalog, lifecycle, now } = call.services;
   const request = createHash('sha256').update(JSON.stringify(input)).digest('hex');
-  const snapshotId = await lifecycle.locks.hold([`direct ${call.caller.accountId}`], async () => {
+  // With the parent: it must not be deleted, and collected, before the catalog says who is built on it.
+  const locks = [`direct ${call.caller.accountId}`, ...(parentId === undefined ? [] : [parentId])];
+  const snapshotId = await lifecycle.locks.hold(locks, async () => {
     const earlier = await findByToken(call, input.ClientToken);
     if (earlier !== undefined) {
       if (earlier.client_token_request !== request) {
@@ -179,14 +181,19 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
       stored_length: location?.length ?? 0,
       encoding: location?.encoding ?? 0,
     };
-    await catalog.transaction().execute(async (transaction) => {
-      await transaction
-        .insertInto('direct_blocks')
-        .values(row)
-        .onConflict((conflict) => conflict.columns(['snapshot_id', 'block_index']).doUpdateSet(row))
-        .execute();
-      const active_at = now().toISOString();
-      await transaction.updateTable('direct_uploads').set({ active_at }).where('snapshot_id', '=', id).execute();
+    // Not while it is being completed: what is acknowledged must be in the manifest. And who comes after that is refused:
+    // the row would keep its pack for ever.
+    await lifecycle.locks.hold([id], async () => {
+      await findUpload(call, id);
+      await catalog.transaction().execute(async (transaction) => {
+        await transaction
+          .insertInto('direct_blocks')
+          .values(row)
+          .onConflict((conflict) => conflict.columns(['snapshot_id', 'block_index']).doUpdateSet(row))
+          .execute();
+        const active_at = now().toISOString();
+        await transaction.updateTable('direct_uploads').set({ active_at }).where('snapshot_id', '=', id).execute();
+      });
     });
   });
   return { Checksum: checksum, ChecksumAlgorithm: 'SHA256' };

@@ -6,6 +6,7 @@ import { type ImageId, newId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
 import type { Tags } from '../tags/tag-rules.ts';
+import { stillThere } from '../volumes/new-volume.ts';
 
 /** @throws ApiError MissingParameter, InvalidAMIName.Malformed */
 export function checkImageName(name: string | undefined): string {
@@ -43,6 +44,7 @@ export type NewImage = {
   computer: Pick<ImageRow, 'architecture' | 'virtualization_type' | 'ena_support' | 'sriov_net_support'>;
 };
 
+/** @throws ApiError InvalidSnapshot.NotFound when one of its snapshots was deleted since it was looked at */
 export async function insertImage(transaction: CatalogTransaction, call: Call, image: NewImage): Promise<ImageId> {
   const imageId = newId('ami');
   const { accountId } = call.caller;
@@ -61,6 +63,7 @@ export async function insertImage(transaction: CatalogTransaction, call: Call, i
     })
     .execute();
   for (const device of image.devices) {
+    if (device.snapshot_id !== null) await stillThere(transaction, device.snapshot_id);
     await transaction
       .insertInto('image_devices')
       .values({ image_id: imageId, ...device })

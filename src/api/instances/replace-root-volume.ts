@@ -8,6 +8,7 @@ import type {
 } from '@aws-sdk/client-ec2';
 import type { ReplaceRootTaskRow, SnapshotRow } from '../../catalog/schema.ts';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
+import { KeyError } from '../../keys/key-service.ts';
 import { newId } from '../../types/ids.ts';
 import { making } from '../authorization.ts';
 import { planEncryption, protect } from '../encryption.ts';
@@ -106,10 +107,25 @@ async function replace(
       source,
       protection,
       createdAt: now(),
-      clientToken: undefined,
+      // By which a start finds it, where the replacement was cut off.
+      clientToken: { token: task.task_id, request: '' },
     });
   });
-  await lifecycle.createVolume(volumeId);
+  try {
+    await lifecycle.createVolume(volumeId);
+  } catch (error) {
+    await catalog.transaction().execute(async (transaction) => {
+      await transaction.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
+      await transaction
+        .updateTable('replace_root_tasks')
+        .set({ state: 'failed', completed_at: now().toISOString() })
+        .where('task_id', '=', task.task_id)
+        .execute();
+    });
+    await lifecycle.reap(volumeId);
+    if (error instanceof KeyError) throw error;
+    throw errors.noSpace(`The new root volume could not be created: ${(error as Error).message}`);
+  }
   // The old root's export first: no client is left on it when the new one takes its place.
   await lifecycle.endExport(root.volume_id, root.instance_id);
   // In one step: at every moment, after a crash too, the instance has one root.

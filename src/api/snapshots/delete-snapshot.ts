@@ -23,13 +23,13 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
   const { catalog, lifecycle, store, log } = call.services;
   return lifecycle.locks.hold([snapshotId], async () => {
     const snapshot = await findOwnSnapshot(call, snapshotId);
-    const image = await catalog
-      .selectFrom('image_devices')
-      .select('image_id')
-      .where('snapshot_id', '=', snapshotId)
-      .executeTakeFirst();
-    if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
     await catalog.transaction().execute(async (transaction) => {
+      const image = await transaction
+        .selectFrom('image_devices')
+        .select('image_id')
+        .where('snapshot_id', '=', snapshotId)
+        .executeTakeFirst();
+      if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
       await removeTags(transaction, snapshotId);
       await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
     });

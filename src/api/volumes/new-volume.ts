@@ -22,9 +22,14 @@ export type NewVolume = {
   clientToken: ClientToken | undefined;
 };
 
-/** Records a volume that is to be made; Lifecycle.createVolume then makes it. */
+/**
+ * Records a volume that is to be made; Lifecycle.createVolume then makes it.
+ * @throws ApiError InvalidSnapshot.NotFound when the source was deleted since it was looked at
+ */
 export async function insertVolume(transaction: CatalogTransaction, volume: NewVolume): Promise<VolumeRow> {
-  const { shape, source, protection } = volume;
+  const { shape, protection } = volume;
+  // Again, in the same commit: what only a deleted snapshot named may be collected at any time.
+  const source = volume.source && (await stillThere(transaction, volume.source.snapshot_id));
   // Under another key than its snapshot's, none of the snapshot's objects can be part of its own.
   const related = source !== undefined && source.data_key_id === protection.data_key_id;
   await recordDataKey(transaction, protection);
@@ -55,6 +60,17 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
   };
   await transaction.insertInto('volumes').values(row).execute();
   return row;
+}
+
+/** A snapshot as it is at this commit. @throws ApiError InvalidSnapshot.NotFound */
+export async function stillThere(transaction: CatalogTransaction, snapshotId: SnapshotId): Promise<SnapshotRow> {
+  const snapshot = await transaction
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('snapshot_id', '=', snapshotId)
+    .executeTakeFirst();
+  if (snapshot === undefined) throw errors.noSnapshot(snapshotId);
+  return snapshot;
 }
 
 /** @throws ApiError InvalidSnapshot.NotFound, IncorrectState when it is not completed */

@@ -1,0 +1,22 @@
+import type { Catalog } from '../catalog/catalog.ts';
+
+/**
+ * Replacements of root volumes that were cut off before the new root took the old one's place: they have failed, and the
+ * volumes that were to be the new ones (known by their tasks' ids, which are their client tokens) go.
+ */
+export async function failReplacements(catalog: Catalog, now: Date): Promise<void> {
+  await catalog.transaction().execute(async (transaction) => {
+    const begun = transaction.selectFrom('replace_root_tasks').select('task_id').where('state', '=', 'in-progress');
+    await transaction
+      .updateTable('volumes')
+      .set({ state: 'deleting' })
+      .where('client_token', 'in', begun)
+      .where('volume_id', 'not in', (q) => q.selectFrom('attachments').select('attachments.volume_id'))
+      .execute();
+    await transaction
+      .updateTable('replace_root_tasks')
+      .set({ state: 'failed', completed_at: now.toISOString() })
+      .where('state', '=', 'in-progress')
+      .execute();
+  });
+}
