@@ -16,3 +16,8 @@ export async function openCatalog(path: string): Promise<Catalog> {
     throw new Error(`the catalog ${path} cannot be brought up to date: ${(error as Error).message}`);
   return catalog;
 }
+
+/** Whether it is the catalog that failed: its disk is full or broken. What was to be written down has not been. */
+export function isCatalogError(error: unknown): error is Error {
+  return error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR';
+}

@@ -341,12 +341,16 @@ export class DataPlane {
     // The first answer says that the worker is up: messages sent before wait in its pipe.
     const ready = peer.call('activity', {}).then(() => undefined);
     ready.catch(() => undefined);
-    child.on('error', () => undefined);
-    child.once('exit', (code, signal) => {
+    const ended = (cause: string): void => {
       for (const socket of handingOver.values()) socket.destroy();
-      peer.end(new WorkerDiedError(`data-plane worker ${number} ended (${signal ?? `exit code ${code}`})`));
-      if (!this.#stopping) void this.#restart(number, signal ?? String(code));
+      peer.end(new WorkerDiedError(`data-plane worker ${number} ended (${cause})`));
+      if (!this.#stopping) void this.#restart(number, cause);
+    };
+    child.on('error', (error) => {
+      // Not begun at all, for want of memory, say: then there is no exit either. (Other errors are of single messages.)
+      if (child.pid === undefined) ended(error.message);
     });
+    child.once('exit', (code, signal) => ended(signal ?? `exit code ${code}`));
     return { process: child, peer, ready, handingOver };
   }
 

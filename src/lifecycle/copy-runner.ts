@@ -1,3 +1,4 @@
+import { isCatalogError } from '../catalog/catalog.ts';
 import { WorkerDiedError } from '../dataplane/data-plane.ts';
 import { KeysUnavailableError } from '../keys/data-keys.ts';
 import type { SnapshotId } from '../types/ids.ts';
@@ -67,7 +68,9 @@ export class CopyRunner {
         return;
       } catch (error) {
         if (dataPlane.stopping) return;
-        if (!(error instanceof WorkerDiedError || error instanceof KeysUnavailableError)) {
+        const mayPass =
+          error instanceof WorkerDiedError || error instanceof KeysUnavailableError || isCatalogError(error);
+        if (!mayPass) {
           await this.#snapshots.failImport(snapshotId, copy.account_id, (error as Error).message);
           await catalog.deleteFrom('snapshot_copies').where('snapshot_id', '=', snapshotId).execute();
           return;

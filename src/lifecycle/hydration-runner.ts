@@ -42,13 +42,13 @@ export class HydrationRunner {
 
   async #hydrate(volumeId: VolumeId): Promise<void> {
     while (!this.#dataPlane.stopping) {
-      const volume = await this.#catalog
-        .selectFrom('volumes')
-        .select(['state', 'hydrated'])
-        .where('volume_id', '=', volumeId)
-        .executeTakeFirst();
-      if (volume === undefined || volume.hydrated === 1 || volume.state === 'deleting') return;
       try {
+        const volume = await this.#catalog
+          .selectFrom('volumes')
+          .select(['state', 'hydrated'])
+          .where('volume_id', '=', volumeId)
+          .executeTakeFirst();
+        if (volume === undefined || volume.hydrated === 1 || volume.state === 'deleting') return;
         if (await this.#dataPlane.hydrate(volumeId)) {
           // After the worker has it all on disk: until then the snapshot's manifest is still needed.
           await this.#catalog.updateTable('volumes').set({ hydrated: 1 }).where('volume_id', '=', volumeId).execute();

@@ -1,4 +1,5 @@
-import type { Catalog } from '../catalog/catalog.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Catalog, isCatalogError } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { WorkerDiedError } from '../dataplane/data-plane.ts';
 import { KeysUnavailableError } from '../keys/data-keys.ts';
@@ -16,7 +17,10 @@ type Options = LifecycleOptions & {
   onSnapshotEnded: (volumeId: VolumeId) => Promise<void>;
 };
 
-const RECORD_RETRY_MILLISECONDS = 1_000;
+/** After a store that did not take records, or a catalog that did not take what is so: a full disk, mostly. */
+const RETRY_MILLISECONDS = 1_000;
+/** A worker comes back within this. */
+const WORKER_RETRY_MILLISECONDS = 300;
 
 /**
  * Brings pending snapshots to their end: `completed`, or `error` for the whole set.
@@ -48,7 +52,11 @@ export class SnapshotRunner {
     this.#running.add(volumeId);
     void this.#run(volumeId)
       .catch((error: Error) => {
-        if (!this.#options.dataPlane.stopping) this.#options.log('error', `${volumeId}: ${error.message}`);
+        if (this.#options.dataPlane.stopping) return;
+        this.#options.log('error', `${volumeId}: ${error.message}`);
+        // What could not be written down of an end, either, is still owed.
+        this.#kicked.add(volumeId);
+        return sleep(RETRY_MILLISECONDS, undefined, { ref: false });
       })
       .finally(() => {
         this.#running.delete(volumeId);
@@ -180,7 +188,13 @@ export class SnapshotRunner {
         if (dataPlane.stopping) return;
         if (error instanceof WorkerDiedError || error instanceof KeysUnavailableError) {
           // The worker comes back, and its journal with it; so do the keys.
-          await new Promise((resolve) => setTimeout(resolve, 300));
+          await sleep(WORKER_RETRY_MILLISECONDS);
+          continue;
+        }
+        if (isCatalogError(error)) {
+          // The bytes are in the store, and the journal knows where: it is only to be written down.
+          this.#options.log('error', `${snapshot.snapshot_id} cannot be recorded, trying again: ${error.message}`);
+          await sleep(RETRY_MILLISECONDS);
           continue;
         }
         // Deleted, or failed with its set, while it was being stored: then this is only the echo.
@@ -218,11 +232,22 @@ export class SnapshotRunner {
     if (wanted) await this.#completeSet(snapshot.set_id);
   }
 
-  /** Completes the set if all its snapshots are stored: the records in the bucket first, then the catalog in one step. */
-  #completeSet(setId: SetId): Promise<void> {
-    // One at a time for each set: the last two snapshots of a set may be stored in the same moment, and the records must
-    // say of it what the catalog says.
-    return this.#options.records.setLocks.hold([setId], () => this.#completeSetNow(setId));
+  /**
+   * Completes the set if all its snapshots are stored: the records in the bucket first, then the catalog in one step.
+   * Where either does not take it now, that is tried until it does: the bytes are safe.
+   */
+  async #completeSet(setId: SetId): Promise<void> {
+    try {
+      // One at a time for each set: the last two snapshots of a set may be stored in the same moment, and the records must
+      // say of it what the catalog says.
+      await this.#options.records.setLocks.hold([setId], () => this.#completeSetNow(setId));
+    } catch (error) {
+      if (this.#options.dataPlane.stopping) return;
+      this.#options.log('warn', `${setId} cannot be completed, trying again: ${(error as Error).message}`);
+      setTimeout(() => {
+        if (!this.#options.dataPlane.stopping) void this.#completeSet(setId);
+      }, RETRY_MILLISECONDS).unref();
+    }
   }
 
   async #completeSetNow(setId: SetId): Promise<void> {
@@ -237,17 +262,7 @@ export class SnapshotRunner {
     if (set?.state !== 'pending') return;
     const snapshots = await this.#catalog.selectFrom('snapshots').selectAll().where('set_id', '=', setId).execute();
     const completedAt = this.#options.now().toISOString();
-    let written: SnapshotId[];
-    try {
-      written = await this.#options.records.write({ ...set, snapshots }, completedAt);
-    } catch (error) {
-      // The bytes are safe; only the records are missing. They are small, and are tried until they are there.
-      this.#options.log('warn', `${setId}: its records could not be stored, trying again: ${(error as Error).message}`);
-      setTimeout(() => {
-        if (!this.#options.dataPlane.stopping) void this.#completeSet(setId);
-      }, RECORD_RETRY_MILLISECONDS).unref();
-      return;
-    }
+    const written = await this.#options.records.write({ ...set, snapshots }, completedAt);
     await this.#catalog.transaction().execute(async (transaction) => {
       await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', setId).execute();
       await transaction

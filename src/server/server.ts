@@ -161,12 +161,16 @@ export async function startServer(config: Config): Promise<RunningServer> {
     (socket, accepted, { identity, transport, address }) => {
       const { exportName } = accepted;
       const own = identity === undefined ? exports : exports.scopedTo(scopeOf(identity));
-      void own.find(exportName).then((target) => {
-        const refused = target === undefined;
-        audit.connection({ exportName, identity, transport, sourceAddress: address, refused });
-        if (refused) socket.destroy();
-        else dataPlane.serve(target, accepted, socket);
-      });
+      own
+        .find(exportName)
+        .then((target) => {
+          const refused = target === undefined;
+          audit.connection({ exportName, identity, transport, sourceAddress: address, refused });
+          if (refused) socket.destroy();
+          else dataPlane.serve(target, accepted, socket);
+        })
+        // The server stops just now, and the catalog is closed.
+        .catch(() => socket.destroy());
     },
   );
 

@@ -289,7 +289,10 @@ test('a block that is acknowledged while its snapshot is being completed is in i
     const expected = (await acknowledged) ? second : first;
     const { Blocks = [] } = await ebs.send(new ListSnapshotBlocksCommand({ SnapshotId }));
     const found = await getBlock(SnapshotId, 0, Blocks[0].BlockToken);
-    assert.ok(found.equals(expected), `round ${round}: ${(await acknowledged) ? 'an acknowledged' : 'a refused'} block`);
+    assert.ok(
+      found.equals(expected),
+      `round ${round}: ${(await acknowledged) ? 'an acknowledged' : 'a refused'} block`,
+    );
     outcomes.add((await acknowledged) ? 'acknowledged' : 'refused');
   }
   assert.equal(outcomes.size, 2, `all were ${[...outcomes]}`);

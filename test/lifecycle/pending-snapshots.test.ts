@@ -3,9 +3,8 @@ import { type TestContext, test } from 'node:test';
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import { PendingSnapshots } from '../../src/lifecycle/pending-snapshots.ts';
 import type { Captured } from '../../src/snapshots/capture.ts';
-import { newId, type VolumeId } from '../../src/types/ids.ts';
 import { asEpoch, type Sha256 } from '../../src/types/units.ts';
-import { insertSnapshot, OWNER } from '../support/catalog-rows.ts';
+import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const captured = (digit: string): Captured => ({
@@ -19,37 +18,6 @@ async function openNew(t: TestContext): Promise<Catalog> {
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   t.after(() => catalog.destroy());
   return catalog;
-}
-
-async function insertVolume(catalog: Catalog): Promise<VolumeId> {
-  const volume_id = newId('vol');
-  await catalog
-    .insertInto('volumes')
-    .values({
-      volume_id,
-      ...OWNER,
-      size_gib: 1,
-      volume_type: 'gp3',
-      iops: null,
-      throughput: null,
-      zone: 'us-east-1a',
-      state: 'in-use',
-      created_at: new Date(0).toISOString(),
-      snapshot_id: null,
-      multi_attach: 0,
-      auto_enable_io: 0,
-      client_token: null,
-      client_token_request: null,
-      origin_root: null,
-      hydrated: 1,
-      base_boundary: asEpoch(1),
-      base_root: null,
-      data_key_id: null,
-      kms_key_arn: null,
-      origin_key_id: null,
-    })
-    .execute();
-  return volume_id;
 }
 
 test('each volume gets its oldest cut, and the base moves on with each that is stored', async (t) => {

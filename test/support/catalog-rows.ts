@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import type { SnapshotRow } from '../../src/catalog/schema.ts';
-import { knownId, newId, parseAccountId } from '../../src/types/ids.ts';
+import { knownId, newId, parseAccountId, type VolumeId } from '../../src/types/ids.ts';
+import { asEpoch } from '../../src/types/units.ts';
 
 export const OWNER = { account_id: parseAccountId('000000000001') ?? assert.fail(), region: 'us-east-1' };
 
@@ -45,4 +46,36 @@ export async function insertSnapshot(
   };
   await catalog.insertInto('snapshots').values(row).execute();
   return row;
+}
+
+/** Puts an attached volume into the catalog. */
+export async function insertVolume(catalog: Catalog): Promise<VolumeId> {
+  const volume_id = newId('vol');
+  await catalog
+    .insertInto('volumes')
+    .values({
+      volume_id,
+      ...OWNER,
+      size_gib: 1,
+      volume_type: 'gp3',
+      iops: null,
+      throughput: null,
+      zone: 'us-east-1a',
+      state: 'in-use',
+      created_at: new Date(0).toISOString(),
+      snapshot_id: null,
+      multi_attach: 0,
+      auto_enable_io: 0,
+      client_token: null,
+      client_token_request: null,
+      origin_root: null,
+      hydrated: 1,
+      base_boundary: asEpoch(1),
+      base_root: null,
+      data_key_id: null,
+      kms_key_arn: null,
+      origin_key_id: null,
+    })
+    .execute();
+  return volume_id;
 }
