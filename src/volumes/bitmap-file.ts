@@ -46,11 +46,16 @@ export class BitmapFile {
 
   /**
    * @param bitCount the bits wanted: a volume that grew has more than its older bitmaps
-   * @throws when the file is not a bitmap of ours
+   * @throws NotABitmapError
    */
   static open(disk: Disk, path: string, bitCount: number, mode: 'read-write' | 'read-only' = 'read-write'): BitmapFile {
     const file = disk.open(path, mode);
-    readBitmapHeader(file, path);
+    try {
+      readBitmapHeader(file, path);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
     const bits = new PagedBitmap(bitCount);
     const page = new Uint8Array(BITMAP_PAGE_BYTES);
     let at = file.nextData(HEADER_BYTES);
@@ -112,12 +117,17 @@ function bytesOf(bitCount: number): number {
   return Math.ceil(bitCount / BITMAP_PAGE_BITS) * BITMAP_PAGE_BYTES;
 }
 
-/** @returns how many bits the file says it holds */
+/** What was written at the file's beginning is not there (any more). */
+export class NotABitmapError extends Error {
+  override name = 'NotABitmapError';
+}
+
+/** @returns how many bits the file says it holds @throws NotABitmapError */
 export function readBitmapHeader(file: DiskFile, path: string): number {
   const header = Buffer.alloc(20);
   file.read(header, 0, 20, 0);
   if (header.toString('latin1', 0, 8) !== MAGIC || header.readUInt32LE(8) !== VERSION) {
-    throw new Error(`${path} is not a version ${VERSION} bitmap of cleancut's`);
+    throw new NotABitmapError(`${path} is not a version ${VERSION} bitmap of cleancut's`);
   }
   return Number(header.readBigUInt64LE(12));
 }

@@ -49,11 +49,12 @@ export class Epoch {
 
   static open(disk: Disk, directory: string, number: EpochNumber, blocks: number): Epoch {
     const path = epochPath(directory, number);
+    const dirty = BitmapFile.open(disk, `${path}.dirty`, blocks);
     const staging = disk.exists(`${path}.staging`) ? StagingLog.open(disk, `${path}.staging`, blocks) : undefined;
-    return new Epoch(number, path, BitmapFile.open(disk, `${path}.dirty`, blocks), staging);
+    return new Epoch(number, path, dirty, staging);
   }
 
-  /** All epochs that have files, oldest first. */
+  /** All epochs that have files, oldest first. @throws NotABitmapError */
   static openAll(disk: Disk, directory: string, blocks: number): Epoch[] {
     const epochs: Epoch[] = [];
     for (const name of disk.list(directory)) {
@@ -62,9 +63,14 @@ export class Epoch {
       const file = disk.open(`${directory}/${name}`, 'read-only');
       const begun = file.size() >= BITMAP_HEADER_BYTES;
       file.close();
-      // Killed while the file was being made: the epoch had not begun, nothing was written in it.
-      if (begun) epochs.push(Epoch.open(disk, directory, asEpoch(Number(digits)), blocks));
-      else disk.remove(`${directory}/${name}`);
+      try {
+        // Killed while the file was being made: the epoch had not begun, nothing was written in it.
+        if (begun) epochs.push(Epoch.open(disk, directory, asEpoch(Number(digits)), blocks));
+        else disk.remove(`${directory}/${name}`);
+      } catch (error) {
+        for (const epoch of epochs) epoch.close();
+        throw error;
+      }
     }
     return epochs;
   }

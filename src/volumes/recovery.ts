@@ -1,4 +1,5 @@
 import { asEpoch, blockCount, type EpochNumber } from '../types/units.ts';
+import { NotABitmapError } from './bitmap-file.ts';
 import type { Disk } from './disk.ts';
 import { Epoch } from './epoch.ts';
 import type { RawFile } from './raw-file.ts';
@@ -56,13 +57,26 @@ export function openEpochs(
 ): Epoch[] {
   const blocks = blockCount(state.sizeBytes);
   // Once lost, their files are not even looked into: any part of them may be missing, their headers too.
-  const epochs = historyLost ? [] : Epoch.openAll(disk, directory, blocks);
+  const epochs = historyLost ? [] : openAllOrNone(disk, directory, blocks);
   if (epochs.length > 0) return epochs;
   // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what came
   // before is found by comparing hashes, and cuts that were pending are lost.
   const next = asEpoch(Math.max(state.trustedFrom, newestCut, Epoch.removeAll(disk, directory)) + 1);
   state.trustedFrom = next;
   return [Epoch.create(disk, directory, next, blocks)];
+}
+
+/**
+ * None where dirty bits have lost their beginning: the disk has refused it, and whoever was told was killed before he could
+ * leave a note (see LocalVolume). The volume's own bytes must not be kept from its guest for that.
+ */
+function openAllOrNone(disk: Disk, directory: string, blocks: number): Epoch[] {
+  try {
+    return Epoch.openAll(disk, directory, blocks);
+  } catch (error) {
+    if (error instanceof NotABitmapError) return [];
+    throw error;
+  }
 }
 
 /** Makes what uploads have written down durable: at a clean end it is believed whatever happens afterwards. */

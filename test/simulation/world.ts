@@ -71,6 +71,7 @@ export class World {
   readonly #given = new Set<EpochNumber>();
   /** Since the volume was opened: the next opening may find older bytes. */
   #marksRefused = false;
+  #historyRefused = false;
   #bootNumber = 1;
   #volume: LocalVolume | undefined;
   #gate = new UploadGate();
@@ -403,6 +404,8 @@ export class World {
     this.#stopping.abort(new Error('the process stops'));
     await this.#soon(Promise.all(this.#tasks));
     if (this.#failure !== undefined) return;
+    // Of a refusal the kernel tells once: killed before it has left a note of it, the process leaves no one who knows.
+    if (this.#historyRefused) this.#disk.killAfter(Number.POSITIVE_INFINITY);
     await this.#soon(volume.close()).catch((error: Error) => {
       // The device has refused its dirty bits.
       if (!/failed to sync/.test(error.message)) throw error;
@@ -448,7 +451,10 @@ export class World {
     const kinds = [/\.staging$/, /\.dirty$/, /\.upload$/, /\/hydrated$/];
     const kind = Math.floor(random() * kinds.length);
     const refused = this.#disk.refuseWriteBack(kinds[kind]);
-    if (refused) this.figures.refusedHistory += 1;
+    if (refused) {
+      this.figures.refusedHistory += 1;
+      this.#historyRefused = true;
+    }
     // By the marks alone it can be told whose a block's bytes are.
     if (refused && kind === 3) this.#marksRefused = true;
   }
@@ -472,6 +478,7 @@ export class World {
   async #beginAnew(powerLost: boolean, bytesLost: boolean): Promise<void> {
     this.#volume = undefined;
     this.#marksRefused = false;
+    this.#historyRefused = false;
     this.#stopping = new AbortController();
     this.#failure = undefined;
     this.#uploading = false;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createCipheriv, randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
 import { DataKey, WrongKeyError } from '../../src/encryption/data-key.ts';
 import { PageCipher } from '../../src/encryption/page-cipher.ts';
@@ -549,6 +549,30 @@ test('after a power loss pending cuts are lost and say why, and the next cut com
   await rig.cut();
   const { blocks, compareAll } = rig.volume.changedBlocks(rig.cuts[0].boundary, asEpoch(1), 0, BLOCKS);
   assert.equal(compareAll, true);
+  assert.deepEqual(blocks, [0]);
+  await rig.volume.close();
+});
+
+test('dirty bits that have lost their beginning keep no volume closed: the next cut compares everything', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
+  await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
+  await rig.cut();
+  const pending = rig.cuts[0].boundary;
+  rig.disk.kill();
+  // What a disk that has refused them leaves.
+  const dirty = openSync(`${rig.directory}/epoch-00000001.dirty`, 'r+');
+  writeSync(dirty, Buffer.alloc(PAGE_BYTES));
+  closeSync(dirty);
+  rig.disk = new CrashDisk();
+  rig.volume = rig.open();
+  assert.match(rig.volume.resumeCut(pending) ?? '', /its disk refused/);
+  const read = Buffer.alloc(PAGE_BYTES);
+  await rig.volume.read(read, 0, PAGE_BYTES, 0);
+  assert.ok(read.equals(Buffer.alloc(PAGE_BYTES, 1)));
+  rig.cuts = [];
+  await rig.cut();
+  const { blocks, compareAll } = rig.volume.changedBlocks(rig.cuts[0].boundary, asEpoch(1), 0, BLOCKS);
+  assert.ok(compareAll);
   assert.deepEqual(blocks, [0]);
   await rig.volume.close();
 });
