@@ -281,7 +281,10 @@ test('a block that is acknowledged while its snapshot is being completed is in i
     await put(SnapshotId, 0, first);
     const acknowledged = put(SnapshotId, 0, second).then(
       () => true,
-      () => false,
+      (error: { Reason?: string }) => {
+        assert.equal(error.Reason, 'INVALID_SNAPSHOT_ID');
+        return false;
+      },
     );
     // From at once to long after the block.
     await sleep(round);

@@ -51,8 +51,8 @@ test('what is broken keeps neither the server from starting nor other volumes fr
   renameSync(`${dataDir}/volumes/${hurt.volumes[0]}`, `${dataDir}/elsewhere`);
   rmSync(`${dataDir}/volumes/${unmade}`, { recursive: true });
   const catalog = new DatabaseSync(`${dataDir}/catalog.sqlite`);
-  catalog.prepare("update volumes set state = 'creating' where volume_id = ?").run(unmade);
-  catalog.prepare('update volumes set size_gib = 1.0001 where volume_id = ?').run(unmade);
+  // Not a whole number of blocks.
+  catalog.prepare("update volumes set state = 'creating', size_gib = 1.0001 where volume_id = ?").run(unmade);
   catalog.prepare("update volumes set client_token = 'replacevol-0' where volume_id = ?").run(unfinished);
   const columns = 'task_id, account_id, region, instance_id, delete_replaced, state, started_at';
   catalog

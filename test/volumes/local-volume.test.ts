@@ -535,47 +535,39 @@ test('where the files for a cut cannot be made, nothing is left of them, and the
   await rig.volume.close();
 });
 
-test('after a power loss pending cuts are lost and say why, and the next cut compares everything', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
-  await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
-  await rig.cut();
-  const pending = rig.cuts[0].boundary;
-  rig.disk.kill();
-  rig.disk = new CrashDisk();
-  rig.bootId = 'boot 2';
-  rig.volume = rig.open();
-  assert.match(rig.volume.resumeCut(pending) ?? '', /lost power/);
-  rig.cuts = [];
-  await rig.cut();
-  const { blocks, compareAll } = rig.volume.changedBlocks(rig.cuts[0].boundary, asEpoch(1), 0, BLOCKS);
-  assert.equal(compareAll, true);
-  assert.deepEqual(blocks, [0]);
-  await rig.volume.close();
-});
-
-test('dirty bits that have lost their beginning keep no volume closed: the next cut compares everything', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
-  await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
-  await rig.cut();
-  const pending = rig.cuts[0].boundary;
-  rig.disk.kill();
-  // What a disk that has refused them leaves.
-  const dirty = openSync(`${rig.directory}/epoch-00000001.dirty`, 'r+');
-  writeSync(dirty, Buffer.alloc(PAGE_BYTES));
-  closeSync(dirty);
-  rig.disk = new CrashDisk();
-  rig.volume = rig.open();
-  assert.match(rig.volume.resumeCut(pending) ?? '', /its disk refused/);
-  const read = Buffer.alloc(PAGE_BYTES);
-  await rig.volume.read(read, 0, PAGE_BYTES, 0);
-  assert.ok(read.equals(Buffer.alloc(PAGE_BYTES, 1)));
-  rig.cuts = [];
-  await rig.cut();
-  const { blocks, compareAll } = rig.volume.changedBlocks(rig.cuts[0].boundary, asEpoch(1), 0, BLOCKS);
-  assert.ok(compareAll);
-  assert.deepEqual(blocks, [0]);
-  await rig.volume.close();
-});
+for (const [what, spoil, reason] of [
+  ['after a power loss', (rig: Rig) => Object.assign(rig, { bootId: 'boot 2' }), /lost power/],
+  [
+    'where the disk has refused the beginning of dirty bits',
+    (rig: Rig) => {
+      const dirty = openSync(`${rig.directory}/epoch-00000001.dirty`, 'r+');
+      writeSync(dirty, Buffer.alloc(PAGE_BYTES));
+      closeSync(dirty);
+    },
+    /its disk refused/,
+  ],
+] as const) {
+  test(`${what} pending cuts are lost and say why, and the next cut compares everything`, async (t) => {
+    const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
+    await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
+    await rig.cut();
+    const pending = rig.cuts[0].boundary;
+    rig.disk.kill();
+    spoil(rig);
+    rig.disk = new CrashDisk();
+    rig.volume = rig.open();
+    assert.match(rig.volume.resumeCut(pending) ?? '', reason);
+    const read = Buffer.alloc(PAGE_BYTES);
+    await rig.volume.read(read, 0, PAGE_BYTES, 0);
+    assert.ok(read.equals(Buffer.alloc(PAGE_BYTES, 1)));
+    rig.cuts = [];
+    await rig.cut();
+    const { blocks, compareAll } = rig.volume.changedBlocks(rig.cuts[0].boundary, asEpoch(1), 0, BLOCKS);
+    assert.equal(compareAll, true);
+    assert.deepEqual(blocks, [0]);
+    await rig.volume.close();
+  });
+}
 
 test('a clean stop is not taken for a power loss after a reboot', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);

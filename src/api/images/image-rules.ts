@@ -5,8 +5,8 @@ import { putTags } from '../../catalog/tags.ts';
 import { type ImageId, newId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
+import { stillThere } from '../snapshots/find-snapshot.ts';
 import type { Tags } from '../tags/tag-rules.ts';
-import { stillThere } from '../volumes/new-volume.ts';
 
 /** @throws ApiError MissingParameter, InvalidAMIName.Malformed */
 export function checkImageName(name: string | undefined): string {

@@ -8,7 +8,6 @@ import type {
 } from '@aws-sdk/client-ec2';
 import type { ReplaceRootTaskRow, SnapshotRow } from '../../catalog/schema.ts';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
-import { KeyError } from '../../keys/key-service.ts';
 import { newId } from '../../types/ids.ts';
 import { making } from '../authorization.ts';
 import { planEncryption, protect } from '../encryption.ts';
@@ -20,7 +19,7 @@ import { fillPage } from '../pages.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
 import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
-import { findRestorable, insertVolume } from '../volumes/new-volume.ts';
+import { findRestorable, insertVolume, makeOrUndo } from '../volumes/new-volume.ts';
 import { findInstance } from './find-instance.ts';
 
 /** A running instance gets a new root volume: from a snapshot, or as its first one was. */
@@ -112,19 +111,14 @@ async function replace(
     });
   });
   try {
-    await lifecycle.createVolume(volumeId);
+    await makeOrUndo(call, volumeId, 'The new root volume');
   } catch (error) {
-    await catalog.transaction().execute(async (transaction) => {
-      await transaction.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
-      await transaction
-        .updateTable('replace_root_tasks')
-        .set({ state: 'failed', completed_at: now().toISOString() })
-        .where('task_id', '=', task.task_id)
-        .execute();
-    });
-    await lifecycle.reap(volumeId);
-    if (error instanceof KeyError) throw error;
-    throw errors.noSpace(`The new root volume could not be created: ${(error as Error).message}`);
+    await catalog
+      .updateTable('replace_root_tasks')
+      .set({ state: 'failed', completed_at: now().toISOString() })
+      .where('task_id', '=', task.task_id)
+      .execute();
+    throw error;
   }
   // The old root's export first: no client is left on it when the new one takes its place.
   await lifecycle.endExport(root.volume_id, root.instance_id);

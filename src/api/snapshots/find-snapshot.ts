@@ -1,4 +1,5 @@
 import type { Expression, ExpressionBuilder, SqlBool } from 'kysely';
+import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { CatalogSchema, SnapshotRow } from '../../catalog/schema.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
@@ -55,6 +56,17 @@ export async function findVisibleSnapshots(call: Call, ids: readonly SnapshotId[
     .execute();
   for (const id of ids) if (!rows.some((row) => row.snapshot_id === id)) throw errors.noSnapshot(id);
   return rows;
+}
+
+/** A snapshot as it is at this commit. @throws ApiError InvalidSnapshot.NotFound */
+export async function stillThere(transaction: CatalogTransaction, snapshotId: SnapshotId): Promise<SnapshotRow> {
+  const snapshot = await transaction
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('snapshot_id', '=', snapshotId)
+    .executeTakeFirst();
+  if (snapshot === undefined) throw errors.noSnapshot(snapshotId);
+  return snapshot;
 }
 
 /** One that the caller owns, and so may change. @throws ApiError InvalidSnapshot.NotFound */

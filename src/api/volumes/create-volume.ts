@@ -1,6 +1,5 @@
 import type { CreateVolumeRequest, Volume } from '@aws-sdk/client-ec2';
 import { putTags } from '../../catalog/tags.ts';
-import { KeyError } from '../../keys/key-service.ts';
 import { newId } from '../../types/ids.ts';
 import { making, snapshotArn } from '../authorization.ts';
 import { checkWish, planEncryption, protect, willBeEncrypted } from '../encryption.ts';
@@ -10,7 +9,7 @@ import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { findVolume } from './find-volume.ts';
-import { findRestorable, insertVolume, volumeSize } from './new-volume.ts';
+import { findRestorable, insertVolume, makeOrUndo, volumeSize } from './new-volume.ts';
 import { checkVolumeShape, DEFAULT_VOLUME_TYPE } from './volume-types.ts';
 import { volumeView, withAttachments } from './volume-view.ts';
 
@@ -106,14 +105,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
           tags,
         );
       });
-      try {
-        await lifecycle.createVolume(volumeId);
-      } catch (error) {
-        await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
-        await lifecycle.reap(volumeId);
-        if (error instanceof KeyError) throw error;
-        throw errors.noSpace(`The volume could not be created: ${(error as Error).message}`);
-      }
+      await makeOrUndo(call, volumeId, 'The volume');
       return viewOf(call, volumeId);
     });
   },

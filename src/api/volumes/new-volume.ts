@@ -1,12 +1,13 @@
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { SnapshotRow, VolumeRow } from '../../catalog/schema.ts';
+import { KeyError } from '../../keys/key-service.ts';
 import type { AccountId, SnapshotId, VolumeId } from '../../types/ids.ts';
 import { asEpoch } from '../../types/units.ts';
 import { type Protection, recordDataKey } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import type { ClientToken } from '../idempotency.ts';
 import type { Call } from '../operation.ts';
-import { findVisibleSnapshots } from '../snapshots/find-snapshot.ts';
+import { findVisibleSnapshots, stillThere } from '../snapshots/find-snapshot.ts';
 import type { VolumeShape } from './volume-types.ts';
 
 export type NewVolume = {
@@ -23,7 +24,7 @@ export type NewVolume = {
 };
 
 /**
- * Records a volume that is to be made; Lifecycle.createVolume then makes it.
+ * Records a volume that is to be made; Lifecycle.createVolume then makes it (see makeOrUndo).
  * @throws ApiError InvalidSnapshot.NotFound when the source was deleted since it was looked at
  */
 export async function insertVolume(transaction: CatalogTransaction, volume: NewVolume): Promise<VolumeRow> {
@@ -62,15 +63,21 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
   return row;
 }
 
-/** A snapshot as it is at this commit. @throws ApiError InvalidSnapshot.NotFound */
-export async function stillThere(transaction: CatalogTransaction, snapshotId: SnapshotId): Promise<SnapshotRow> {
-  const snapshot = await transaction
-    .selectFrom('snapshots')
-    .selectAll()
-    .where('snapshot_id', '=', snapshotId)
-    .executeTakeFirst();
-  if (snapshot === undefined) throw errors.noSnapshot(snapshotId);
-  return snapshot;
+/**
+ * Makes a volume that has been recorded; where that fails, nothing of it stays.
+ * @param name for the message: "The volume"
+ * @throws KeyError; ApiError InsufficientVolumeCapacity
+ */
+export async function makeOrUndo(call: Call, volumeId: VolumeId, name: string): Promise<void> {
+  const { catalog, lifecycle } = call.services;
+  try {
+    await lifecycle.createVolume(volumeId);
+  } catch (error) {
+    await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
+    await lifecycle.reap(volumeId);
+    if (error instanceof KeyError) throw error;
+    throw errors.noSpace(`${name} could not be created: ${(error as Error).message}`);
+  }
 }
 
 /** @throws ApiError InvalidSnapshot.NotFound, IncorrectState when it is not completed */
