@@ -330,4 +330,13 @@ export const MIGRATIONS: Record<string, Migration> = {
       await sql`create index snapshots_pending on snapshots (volume_id) where state = 'pending'`.execute(db);
     },
   },
+  '0006-deleted-records': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable('deleted_records')
+        .addColumn('snapshot_id', 'text', (c) => c.primaryKey())
+        .addColumn('set_id', 'text', (c) => c.notNull())
+        .execute();
+    },
+  },
 };

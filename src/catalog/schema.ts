@@ -235,6 +235,9 @@ export type RetiredRootRow = { root: Sha256; retired_at: string };
 /** A snapshot whose record in the bucket does not say yet what the catalog says. */
 export type StaleRecordRow = { snapshot_id: SnapshotId };
 
+/** A deleted snapshot whose record may still be in the bucket. */
+export type DeletedRecordRow = { snapshot_id: SnapshotId; set_id: SetId };
+
 /** Values that the server keeps for itself, by name. */
 export type SecretRow = { name: string; value: string };
 
@@ -281,6 +284,7 @@ export type CatalogSchema = {
   account_settings: AccountSettingRow;
   retired_roots: RetiredRootRow;
   stale_records: StaleRecordRow;
+  deleted_records: DeletedRecordRow;
   secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
   tags: TagRow;

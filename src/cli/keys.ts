@@ -50,7 +50,8 @@ async function openKeys(flags: KeyFlags, store: ObjectStore): Promise<KeyService
   const scratch = mkdtempSync(path.join(tmpdir(), 'cleancut-keyring-'));
   try {
     const copy = path.join(scratch, 'keyring.json');
-    if (!(await Keyring.fetch(disk, copy, store))) throw new Error(`neither ${own} nor ${store.url} holds a keyring`);
+    if ((await Keyring.fetch(disk, copy, store)) === 'none')
+      throw new Error(`neither ${own} nor ${store.url} holds a keyring`);
     return Keyring.open({ disk, path: copy, store, protection, now });
   } finally {
     rmSync(scratch, { recursive: true });

@@ -85,6 +85,11 @@ export async function rebuild(flags: StoreFlags & { snapshotsOnly?: boolean }): 
     process.stdout.write(`Instances, volumes and users as of ${rebuilt.catalog}; instances are stopped.\n`);
     print(false, rebuilt.volumes, ['volume', 'size', 'comes back from', 'as of'], rows);
   }
+  if (flags.json !== true && rebuilt.partialSets.length > 0) {
+    const rows = rebuilt.partialSets.map(({ setId, snapshots: found, of }) => [setId, `${found} of ${of}`]);
+    process.stdout.write('Of these sets the rest was deleted, or its records were still to be written:\n');
+    print(false, rebuilt.partialSets, ['set', 'snapshots'], rows);
+  }
   if (unreadable.length === 0) return;
   for (const { key, why } of unreadable) process.stderr.write(`${key}: ${why}\n`);
   process.exitCode = 1;

@@ -7,7 +7,8 @@ import { checkAlias, DEFAULT_ALIAS, KeyError, type KeyOwner, type KeyReport, typ
 import { type Protection, rootKey } from './root-key.ts';
 
 const KEY_BYTES = 32;
-const STORE_KEY = 'keyring.json';
+/** The object that is the copy. */
+export const KEYRING_KEY = 'keyring.json';
 const CHECK = Buffer.from('cleancut keyring');
 
 const SavedKey = z.strictObject({
@@ -75,7 +76,7 @@ export class Keyring implements KeyService {
         keys: [],
       });
     }
-    const saved = Saved.parse(JSON.parse(disk.readText(path)));
+    const saved = parseKeyring(disk.readText(path), path);
     const root = rootKey(protection, Buffer.from(saved.salt, 'base64'));
     try {
       unsealText(root, saved.check, 'check');
@@ -87,16 +88,15 @@ export class Keyring implements KeyService {
     return new Keyring(options, root, saved);
   }
 
-  /** Brings a keyring back from the object store where the disk has none. @returns whether there was one */
-  static async fetch(disk: Disk, path: string, store: ObjectStore): Promise<boolean> {
-    if (disk.exists(path)) return false;
-    try {
-      disk.replaceText(path, (await store.get(STORE_KEY)).toString('utf8'));
-      return true;
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return false;
-      throw error;
-    }
+  /**
+   * Brings a keyring back from the object store where the disk has none.
+   * @returns what the disk has now: the store's keyring, none, or `another` than the store's
+   */
+  static async fetch(disk: Disk, path: string, store: ObjectStore): Promise<'fetched' | 'none' | 'another'> {
+    const stored = await storedKeyring(store);
+    if (stored === undefined) return 'none';
+    if (!disk.exists(path)) disk.replaceText(path, textOf(stored));
+    return parseKeyring(disk.readText(path), path).salt === stored.salt ? 'fetched' : 'another';
   }
 
   async resolve(name: string, owner: KeyOwner): Promise<string> {
@@ -208,16 +208,39 @@ export class Keyring implements KeyService {
 
   async #save(keys: SavedKey[]): Promise<void> {
     const saved = { ...this.#saved, keys };
-    const text = `${JSON.stringify(saved, undefined, 2)}\n`;
+    const text = textOf(saved);
     // The store first: a key that has wrapped anything must outlive this disk. Killed between the two, the disk has the
     // older one, and the new key was never used.
-    await this.#options.store.put(STORE_KEY, [Buffer.from(text)]);
+    await this.#options.store.put(KEYRING_KEY, [Buffer.from(text)]);
     this.#options.disk.replaceText(this.#options.path, text);
     this.#saved = saved;
   }
 
+  /**
+   * The copy in the store may have more keys than this disk: one that was put back from an older state, say. None of them
+   * is to be overwritten; there is no other copy.
+   * @throws KeyError Unusable, where it is another keyring: one that this disk has lost, or another server's
+   */
+  async #catchUp(): Promise<void> {
+    const stored = await storedKeyring(this.#options.store);
+    if (stored === undefined) return;
+    if (stored.salt !== this.#saved.salt) {
+      throw new KeyError(
+        'Unusable',
+        `The object store has another keyring than this server; a new key would overwrite it. If it is needed, bring it back with 'cleancut rebuild'; if not, move its object '${KEYRING_KEY}' away.`,
+      );
+    }
+    const own = this.#saved.keys;
+    const more = stored.keys.filter((key) => !own.some(({ keyId }) => keyId === key.keyId));
+    const newest = own.map((key) => {
+      const other = stored.keys.find(({ keyId }) => keyId === key.keyId);
+      return other !== undefined && other.versions.length > key.versions.length ? other : key;
+    });
+    this.#saved = { ...this.#saved, keys: [...newest, ...more] };
+  }
+
   #change<Answer>(work: () => Promise<Answer>): Promise<Answer> {
-    const changed = this.#changing.then(work);
+    const changed = this.#changing.then(() => this.#catchUp()).then(work);
     this.#changing = changed.catch(() => undefined);
     return changed;
   }
@@ -258,6 +281,28 @@ export class Keyring implements KeyService {
     if (key === undefined)
       throw new KeyError('NotFound', `account ${owner.accountId} has no key '${name}' in ${owner.region}`);
     return key;
+  }
+}
+
+function textOf(keyring: Saved): string {
+  return `${JSON.stringify(keyring, undefined, 2)}\n`;
+}
+
+/** @throws when it is none */
+function parseKeyring(text: string, where: string): Saved {
+  try {
+    return Saved.parse(JSON.parse(text));
+  } catch (error) {
+    throw new Error(`${where} is damaged, or no keyring: ${(error as Error).message}`);
+  }
+}
+
+async function storedKeyring(store: ObjectStore): Promise<Saved | undefined> {
+  try {
+    return parseKeyring((await store.get(KEYRING_KEY)).toString('utf8'), `${KEYRING_KEY} in ${store.url}`);
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) return undefined;
+    throw error;
   }
 }
 

@@ -56,6 +56,7 @@ export class Collector {
       await this.#owner.require();
       // Before what they name can be taken away: a record in the bucket must not outlive its manifest.
       await this.#records.refreshStale();
+      await this.#records.requireAllKnown();
       if (remove) await this.#forgetRetired();
       const garbage = await findGarbage(this.#store, await this.#live());
       if (remove) await removeGarbage(this.#store, garbage);

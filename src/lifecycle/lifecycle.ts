@@ -32,7 +32,7 @@ export class Lifecycle {
   readonly copies: CopyRunner;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
-  readonly #storeOwner: StoreOwner;
+  readonly storeOwner: StoreOwner;
   readonly repacker: Repacker;
   readonly scrubber: Scrubber;
   readonly #options: LifecycleOptions;
@@ -55,8 +55,8 @@ export class Lifecycle {
     });
     this.hydrations = new HydrationRunner(options);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
-    this.#storeOwner = new StoreOwner(options.catalog, options.store);
-    this.collector = new Collector(options, this.#storeOwner, this.uploads, this.records);
+    this.storeOwner = new StoreOwner(options.catalog, options.store);
+    this.collector = new Collector(options, this.storeOwner, this.uploads, this.records);
     this.repacker = new Repacker(options, this.uploads, this.records);
   }
 
@@ -201,6 +201,7 @@ export class Lifecycle {
       () => this.#forgetDataKeys(),
       () => this.#endIdleUploads(),
       () => this.#endLostImports(),
+      () => this.storeOwner.claim(),
       () => this.records.refreshStale(),
       () => this.#collectWhenDue(),
       () => this.scrubber.runWhenDue(),
@@ -387,9 +388,7 @@ export class Lifecycle {
     await this.hydrations.recover();
     await this.copies.recover();
     // Behind the start: an object store that is away must not keep the volumes from their guests.
-    void this.#storeOwner
-      .claim()
-      .catch((error: Error) => log('warn', `the object store could not be claimed: ${error.message}`));
+    void this.storeOwner.claim().catch((error: Error) => log('warn', error.message));
   }
 
   async #recoverInstance(instanceId: InstanceId, state: string): Promise<void> {

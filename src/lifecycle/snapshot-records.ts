@@ -4,7 +4,14 @@ import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
 import { tagsOf } from '../catalog/tags.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
-import { putSnapshotRecord, removeSnapshotRecord, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import {
+  hasSnapshotRecord,
+  putSnapshotRecord,
+  recordedSnapshots,
+  recordKey,
+  removeSnapshotRecord,
+  type SnapshotRecord,
+} from '../snapshots/snapshot-record.ts';
 import type { InstanceId, SetId, SnapshotId } from '../types/ids.ts';
 import { ResourceLocks } from './resource-locks.ts';
 
@@ -28,26 +35,26 @@ export class SnapshotRecords {
     this.#store = store;
   }
 
-  /** Writes those of a set that is about to be completed. @returns whose they are */
-  async write(set: WholeSet, completedAt: string): Promise<SnapshotId[]> {
+  /** Writes those of a set that is about to be completed. */
+  async write(set: WholeSet, completedAt: string): Promise<void> {
     const records = await this.#recordsOf(set, set.snapshots, completedAt);
     const limit = new ConcurrencyLimit(RECORDS_AT_ONCE);
     const puts = records.map((record) => limit.run(() => putSnapshotRecord(this.#store, record)));
     // Nothing goes on behind the back of who tries again.
     await Promise.allSettled(puts);
     await Promise.all(puts);
-    return set.snapshots.map((snapshot) => snapshot.snapshot_id);
   }
 
-  /** Removes the records of those that were deleted meanwhile: they must not come back from the bucket. */
-  async removeDeleted(snapshotIds: readonly SnapshotId[]): Promise<void> {
-    const left = await this.#catalog
-      .selectFrom('snapshots')
-      .select('snapshot_id')
-      .where('snapshot_id', 'in', snapshotIds)
-      .execute();
-    const kept = new Set(left.map((snapshot) => snapshot.snapshot_id));
-    for (const id of snapshotIds) if (!kept.has(id)) await removeSnapshotRecord(this.#store, id);
+  /**
+   * Removes the record of a snapshot that the catalog has as deleted (in `deleted_records`, from the same commit on): it
+   * must not come back from the bucket. Where the store does not do it now, it will be done later.
+   */
+  async remove(snapshotId: SnapshotId, setId: SetId): Promise<void> {
+    // Not while the records of its set are being written, this one perhaps among them.
+    await this.setLocks.hold([setId], async () => {
+      await removeSnapshotRecord(this.#store, snapshotId);
+      await this.#catalog.deleteFrom('deleted_records').where('snapshot_id', '=', snapshotId).execute();
+    });
   }
 
   /**
@@ -78,10 +85,38 @@ export class SnapshotRecords {
     });
   }
 
-  /** Writes the records that are still to be written anew. */
+  /** Writes the records that are still to be written anew, and removes those that are still to be removed. */
   async refreshStale(): Promise<void> {
     const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
     for (const { snapshot_id } of stale) await this.refresh(snapshot_id);
+    const deleted = await this.#catalog.selectFrom('deleted_records').selectAll().execute();
+    for (const { snapshot_id, set_id } of deleted) await this.remove(snapshot_id, set_id);
+  }
+
+  /**
+   * A catalog that was put back from an older copy, or rebuilt while some records could not be read, does not know all
+   * that the bucket holds: to it, what those snapshots need is garbage.
+   * @throws when the bucket has the record of a snapshot that the catalog neither has nor has deleted
+   */
+  async requireAllKnown(): Promise<void> {
+    const recorded = await recordedSnapshots(this.#store);
+    // Read after the bucket: a snapshot is in the catalog before its record is in the bucket.
+    const rows = await this.#catalog.selectFrom('snapshots').select('snapshot_id').execute();
+    const known = new Set<string>(rows.map((row) => row.snapshot_id));
+    for (const id of recorded) if (!known.has(id)) await this.#requireDeleted(id);
+  }
+
+  /** Deleted as we looked: its record is still to be removed, or is gone by now. */
+  async #requireDeleted(snapshotId: SnapshotId): Promise<void> {
+    const deleted = await this.#catalog
+      .selectFrom('deleted_records')
+      .select('snapshot_id')
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirst();
+    if (deleted !== undefined || !(await hasSnapshotRecord(this.#store, snapshotId))) return;
+    throw new Error(
+      `the object store has the record of ${snapshotId}, which this server's catalog does not know: nothing is collected, for its bytes would be garbage. Stop the server and run 'cleancut rebuild', which brings it back; or remove ${recordKey(snapshotId)} if it is not wanted`,
+    );
   }
 
   async #refreshNow(snapshotId: SnapshotId): Promise<void> {
@@ -103,7 +138,6 @@ export class SnapshotRecords {
       .execute();
     const [record] = await this.#recordsOf({ ...set, snapshots }, [snapshot], snapshot.completed_at);
     await putSnapshotRecord(this.#store, record);
-    await this.removeDeleted([snapshotId]);
   }
 
   async #recordsOf(set: WholeSet, snapshots: readonly SnapshotRow[], completedAt: string): Promise<SnapshotRecord[]> {

@@ -262,7 +262,7 @@ export class SnapshotRunner {
     if (set?.state !== 'pending') return;
     const snapshots = await this.#catalog.selectFrom('snapshots').selectAll().where('set_id', '=', setId).execute();
     const completedAt = this.#options.now().toISOString();
-    const written = await this.#options.records.write({ ...set, snapshots }, completedAt);
+    await this.#options.records.write({ ...set, snapshots }, completedAt);
     await this.#catalog.transaction().execute(async (transaction) => {
       await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', setId).execute();
       await transaction
@@ -271,7 +271,6 @@ export class SnapshotRunner {
         .where('set_id', '=', setId)
         .execute();
     });
-    await this.#options.records.removeDeleted(written);
   }
 
   /** One snapshot of a set has failed: the whole set ends in `error`. */

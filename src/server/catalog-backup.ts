@@ -1,10 +1,9 @@
-import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { backup, DatabaseSync } from 'node:sqlite';
 import { promisify } from 'node:util';
 import { zstdCompress, zstdDecompress } from 'node:zlib';
 import type { ObjectStore } from '../objects/object-store.ts';
-import { NodeDisk } from '../volumes/node-disk.ts';
 
 const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
@@ -41,17 +40,28 @@ export async function saveCatalog(catalogPath: string, store: ObjectStore, now: 
   }
 }
 
-/** Brings the latest copy back, where there is no catalog. @returns which; undefined where none was saved */
-export async function fetchCatalog(catalogPath: string, store: ObjectStore): Promise<string | undefined> {
-  const key = (await savedCatalogs(store)).at(-1);
-  if (key === undefined) return undefined;
-  const bytes = await decompress(await store.get(key), { maxOutputLength: MAX_CATALOG_BYTES });
-  const temporary = `${catalogPath}.new`;
-  writeFileSync(temporary, bytes, { mode: 0o600, flush: true });
-  // Whole or not at all: a rebuild that is cut short here begins again.
-  renameSync(temporary, catalogPath);
-  new NodeDisk().syncDirectory(path.dirname(catalogPath));
-  return key;
+/**
+ * Brings the latest copy that can be read back, where there is no catalog.
+ * @returns which (undefined where none was saved), and those after it that cannot be read, with the reason
+ */
+export async function fetchCatalog(
+  catalogPath: string,
+  store: ObjectStore,
+): Promise<{ key: string | undefined; unreadable: { key: string; why: string }[] }> {
+  const unreadable: { key: string; why: string }[] = [];
+  for (const key of (await savedCatalogs(store)).reverse()) {
+    const stored = await store.get(key);
+    try {
+      writeFileSync(catalogPath, await decompress(stored, { maxOutputLength: MAX_CATALOG_BYTES }), {
+        mode: 0o600,
+        flush: true,
+      });
+      return { key, unreadable };
+    } catch (error) {
+      unreadable.push({ key, why: (error as Error).message });
+    }
+  }
+  return { key: undefined, unreadable };
 }
 
 /** Oldest first: the names are times. */

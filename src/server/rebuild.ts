@@ -1,8 +1,8 @@
-import { existsSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import { type Catalog, openCatalog } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { putTags, removeTags } from '../catalog/tags.ts';
-import { Keyring } from '../keys/keyring.ts';
+import { KEYRING_KEY, Keyring } from '../keys/keyring.ts';
 import { StoreOwner } from '../lifecycle/store-owner.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
@@ -17,6 +17,8 @@ export type Rebuilt = {
   snapshots: number;
   sets: number;
   known: number;
+  /** Sets of which the bucket has a part: the others were deleted, or it was lost while their records were written. */
+  partialSets: { setId: string; snapshots: number; of: number }[];
   unreadable: { key: string; why: string }[];
   /** The copy of the catalog that was found in the bucket, and the volumes that came back by it. */
   catalog: string | null;
@@ -40,102 +42,163 @@ export async function rebuild(
   onRecord: () => void,
 ): Promise<Rebuilt> {
   const lock = takeDataDirectory(dataDir);
-  const path = dataPaths(dataDir).catalog;
-  const saved = snapshotsOnly || existsSync(path) ? undefined : await fetchCatalog(path, store);
-  const catalog = await openCatalog(path);
-  const rebuilt: Rebuilt = { snapshots: 0, sets: 0, known: 0, unreadable: [], catalog: saved ?? null, volumes: [] };
-  const recorded = new Set<string>();
   try {
-    for await (const found of listSnapshotRecords(store)) {
-      onRecord();
-      if (found.record === undefined) {
-        rebuilt.unreadable.push({ key: found.key, why: found.why });
-        continue;
-      }
-      const { record } = found;
-      const row = rowOf(record);
-      recorded.add(row.snapshot_id);
-      const known = await catalog
-        .selectFrom('snapshots')
-        .select('state')
-        .where('snapshot_id', '=', row.snapshot_id)
-        .executeTakeFirst();
-      if (known?.state === 'completed') {
-        // Its manifest may have been written anew since the catalog was saved; the old one may be gone.
-        const { root } = row;
-        if (saved !== undefined) {
-          await catalog.updateTable('snapshots').set({ root }).where('snapshot_id', '=', row.snapshot_id).execute();
-        }
-        rebuilt.known += 1;
-        continue;
-      }
-      if (known !== undefined) {
-        // It was completed after the catalog was saved.
-        const { root, data_blocks, completed_at } = row;
-        await catalog
-          .updateTable('snapshots')
-          .set({ state: 'completed', root, data_blocks, completed_at, boundary: null, state_message: '' })
-          .where('snapshot_id', '=', row.snapshot_id)
-          .execute();
-        await catalog
-          .updateTable('snapshot_sets')
-          .set({ state: 'completed' })
-          .where('set_id', '=', row.set_id)
-          .execute();
-        rebuilt.snapshots += 1;
-        continue;
-      }
-      // One snapshot in one step: a rebuild that is cut short is taken up by the next.
-      await catalog.transaction().execute(async (transaction) => {
-        const { account_id, region, set_id, started_at, description, snapshot_id } = row;
-        const set = await transaction
-          .insertInto('snapshot_sets')
-          .values({
-            set_id,
-            account_id,
-            region,
-            instance_id: record.instanceId === null ? null : knownId('i', record.instanceId),
-            description,
-            started_at,
-            hold_milliseconds: 0,
-            state: 'completed',
-          })
-          .onConflict((conflict) => conflict.doNothing())
-          .executeTakeFirst();
-        if (Number(set.numInsertedOrUpdatedRows ?? 0) > 0) rebuilt.sets += 1;
-        if (record.encryption !== undefined) {
-          const { dataKeyId, kmsKeyArn, wrapped } = record.encryption;
-          await transaction
-            .insertInto('data_keys')
-            .values({ data_key_id: dataKeyId, kms_key_arn: kmsKeyArn, wrapped })
-            .onConflict((conflict) => conflict.doNothing())
-            .execute();
-        }
-        await transaction.insertInto('snapshots').values(row).execute();
-        const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
-        await putTags(
-          transaction,
-          { resourceId: snapshot_id, resourceType: 'snapshot', accountId: account_id, region },
-          tags,
-        );
-        for (const grantee of record.sharedWith) {
-          await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
-        }
-      });
-      rebuilt.snapshots += 1;
+    const paths = dataPaths(dataDir);
+    // A copy is put right beside its place, and put there when it is: one that a kill leaves half-way would have volumes
+    // that are on no disk, and no second rebuild would know.
+    const beside = `${paths.catalog}.rebuilding`;
+    rmSync(beside, { force: true });
+    removeLogs(beside);
+    // Of a catalog that is gone: its log would be applied to the new one.
+    if (!existsSync(paths.catalog)) removeLogs(paths.catalog);
+    const rebuilt: Rebuilt = {
+      snapshots: 0,
+      sets: 0,
+      known: 0,
+      partialSets: [],
+      unreadable: [],
+      catalog: null,
+      volumes: [],
+    };
+    if (!snapshotsOnly && !existsSync(paths.catalog)) {
+      const { key, unreadable } = await fetchCatalog(beside, store);
+      rebuilt.catalog = key ?? null;
+      rebuilt.unreadable.push(...unreadable);
     }
-    if (saved !== undefined) {
-      await forgetDeleted(catalog, recorded, rebuilt.unreadable.length > 0);
-      rebuilt.volumes = await revive(catalog, store);
+    const isCopy = rebuilt.catalog !== null;
+    const catalog = await openCatalog(isCopy ? beside : paths.catalog);
+    try {
+      const recorded = await bringBackAll(catalog, store, isCopy, rebuilt, onRecord);
+      if (isCopy) {
+        await forgetDeleted(catalog, recorded, rebuilt.unreadable.length > 0);
+        rebuilt.volumes = await revive(catalog, store);
+      }
+      // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
+      const keyring = await Keyring.fetch(new NodeDisk(), paths.keyring, store);
+      if (keyring === 'another') {
+        const why = `${paths.keyring} is another keyring than the bucket's; what was encrypted under that one cannot be read. Move it away and do this again to have the bucket's`;
+        rebuilt.unreadable.push({ key: KEYRING_KEY, why });
+      }
+      await new StoreOwner(catalog, store).takeOver();
+    } finally {
+      await catalog.destroy();
     }
-    // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
-    await Keyring.fetch(new NodeDisk(), dataPaths(dataDir).keyring, store);
-    await new StoreOwner(catalog, store).takeOver();
+    if (isCopy) {
+      renameSync(beside, paths.catalog);
+      new NodeDisk().syncDirectory(dataDir);
+    }
     return rebuilt;
   } finally {
-    await catalog.destroy();
     lock.close();
   }
+}
+
+/** What SQLite keeps beside a database while it is open, or was killed. */
+function removeLogs(database: string): void {
+  for (const suffix of ['-wal', '-shm']) rmSync(`${database}${suffix}`, { force: true });
+}
+
+/** @returns the snapshots whose records could be read */
+async function bringBackAll(
+  catalog: Catalog,
+  store: ObjectStore,
+  isCopy: boolean,
+  rebuilt: Rebuilt,
+  onRecord: () => void,
+): Promise<Set<string>> {
+  const recorded = new Set<string>();
+  const members = new Map<string, { snapshots: number; of: number }>();
+  const deleted = await catalog.selectFrom('deleted_records').select('snapshot_id').execute();
+  const isDeleted = new Set<string>(deleted.map((row) => row.snapshot_id));
+  for await (const found of listSnapshotRecords(store)) {
+    onRecord();
+    if (found.record === undefined) {
+      rebuilt.unreadable.push({ key: found.key, why: found.why });
+      continue;
+    }
+    const { record } = found;
+    // The server removes it when it starts.
+    if (isDeleted.has(record.snapshotId)) continue;
+    recorded.add(record.snapshotId);
+    const set = members.get(record.setId) ?? { snapshots: 0, of: 0 };
+    members.set(record.setId, {
+      snapshots: set.snapshots + 1,
+      of: Math.max(set.of, record.setSnapshotIds.length),
+    });
+    await bringBack(catalog, record, isCopy, rebuilt);
+  }
+  for (const [setId, { snapshots, of }] of members) {
+    if (snapshots < of) rebuilt.partialSets.push({ setId, snapshots, of });
+  }
+  return recorded;
+}
+
+/** @param isCopy the catalog is older than the bucket */
+async function bringBack(catalog: Catalog, record: SnapshotRecord, isCopy: boolean, rebuilt: Rebuilt): Promise<void> {
+  const row = rowOf(record);
+  const { snapshot_id, set_id } = row;
+  const known = await catalog
+    .selectFrom('snapshots')
+    .select('state')
+    .where('snapshot_id', '=', snapshot_id)
+    .executeTakeFirst();
+  if (known?.state === 'completed') rebuilt.known += 1;
+  else rebuilt.snapshots += 1;
+  if (known?.state === 'completed' && !isCopy) return;
+  // One snapshot in one step: a rebuild that is cut short is taken up by the next.
+  await catalog.transaction().execute(async (transaction) => {
+    if (known === undefined) {
+      if (await insertSet(transaction, record, row)) rebuilt.sets += 1;
+      if (record.encryption !== undefined) {
+        const { dataKeyId, kmsKeyArn, wrapped } = record.encryption;
+        await transaction
+          .insertInto('data_keys')
+          .values({ data_key_id: dataKeyId, kms_key_arn: kmsKeyArn, wrapped })
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+      }
+      await transaction.insertInto('snapshots').values(row).execute();
+    } else {
+      // It may have been completed since the catalog was saved, or its manifest written anew and the old one be gone.
+      const { root, data_blocks, completed_at } = row;
+      await transaction
+        .updateTable('snapshots')
+        .set({ state: 'completed', root, data_blocks, completed_at, boundary: null, state_message: '' })
+        .where('snapshot_id', '=', snapshot_id)
+        .execute();
+      await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', set_id).execute();
+      // And nobody may use it who was shut out since.
+      await removeTags(transaction, snapshot_id);
+      await transaction.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshot_id).execute();
+    }
+    const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
+    const { account_id, region } = row;
+    const owner = { resourceId: snapshot_id, resourceType: 'snapshot' as const, accountId: account_id, region };
+    await putTags(transaction, owner, tags);
+    for (const grantee of record.sharedWith) {
+      await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
+    }
+  });
+}
+
+/** @returns whether it was not there yet */
+async function insertSet(catalog: Catalog, record: SnapshotRecord, row: SnapshotRow): Promise<boolean> {
+  const { account_id, region, set_id, started_at, description } = row;
+  const set = await catalog
+    .insertInto('snapshot_sets')
+    .values({
+      set_id,
+      account_id,
+      region,
+      instance_id: record.instanceId === null ? null : knownId('i', record.instanceId),
+      description,
+      started_at,
+      hold_milliseconds: 0,
+      state: 'completed',
+    })
+    .onConflict((conflict) => conflict.doNothing())
+    .executeTakeFirst();
+  return Number(set.numInsertedOrUpdatedRows ?? 0) > 0;
 }
 
 /** Snapshots that the saved catalog has and the bucket no more: deleted since. */

@@ -210,7 +210,11 @@ export async function startServer(config: Config): Promise<RunningServer> {
   }, TIDY_MILLISECONDS);
   const saveEvery = config.catalogBackupMinutes * 60_000;
   const saving = saveEvery === 0 ? undefined : setInterval(() => void saveNow().catch(warnUnsaved), saveEvery);
-  const saveNow = (): Promise<string> => saveCatalog(paths.catalog, store, now());
+  const saveNow = async (): Promise<void> => {
+    // Another server's copies would be taken for this one's, and the oldest of them removed.
+    await lifecycle.storeOwner.require();
+    await saveCatalog(paths.catalog, store, now());
+  };
   const warnUnsaved = (error: Error): void => log('warn', `the catalog could not be saved: ${error.message}`);
   const reopenLogs = (): void => {
     try {
@@ -234,9 +238,9 @@ export async function startServer(config: Config): Promise<RunningServer> {
       // First the calls under way are answered, then the volumes are closed, then the catalog.
       await http.close();
       await dataPlane.stop();
-      await catalog.destroy();
       // An object store that is away must not keep the server from stopping.
       if (saving !== undefined) await withinTime(saveNow(), SAVE_MILLISECONDS).catch(warnUnsaved);
+      await catalog.destroy();
       audit.close();
       process.off('SIGHUP', reopenLogs);
       rmSync(paths.nbdSocket, { force: true });

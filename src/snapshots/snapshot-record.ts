@@ -1,5 +1,8 @@
 import { z } from 'zod';
-import type { ObjectStore } from '../objects/object-store.ts';
+import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
+import { parseId, type SnapshotId } from '../types/ids.ts';
+
+const PREFIX = 'snapshots/';
 
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
@@ -37,7 +40,7 @@ const Saved = z.strictObject({
 export type SnapshotRecord = z.infer<typeof Saved>;
 
 export function recordKey(snapshotId: string): string {
-  return `snapshots/${snapshotId}.json`;
+  return `${PREFIX}${snapshotId}.json`;
 }
 
 export async function putSnapshotRecord(store: ObjectStore, record: SnapshotRecord): Promise<void> {
@@ -53,13 +56,33 @@ export async function getSnapshotRecord(store: ObjectStore, snapshotId: string):
 export async function* listSnapshotRecords(
   store: ObjectStore,
 ): AsyncGenerator<{ key: string; record: SnapshotRecord } | { key: string; record: undefined; why: string }> {
-  for await (const { key } of store.list('snapshots/')) {
+  for await (const { key } of store.list(PREFIX)) {
     try {
       yield { key, record: await readRecord(store, key) };
     } catch (error) {
       yield { key, record: undefined, why: (error as Error).message };
     }
   }
+}
+
+/** Whose records a store has, readable or not. */
+export async function recordedSnapshots(store: ObjectStore): Promise<SnapshotId[]> {
+  const ids: SnapshotId[] = [];
+  for await (const { key } of store.list(PREFIX)) {
+    const id = parseId('snap', key.slice(PREFIX.length).replace(/\.json$/, ''));
+    if (id !== undefined) ids.push(id);
+  }
+  return ids;
+}
+
+export async function hasSnapshotRecord(store: ObjectStore, snapshotId: SnapshotId): Promise<boolean> {
+  return store.get(recordKey(snapshotId)).then(
+    () => true,
+    (error: unknown) => {
+      if (error instanceof ObjectNotFoundError) return false;
+      throw error;
+    },
+  );
 }
 
 async function readRecord(store: ObjectStore, key: string): Promise<SnapshotRecord> {

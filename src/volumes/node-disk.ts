@@ -194,7 +194,8 @@ export class NodeDisk implements Disk {
     const temporary = `${file}.new`;
     const fd = fs.openSync(temporary, 'w', 0o600);
     try {
-      fs.writeSync(fd, text);
+      // All of it, or an error: one write may end short where the disk has room for less.
+      fs.writeFileSync(fd, text);
       // Before the rename: or a power loss could leave the new name with an empty file behind it.
       fs.fsyncSync(fd);
     } finally {

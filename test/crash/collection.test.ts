@@ -238,11 +238,20 @@ test('a collection that is asked for while a new store is being claimed waits un
   await new Promise(setImmediate);
   claimed.resolve();
   await Promise.all([claiming, required]);
-  // A claim that fails is no claim.
+  // A claim that fails is no claim, and can be made again.
   store.objects.clear();
   store.beforeRequest = (request) => {
     if (request === 'put') throw new Error('no room');
   };
-  await assert.rejects(owner.claim(), /no room/);
-  await assert.rejects(owner.require(), /names no owner/);
+  const late = new StoreOwner(catalog, store);
+  await assert.rejects(late.claim(), /no room/);
+  await assert.rejects(late.require(), /names no owner/);
+  store.beforeRequest = () => undefined;
+  await late.claim();
+  await late.require();
+  // Another's is told of, once.
+  await store.put('owner.json', [Buffer.from('{"serverId":"another"}')]);
+  const stranger = new StoreOwner(catalog, store);
+  await assert.rejects(stranger.claim(), /belongs to another server/);
+  await stranger.claim();
 });

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { type TestContext, test } from 'node:test';
 import { CreateTagsCommand, DescribeSnapshotsCommand, DescribeVolumesCommand } from '@aws-sdk/client-ec2';
 import type { NbdClient } from '../../src/nbd/client.ts';
+import { NodeDisk } from '../../src/volumes/node-disk.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
 import { startTestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -169,4 +170,17 @@ test('a snapshot that was given up stays so after a kill, where the full disk ke
   assert.equal(lost.State, 'error', 'its bytes are those of later writes');
   assert.ok(lost.StateMessage);
   assert.equal(await server.stop(), 0);
+});
+
+test('a small file that is replaced while there is room for a part of it stays as it was', {
+  skip: withoutMounts('mount'),
+}, async (t) => {
+  const mount = await smallDisk(t);
+  const disk = new NodeDisk();
+  disk.replaceText(`${mount}/keyring.json`, 'as it was');
+  const rest = await takeRest(mount);
+  // One page is free: the write of two is cut short, without an error.
+  await tool('truncate', ['-s', '-4096', rest]);
+  assert.throws(() => disk.replaceText(`${mount}/keyring.json`, 'x'.repeat(8192)), /ENOSPC/);
+  assert.equal(disk.readText(`${mount}/keyring.json`), 'as it was');
 });

@@ -1,6 +1,5 @@
 import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
 import { removeTags } from '../../catalog/tags.ts';
-import { removeSnapshotRecord } from '../../snapshots/snapshot-record.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
@@ -20,7 +19,7 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
 
 /** @throws ApiError InvalidSnapshot.NotFound, InvalidSnapshot.InUse */
 export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void> {
-  const { catalog, lifecycle, store, log } = call.services;
+  const { catalog, lifecycle, log } = call.services;
   return lifecycle.locks.hold([snapshotId], async () => {
     const snapshot = await findOwnSnapshot(call, snapshotId);
     await catalog.transaction().execute(async (transaction) => {
@@ -32,11 +31,15 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
       if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
       await removeTags(transaction, snapshotId);
       await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
+      // Killed after the commit, the next start knows which record is still to be removed.
+      await transaction
+        .insertInto('deleted_records')
+        .values({ snapshot_id: snapshotId, set_id: snapshot.set_id })
+        .execute();
     });
-    // After the catalog: a record that is left behind by a crash names a snapshot that no one has any more; the other
-    // way round, a snapshot that is still there could not be brought back from the bucket.
-    await removeSnapshotRecord(store, snapshotId).catch((error: Error) => {
-      log('warn', `${snapshotId} is deleted, but its record is still in the object store: ${error.message}`);
+    // After the catalog: the other way round, a snapshot that is still there could not be brought back from the bucket.
+    await lifecycle.records.remove(snapshotId, snapshot.set_id).catch((error: Error) => {
+      log('warn', `${snapshotId} is deleted, its record in the object store will be later: ${error.message}`);
     });
     if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
   });
