@@ -30,6 +30,7 @@ export function writeCredentials(credentialsFile: string, key: NewKey, region: s
     '',
   ].join('\n');
   const temporary = `${credentialsFile}.new`;
-  writeFileSync(temporary, text, { mode: 0o600 });
+  // Synced before the rename: after a power loss an empty file would be taken for one that holds the key.
+  writeFileSync(temporary, text, { mode: 0o600, flush: true });
   renameSync(temporary, credentialsFile);
 }

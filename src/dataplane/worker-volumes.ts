@@ -8,6 +8,7 @@ import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
 import type { Disk } from '../volumes/disk.ts';
+import type { KnownCuts } from '../volumes/engine.ts';
 import type { LocalEngine } from '../volumes/local-engine.ts';
 import type { LocalVolume } from '../volumes/local-volume.ts';
 import { VolumeLockedError } from '../volumes/volume-lock.ts';
@@ -112,10 +113,10 @@ export class WorkerVolumes {
     const key = opening.key && new DataKey(opening.key);
     const originKey = opening.originKey && new DataKey(opening.originKey);
     const source = origin && new SnapshotSource(this.#store, origin, this.#patience, originKey);
-    const newestCut = asEpoch(Math.max(base, ...pendingCuts));
+    const known: KnownCuts = { base, newest: asEpoch(Math.max(base, ...pendingCuts)) };
     // While the guest is on its way: a file system's first reads are at the beginning, and all need the nodes above.
     source?.manifest.leaf(0).catch(() => undefined);
-    const volume = await this.#openUnlocked(volumeId, source, key, newestCut);
+    const volume = await this.#openUnlocked(volumeId, source, key, known);
     volume.forgetBefore(base);
     removeStaleJournals(this.#disk, this.#engine.directoryOf(volumeId), pendingCuts);
     const use: VolumeUse = {
@@ -139,12 +140,12 @@ export class WorkerVolumes {
     volumeId: VolumeId,
     source: SnapshotSource | undefined,
     key: DataKey | undefined,
-    newestCut: EpochNumber,
+    known: KnownCuts,
   ): Promise<LocalVolume> {
     const until = performance.now() + LOCK_PATIENCE_MILLISECONDS;
     for (;;) {
       try {
-        return this.#engine.open(volumeId, source, key, newestCut);
+        return this.#engine.open(volumeId, source, key, known);
       } catch (error) {
         if (!(error instanceof VolumeLockedError) || performance.now() > until) throw error;
         await sleep(20);

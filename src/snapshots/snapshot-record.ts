@@ -3,6 +3,8 @@ import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.t
 import { parseId, type SnapshotId } from '../types/ids.ts';
 
 const PREFIX = 'snapshots/';
+/** A bucket may hold a hundred thousand, and answer in tens of milliseconds. */
+const RECORDS_AT_ONCE = 16;
 
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
@@ -52,17 +54,21 @@ export async function getSnapshotRecord(store: ObjectStore, snapshotId: string):
   return readRecord(store, recordKey(snapshotId));
 }
 
-/** Every record in a store; one that cannot be read comes with the reason. */
-export async function* listSnapshotRecords(
-  store: ObjectStore,
-): AsyncGenerator<{ key: string; record: SnapshotRecord } | { key: string; record: undefined; why: string }> {
+export type FoundRecord = { key: string; record: SnapshotRecord } | { key: string; record: undefined; why: string };
+
+/** Every record in a store, read some at a time; one that cannot be read comes with the reason. */
+export async function* listSnapshotRecords(store: ObjectStore): AsyncGenerator<FoundRecord> {
+  const reading: Promise<FoundRecord>[] = [];
+  const read = (key: string): Promise<FoundRecord> =>
+    readRecord(store, key).then(
+      (record) => ({ key, record }),
+      (error: Error) => ({ key, record: undefined, why: error.message }),
+    );
   for await (const { key } of store.list(PREFIX)) {
-    try {
-      yield { key, record: await readRecord(store, key) };
-    } catch (error) {
-      yield { key, record: undefined, why: (error as Error).message };
-    }
+    reading.push(read(key));
+    if (reading.length === RECORDS_AT_ONCE) yield* [await reading.shift()].filter((found) => found !== undefined);
   }
+  for (const found of reading) yield await found;
 }
 
 /** Whose records a store has, readable or not. */

@@ -37,6 +37,9 @@ export interface OpenVolume {
   extents(offset: number, length: number, most: number): Extent[] | Promise<Extent[]>;
 }
 
+/** What the catalog knows of a volume's cuts: the boundary of its base (1 where it has none), and the newest. */
+export type KnownCuts = { base: EpochNumber; newest: EpochNumber };
+
 export type CutVolume = { volumeId: VolumeId; boundary: EpochNumber };
 
 /**
@@ -51,15 +54,9 @@ export interface VolumeEngine {
    * Opens a volume, or gives the one that is open.
    * @param origin needed while a restored volume is not all local
    * @param key of an encrypted volume
-   * @param newestCut the newest boundary that the catalog knows of; 1 where there was no cut yet
    * @throws WrongKeyError
    */
-  open(
-    volumeId: VolumeId,
-    origin: BlockSource | undefined,
-    key: DataKey | undefined,
-    newestCut: EpochNumber,
-  ): OpenVolume;
+  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined, known: KnownCuts): OpenVolume;
 
   /** Removes a volume and all that belongs to it. One that is not there is no error: a deletion may be done again. */
   remove(volumeId: VolumeId): Promise<void>;

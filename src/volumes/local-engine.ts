@@ -5,7 +5,7 @@ import type { EpochNumber } from '../types/units.ts';
 import type { BlockSource } from './block-source.ts';
 import type { BlockAsOfCut, ChangedBlocks } from './copy-before-write.ts';
 import type { Disk } from './disk.ts';
-import type { CutVolume, NewVolume, VolumeEngine } from './engine.ts';
+import type { CutVolume, KnownCuts, NewVolume, VolumeEngine } from './engine.ts';
 import { LocalVolume } from './local-volume.ts';
 import { createVolume } from './new-volume.ts';
 
@@ -44,12 +44,7 @@ export class LocalEngine implements VolumeEngine {
     });
   }
 
-  open(
-    volumeId: VolumeId,
-    origin: BlockSource | undefined,
-    key: DataKey | undefined,
-    newestCut: EpochNumber,
-  ): LocalVolume {
+  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined, known: KnownCuts): LocalVolume {
     const open = this.#open.get(volumeId);
     if (open !== undefined) return open;
     const volume = LocalVolume.open(
@@ -67,7 +62,7 @@ export class LocalEngine implements VolumeEngine {
       },
       origin,
       key,
-      newestCut,
+      known,
     );
     this.#suspects.delete(volumeId);
     this.#open.set(volumeId, volume);

@@ -5,6 +5,7 @@ import { asBlock, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/uni
 import { type BlockSource, requireSource } from './block-source.ts';
 import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
 import type { Disk, DiskFile } from './disk.ts';
+import type { KnownCuts } from './engine.ts';
 import type { Epoch } from './epoch.ts';
 import { type Extent, findExtents } from './extents.ts';
 import { Flushes } from './flushes.ts';
@@ -88,7 +89,7 @@ export class LocalVolume {
    * Opens a volume, recovering from whatever happened since it was last open.
    * @param source where absent blocks come from; needed while the volume is hydrating
    * @param key of an encrypted volume
-   * @param newestCut the newest that the catalog knows of: after a power loss the epochs' own files may know of fewer
+   * @param known by the catalog: after a power loss the epochs' own files may know of fewer cuts
    * @throws VolumeLockedError, WrongKeyError
    */
   static open(
@@ -96,7 +97,7 @@ export class LocalVolume {
     environment: VolumeEnvironment,
     source: BlockSource | undefined,
     key: DataKey | undefined,
-    newestCut: EpochNumber,
+    known: KnownCuts,
   ): LocalVolume {
     const { disk, bootId, isSuspect } = environment;
     const lock = lockVolume(disk, directory);
@@ -115,7 +116,7 @@ export class LocalVolume {
     const { powerLost, historyLost, marksLost } = whatRemains(disk, directory, state, raw, bootId, isSuspect);
     // Pages that the disk has refused may be in memory still, and would turn into older ones some day.
     if (powerLost) raw.forgetPages();
-    const epochs = openEpochs(disk, directory, state, historyLost, newestCut);
+    const epochs = openEpochs(disk, directory, state, historyLost, known);
     const hydration = state.hydrating
       ? Hydration.open(disk, directory, blocks, marksLost, requireSource(source, directory))
       : undefined;

@@ -1,6 +1,7 @@
 import { asEpoch, blockCount, type EpochNumber } from '../types/units.ts';
 import { NotABitmapError } from './bitmap-file.ts';
 import type { Disk } from './disk.ts';
+import type { KnownCuts } from './engine.ts';
 import { Epoch } from './epoch.ts';
 import type { RawFile } from './raw-file.ts';
 import type { VolumeState } from './volume-state.ts';
@@ -46,24 +47,35 @@ export function whatRemains(
 
 /**
  * The epochs that can be believed, oldest first; a new one where there are none. Then `state.trustedFrom` says so.
- * @param newestCut the newest that the catalog knows of: after a power loss the epochs' own files may know of fewer
+ * @param known by the catalog: after a power loss the epochs' own files may know of fewer cuts
  */
 export function openEpochs(
   disk: Disk,
   directory: string,
   state: VolumeState,
   historyLost: boolean,
-  newestCut: EpochNumber,
+  known: KnownCuts,
 ): Epoch[] {
   const blocks = blockCount(state.sizeBytes);
   // Once lost, their files are not even looked into: any part of them may be missing, their headers too.
   const epochs = historyLost ? [] : openAllOrNone(disk, directory, blocks);
-  if (epochs.length > 0) return epochs;
+  if (epochs.length > 0 && isWholeSince(asEpoch(Math.max(known.base, state.trustedFrom)), epochs)) return epochs;
+  for (const epoch of epochs) epoch.close();
   // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what came
   // before is found by comparing hashes, and cuts that were pending are lost.
-  const next = asEpoch(Math.max(state.trustedFrom, newestCut, Epoch.removeAll(disk, directory)) + 1);
+  const next = asEpoch(Math.max(state.trustedFrom, known.newest, Epoch.removeAll(disk, directory)) + 1);
   state.trustedFrom = next;
   return [Epoch.create(disk, directory, next, blocks)];
+}
+
+/**
+ * Whether there is an epoch for all the time since a base. Where catalog and volume are not of the same time, because
+ * either was put back from a copy, there is none: what is missing would not be in the next snapshot, and nobody would
+ * know.
+ */
+function isWholeSince(base: EpochNumber, epochs: readonly Epoch[]): boolean {
+  const since = epochs.filter((epoch) => epoch.number >= base);
+  return since.length > 0 && since.every((epoch, index) => epoch.number === base + index);
 }
 
 /**

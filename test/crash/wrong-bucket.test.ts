@@ -36,6 +36,7 @@ import { tool } from '../support/tools.ts';
 const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
 const SAVE_OFTEN = ['--catalog-backup-minutes', '0.02'];
 const ZONE = 'us-east-1a';
+const MIB = 1024 * 1024;
 
 type Bucket = { path: string; flags: string[]; store: () => Promise<ObjectStore> };
 
@@ -56,9 +57,9 @@ async function savedAnew(bucket: Bucket): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 50));
 }
 
-async function written(server: TestServer, volume: string, bytes: Buffer): Promise<void> {
+async function written(server: TestServer, volume: string, bytes: Buffer, at = 0): Promise<void> {
   const client = await server.connect(volume);
-  await client.write(0, bytes);
+  await client.write(at, bytes);
   await client.close();
 }
 
@@ -248,6 +249,9 @@ test('a catalog that does not know all that the bucket holds collects nothing: p
   assert.ok((await read(server, newer, bytes.length)).equals(bytes));
   const { Snapshots = [] } = await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }));
   assert.equal(Snapshots.length, 2);
+  // The volume has forgotten what changed since the older catalog's last snapshot: the next compares all of it.
+  await written(server, volumes[0], randomBytes(5000), 8 * MIB);
+  assert.ok((await read(server, await snapshotOf(server, volumes[0]), bytes.length)).equals(bytes));
 });
 
 test('a set of which the bucket has a part is told of', async (t) => {

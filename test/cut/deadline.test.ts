@@ -27,7 +27,7 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
   const ids = [newId('vol'), newId('vol')];
   const volumes = ids.map((volumeId) => {
     engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false, baseless: false, key: undefined });
-    return engine.open(volumeId, undefined, undefined, asEpoch(1));
+    return engine.open(volumeId, undefined, undefined, { base: asEpoch(1), newest: asEpoch(1) });
   });
   await engine.prepareCut(ids);
   await engine.hold('token', ids, 100);

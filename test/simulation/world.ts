@@ -514,13 +514,10 @@ export class World {
       });
       volume.created = true;
     }
-    const opened = LocalVolume.open(
-      DIRECTORY,
-      environment,
-      this.#origin(),
-      this.#key,
-      asEpoch(Math.max(base.boundary, ...this.#catalog.pending.map((cut) => cut.boundary))),
-    );
+    const opened = LocalVolume.open(DIRECTORY, environment, this.#origin(), this.#key, {
+      base: base.boundary,
+      newest: asEpoch(Math.max(base.boundary, ...this.#catalog.pending.map((cut) => cut.boundary))),
+    });
     opened.forgetBefore(base.boundary);
     for (const cut of [...this.#catalog.pending]) {
       const lost = opened.resumeCut(cut.boundary);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createCipheriv, randomBytes } from 'node:crypto';
-import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, cpSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
 import { DataKey, WrongKeyError } from '../../src/encryption/data-key.ts';
 import { PageCipher } from '../../src/encryption/page-cipher.ts';
@@ -18,6 +18,7 @@ import { chooseSeed, seededRandom } from '../support/random.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const BLOCKS = 6;
+const FIRST = asEpoch(1);
 const SIZE = BLOCKS * BLOCK_BYTES;
 const NOWHERE = { pack: '' as PackId, offset: 0, length: 0, encoding: ENCODING.PLAIN, sha256: sha256(Buffer.alloc(0)) };
 
@@ -81,7 +82,10 @@ class Rig {
       },
       this.source,
       this.key,
-      asEpoch(Math.max(this.base?.boundary ?? 1, ...this.cuts.map((cut) => cut.boundary))),
+      {
+        base: this.base?.boundary ?? FIRST,
+        newest: asEpoch(Math.max(this.base?.boundary ?? FIRST, ...this.cuts.map((cut) => cut.boundary))),
+      },
     );
   }
 
@@ -295,6 +299,43 @@ test('the model finds a volume that forgets to save the old page', async (t) => 
   await assert.rejects(rig.check(rig.cuts[0]), /is wrong/);
   rig.disk.kill();
 });
+
+for (const older of ['catalog', 'volume'] as const) {
+  test(`where the ${older} alone was put back from an older copy, the next snapshot is right all the same`, async (t) => {
+    const seed = chooseSeed();
+    t.diagnostic(`seed ${seed}`);
+    const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed), false);
+    const next = async (): Promise<void> => {
+      for (let write = 0; write < 3; write += 1) await rig.write();
+      await rig.cut();
+      await rig.upload(true);
+    };
+    await next();
+    await rig.volume.close();
+    const then = { base: rig.base, model: Buffer.from(rig.model), copy: `${rig.directory}-copy` };
+    cpSync(rig.directory, then.copy, { recursive: true });
+    rig.volume = rig.open();
+    for (let set = 0; set < 3; set += 1) await next();
+    await rig.volume.close();
+    if (older === 'catalog') rig.base = then.base;
+    else {
+      rmSync(rig.directory, { recursive: true });
+      renameSync(then.copy, rig.directory);
+      then.model.copy(rig.model);
+    }
+    rig.volume = rig.open();
+    rig.volume.forgetBefore(rig.base.boundary);
+    await rig.checkNow();
+    await rig.cut();
+    for (let write = 0; write < 5; write += 1) await rig.write();
+    await rig.upload(true);
+    // And the one after it is incremental again.
+    await rig.cut();
+    assert.equal(rig.volume.changedBlocks(rig.cuts[0].boundary, rig.base.boundary, 0, BLOCKS).compareAll, false);
+    await rig.upload(true);
+    await rig.volume.close();
+  });
+}
 
 test('a block that comes in while a cut is read, as the last of its volume, is in the snapshot', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(9), true);
@@ -617,9 +658,12 @@ test('an encrypted volume opens with its own key alone, and its files hold nothi
     isSuspect: false,
   };
   for (const wrong of [undefined, DataKey.generate()]) {
-    assert.throws(() => LocalVolume.open(rig.directory, environment, undefined, wrong, asEpoch(1)), WrongKeyError);
+    assert.throws(
+      () => LocalVolume.open(rig.directory, environment, undefined, wrong, { base: FIRST, newest: FIRST }),
+      WrongKeyError,
+    );
   }
-  LocalVolume.open(rig.directory, environment, undefined, rig.key, asEpoch(1)).hold();
+  LocalVolume.open(rig.directory, environment, undefined, rig.key, { base: FIRST, newest: FIRST }).hold();
 });
 
 test('the pages of an encrypted volume are AES-256-XTS by the page’s number, and holes are zeroes', () => {
