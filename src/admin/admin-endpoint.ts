@@ -2,6 +2,7 @@ import { Call, type Caller, type Services } from '../api/operation.ts';
 import { type ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { collect } from './collect.ts';
+import { forgetDamaged } from './forget-damaged.ts';
 import { beginImport, failImport, finishImport } from './import-snapshot.ts';
 import { aliasKey, createKey, enableKey, listKeys, rotateKey } from './keys.ts';
 import { restoreSet } from './restore-set.ts';
@@ -22,6 +23,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   'enable-user': enableUser,
   'fail-import': failImport,
   'finish-import': finishImport,
+  'forget-damaged': forgetDamaged,
   'list-keys': listKeys,
   'list-users': listUsers,
   'restore-set': restoreSet,

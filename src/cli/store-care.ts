@@ -1,10 +1,12 @@
+import { existsSync } from 'node:fs';
 import { ObjectNotFoundError } from '../objects/object-store.ts';
 import { realPatience } from '../objects/patience.ts';
+import { dataPaths } from '../server/data-directory.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
 import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { formatBytes, type Sha256 } from '../types/units.ts';
-import { chosenDataDir } from './connection.ts';
+import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
 import { SnapshotKeys } from './keys.ts';
 import { ProgressBar, print } from './output.ts';
@@ -42,8 +44,15 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   );
   bar.end();
   const damage = [...unreadable.map((each) => ({ ...each, affected: [] })), ...verified.damage];
+  const affectedIds = [...new Set(damage.flatMap(({ affected }) => affected.map(({ snapshotId }) => snapshotId)))];
+  const volumeIds = affectedIds.length === 0 ? [] : await forgetBases(store.url, affectedIds, flags);
   const summary = [verified.snapshots, verified.blocks, formatBytes(verified.bytes), damage.length];
-  print(flags.json, { ...verified, damage }, ['snapshots', 'blocks', 'bytes', 'damaged'], [summary]);
+  print(
+    flags.json,
+    { ...verified, damage, storedAnew: volumeIds },
+    ['snapshots', 'blocks', 'bytes', 'damaged'],
+    [summary],
+  );
   if (damage.length === 0) return;
   if (flags.json !== true) {
     const rows = damage.map(({ object, what, affected }) => [
@@ -54,8 +63,23 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
         .join('\n'),
     ]);
     print(false, damage, ['object', 'what is wrong', 'who is affected'], rows);
+    if (volumeIds.length > 0)
+      process.stdout.write(`The next snapshots of these volumes store everything anew: ${volumeIds.join(', ')}\n`);
   }
   process.exitCode = 1;
+}
+
+/** Tells the server whose store it is, if it runs. @returns volumes whose next snapshots will hold everything */
+async function forgetBases(storeUrl: string, snapshotIds: string[], flags: StoreFlags): Promise<string[]> {
+  const dataDir = chosenDataDir(flags);
+  if (!existsSync(dataPaths(dataDir).running) || runningServer(dataDir).objectStore !== storeUrl) return [];
+  try {
+    const server = connectToServer(flags);
+    return (await server.ask<{ volumeIds: string[] }>('forget-damaged', { snapshotIds })).volumeIds;
+  } catch (error) {
+    process.stderr.write(`The server could not be told of the damage: ${(error as Error).message}\n`);
+    return [];
+  }
 }
 
 /** Brings every completed snapshot back from the bucket alone, and what the saved catalog knows besides. */

@@ -167,6 +167,14 @@ export class DataPlane {
     await this.#of(cut.volumeId).call('finishCut', { cut, completed });
   }
 
+  /**
+   * Nothing that is stored of the volume may be relied on any more; the catalog says so already (NO_BASE). Pending cuts are
+   * lost, the next has everything.
+   */
+  async forgetHistory(volumeId: VolumeId, reason: string): Promise<void> {
+    await this.#of(volumeId).call('forgetHistory', { opening: await this.#openingOf(volumeId), reason });
+  }
+
   /** After a start: takes up the volume's pending cuts. @returns those that cannot be had, and why */
   async resumeCuts(volumeId: VolumeId): Promise<{ boundary: number; reason: string }[]> {
     return this.#of(volumeId).call('resumeCuts', await this.#openingOf(volumeId));

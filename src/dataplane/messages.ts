@@ -105,6 +105,8 @@ export type WorkerMethods = {
   growVolume: (order: { opening: VolumeOpening; sizeBytes: number }) => Promise<void>;
   /** Resolves when the volume is all local (true), or was stopped before (false). */
   hydrate: (opening: VolumeOpening) => Promise<boolean>;
+  /** Nothing that is stored of the volume may be relied on any more; its pending cuts are lost. */
+  forgetHistory: (order: { opening: VolumeOpening; reason: string }) => Promise<void>;
   prepareCut: (order: { volumes: VolumeOpening[] }) => Promise<void>;
   hold: (order: { token: string; volumeIds: VolumeId[]; deadlineMilliseconds: number }) => Promise<void>;
   cut: (order: { token: string }) => CutVolume[];

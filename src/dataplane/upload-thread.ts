@@ -18,6 +18,7 @@ import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
+import { asBaseLost } from './base-lost.ts';
 import { Encoder } from './encoder.ts';
 import { journalPath } from './journal-path.ts';
 import type {
@@ -121,6 +122,8 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       rooms,
       encode: (block) => encoder.encode(block, pace.factor),
     });
+  } catch (error) {
+    throw asBaseLost(error, base.root !== undefined && absentFrom === undefined);
   } finally {
     files.close();
     journal.close();

@@ -110,6 +110,17 @@ const methods: WorkerMethods = {
     return whole;
   },
 
+  async forgetHistory({ opening, reason }) {
+    const use = await volumes.open(opening);
+    use.preparing += 1;
+    try {
+      await engine.forgetHistory(opening.volumeId, reason);
+    } finally {
+      use.preparing -= 1;
+    }
+    await volumes.closeIfIdle(opening.volumeId);
+  },
+
   async prepareCut(order) {
     const opened: VolumeUse[] = [];
     try {

@@ -1,6 +1,7 @@
 import { removeTags } from '../catalog/tags.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
+import { Bases } from './bases.ts';
 import { Collector } from './collector.ts';
 import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
@@ -33,6 +34,7 @@ export class Lifecycle {
   readonly uploads = new UploadGate();
   readonly collector: Collector;
   readonly storeOwner: StoreOwner;
+  readonly bases: Bases;
   readonly repacker: Repacker;
   readonly scrubber: Scrubber;
   readonly #options: LifecycleOptions;
@@ -42,13 +44,15 @@ export class Lifecycle {
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
     this.#options = options;
-    this.scrubber = new Scrubber(options, scrub);
     this.#collectedAt = options.now().getTime();
     this.records = new SnapshotRecords(options.catalog, options.store);
+    this.bases = new Bases(options);
+    this.scrubber = new Scrubber(options, scrub, this.bases);
     this.snapshots = new SnapshotRunner({
       ...options,
       uploads: this.uploads,
       records: this.records,
+      bases: this.bases,
       // Where it cannot be removed now, it is once a minute (see finishBegun); the rest of its set ends all the same.
       onSnapshotEnded: (volumeId) =>
         this.reap(volumeId).catch((error: Error) => options.log('warn', `${volumeId}: ${error.message}`)),

@@ -101,6 +101,8 @@ export class PendingSnapshots {
           .updateTable('volumes')
           .set({ base_boundary: boundary, base_root: root })
           .where('volume_id', '=', snapshot.volume_id)
+          // Not where it was given up meanwhile (see Bases): what this one is stored on top of may be lost.
+          .where('base_boundary', '=', owed.base.boundary)
           .execute();
         wanted.push(updated.numUpdatedRows > 0n);
       }

@@ -1,7 +1,8 @@
 import { realPatience } from '../objects/patience.ts';
-import { type Damage, verifySnapshots } from '../snapshots/verify.ts';
-import { knownId } from '../types/ids.ts';
+import { type Damage, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
+import type { Bases } from './bases.ts';
 import type { LifecycleOptions } from './options.ts';
 
 const READ_PATIENCE_MILLISECONDS = 60_000;
@@ -23,12 +24,14 @@ export type ScrubFigures = { runs: number; bytes: number; damaged: number };
 export class Scrubber {
   readonly #options: LifecycleOptions;
   readonly #settings: ScrubSettings;
+  readonly #bases: Bases;
   #running = false;
   readonly figures: ScrubFigures = { runs: 0, bytes: 0, damaged: 0 };
 
-  constructor(options: LifecycleOptions, settings: ScrubSettings) {
+  constructor(options: LifecycleOptions, settings: ScrubSettings, bases: Bases) {
     this.#options = options;
     this.#settings = settings;
+    this.#bases = bases;
   }
 
   /** Begins a run where one is due; it goes on by itself. */
@@ -49,21 +52,13 @@ export class Scrubber {
       });
   }
 
-  /** @returns what is damaged, and who is affected; of snapshots that were deleted meanwhile, nothing */
+  /**
+   * What volumes' next snapshots would be stored on top of is read, too, and given up where it is damaged.
+   * @returns what is damaged, and who is affected; of snapshots that were deleted meanwhile, nothing
+   */
   async run(): Promise<Damage[]> {
-    const { catalog, store, keys, dataPlane, log } = this.#options;
-    const rows = await catalog
-      .selectFrom('snapshots')
-      .select(['snapshot_id', 'root', 'data_key_id'])
-      .where('state', '=', 'completed')
-      .execute();
-    const snapshots = [];
-    for (const { snapshot_id, root, data_key_id } of rows) {
-      if (root === null) continue;
-      // What is under a key that cannot be had is left for another time.
-      const key = await keys.open(data_key_id).catch(() => null);
-      if (key !== null) snapshots.push({ snapshotId: snapshot_id, root, key });
-    }
+    const { store, dataPlane, log } = this.#options;
+    const snapshots = await this.#whatIsNamed();
     const begun = performance.now();
     const abort = new AbortController();
     let counted = 0;
@@ -83,6 +78,9 @@ export class Scrubber {
       },
       abort.signal,
     );
+    const affectedIds = new Set(damage.flatMap(({ affected }) => affected.map(({ snapshotId }) => snapshotId)));
+    const roots = snapshots.filter(({ snapshotId }) => affectedIds.has(snapshotId)).map(({ root }) => root);
+    if (roots.length > 0) await this.#bases.forgetDamaged(new Set(roots));
     for (const { object, what, affected } of damage) {
       const who = affected.map(({ snapshotId, blocks }) => `${snapshotId} (${blocks.length} blocks)`).join(', ');
       log('error', `scrubbing found damage in ${object}: ${what}; needed by ${who}`);
@@ -93,12 +91,41 @@ export class Scrubber {
     return damage;
   }
 
-  async #rootOf(snapshotId: string): Promise<Sha256 | undefined> {
-    const row = await this.#options.catalog
+  /** Completed snapshots, and bases of volumes that are none of theirs. */
+  async #whatIsNamed(): Promise<VerifiedSnapshot[]> {
+    const { catalog, keys } = this.#options;
+    const snapshots = await catalog
       .selectFrom('snapshots')
-      .select('root')
-      .where('snapshot_id', '=', knownId('snap', snapshotId))
-      .executeTakeFirst();
+      .select(['snapshot_id as id', 'root', 'data_key_id'])
+      .where('state', '=', 'completed')
+      .execute();
+    const bases = await catalog
+      .selectFrom('volumes')
+      .select(['volume_id as id', 'base_root as root', 'data_key_id'])
+      .where('base_root', 'is not', null)
+      .where('base_root', 'not in', (q) => q.selectFrom('snapshots').select('root').where('root', 'is not', null))
+      .execute();
+    const named: VerifiedSnapshot[] = [];
+    for (const { id, root, data_key_id } of [...snapshots, ...bases]) {
+      if (root === null) continue;
+      // What is under a key that cannot be had is left for another time.
+      const key = await keys.open(data_key_id).catch(() => null);
+      if (key !== null) named.push({ snapshotId: id, root, key });
+    }
+    return named;
+  }
+
+  async #rootOf(id: string): Promise<Sha256 | undefined> {
+    const { catalog } = this.#options;
+    const snapshotId = parseId('snap', id);
+    const row =
+      snapshotId === undefined
+        ? await catalog
+            .selectFrom('volumes')
+            .select('base_root as root')
+            .where('volume_id', '=', knownId('vol', id))
+            .executeTakeFirst()
+        : await catalog.selectFrom('snapshots').select('root').where('snapshot_id', '=', snapshotId).executeTakeFirst();
     return row?.root ?? undefined;
   }
 

@@ -1,11 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Catalog, isCatalogError } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
+import { isBaseLost } from '../dataplane/base-lost.ts';
 import { WorkerDiedError } from '../dataplane/data-plane.ts';
 import { KeysUnavailableError } from '../keys/data-keys.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
 import { type EpochNumber, GIB } from '../types/units.ts';
+import type { Bases } from './bases.ts';
 import type { LifecycleOptions } from './options.ts';
 import { type OwedSnapshot, PendingSnapshots } from './pending-snapshots.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
@@ -14,6 +16,7 @@ import type { UploadGate } from './upload-gate.ts';
 type Options = LifecycleOptions & {
   uploads: UploadGate;
   records: SnapshotRecords;
+  bases: Bases;
   onSnapshotEnded: (volumeId: VolumeId) => Promise<void>;
 };
 
@@ -197,6 +200,7 @@ export class SnapshotRunner {
           await sleep(RETRY_MILLISECONDS);
           continue;
         }
+        if (isBaseLost(error)) await this.#options.bases.forget(volumeId, error.message);
         // Deleted, or failed with its set, while it was being stored: then this is only the echo.
         if (await this.#isOwed(snapshot.snapshot_id)) await this.#fail(snapshot, (error as Error).message);
       }

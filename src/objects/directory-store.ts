@@ -50,6 +50,8 @@ export class DirectoryStore implements ObjectStore {
       }
       await rename(temporary, target);
     } catch (error) {
+      // Someone may have taken the directory away: the next attempt makes it again.
+      this.#made.delete(directory);
       await rm(temporary, { force: true });
       throw error;
     }

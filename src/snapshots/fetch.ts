@@ -3,12 +3,17 @@ import { FinalError } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { CorruptBlockError } from './block-encoding.ts';
 
+/** What is stored is not what was stored. */
+export class DamagedObjectError extends FinalError {
+  override name = 'DamagedObjectError';
+}
+
 /** Wrong bytes may be the network's doing: they are fetched again so often before the store itself is blamed. */
 const CORRUPT_ATTEMPTS = 3;
 
 /**
  * Fetches and decodes blocks, with patience for a store that fails, and little for one that lies.
- * @throws FinalError when the bytes are wrong again and again
+ * @throws DamagedObjectError when the bytes are wrong again and again; FinalError where the key is another one
  */
 export function fetchPatiently<Answer>(patience: Patience, fetch: () => Promise<Answer>): Promise<Answer> {
   let corrupt = 0;
@@ -19,7 +24,7 @@ export function fetchPatiently<Answer>(patience: Patience, fetch: () => Promise<
       if (error instanceof WrongKeyError) throw new FinalError(error.message);
       if (error instanceof CorruptBlockError) {
         corrupt += 1;
-        if (corrupt === CORRUPT_ATTEMPTS) throw new FinalError(error.message);
+        if (corrupt === CORRUPT_ATTEMPTS) throw new DamagedObjectError(error.message);
       }
       throw error;
     }

@@ -28,6 +28,12 @@ export function asBlock(index: number): BlockIndex {
   return index as BlockIndex;
 }
 
+/**
+ * The base of a volume of which nothing that is stored may be relied on any more: its next snapshot is to hold everything.
+ * (A volume's first epoch is 1.)
+ */
+export const NO_BASE = asEpoch(0);
+
 export function asEpoch(number: number): EpochNumber {
   return number as EpochNumber;
 }

@@ -1,9 +1,9 @@
 import { ALL_PAGES, PAGE_MASK_BYTES, type PageMask } from '../types/page-mask.ts';
 import { asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_BLOCK } from '../types/units.ts';
-import { Cut } from './cut.ts';
+import { Cut, CutLostError } from './cut.ts';
 import type { Disk } from './disk.ts';
-import { Epoch } from './epoch.ts';
-import type { PagedBitmap } from './paged-bitmap.ts';
+import { Epoch, isUntrusted } from './epoch.ts';
+import { nextSetInAny } from './paged-bitmap.ts';
 import type { RawFile } from './raw-file.ts';
 import type { PageRun } from './staging-log.ts';
 
@@ -34,7 +34,7 @@ export class CopyBeforeWrite {
   #blocks: number;
   readonly #raw: RawFile;
   readonly #bounds: StagingBounds;
-  readonly #trustedFrom: EpochNumber;
+  #trustedFrom: EpochNumber;
   #epochs: Epoch[];
   #current: Epoch;
   #prepared: Epoch | undefined;
@@ -86,7 +86,7 @@ export class CopyBeforeWrite {
     const number = asEpoch(this.#current.number + 1);
     const epoch = await Epoch.createLater(this.#disk, this.#directory, number, this.#blocks);
     // The volume may have grown meanwhile.
-    growEpoch(epoch, this.#blocks);
+    epoch.grow(this.#blocks);
     this.#prepared = epoch;
   }
 
@@ -128,6 +128,8 @@ export class CopyBeforeWrite {
   changedBlocks(boundary: EpochNumber, since: EpochNumber, from: number, most: number): ChangedBlocks {
     const cut = this.#liveCut(boundary);
     const compareAll = since < this.#trustedFrom;
+    // Blocks that it did not want may have been overwritten since, unsaved.
+    if (compareAll && !cut.everything) throw new CutLostError('The volume’s base was given up after the cut.');
     const epochs = this.#epochs.filter((epoch) => epoch.number >= since && epoch.number < boundary);
     const next = compareAll
       ? (at: number) => this.#nextWithData(at, cut.boundary)
@@ -252,6 +254,30 @@ export class CopyBeforeWrite {
     for (const epoch of retired) this.#leave(epoch.remove(this.#disk));
   }
 
+  /** The next epoch's number; undefined where its files are not made yet (see prepare). */
+  get prepared(): EpochNumber | undefined {
+    return this.#prepared?.number;
+  }
+
+  /** Whether nothing that is stored is relied on. */
+  get forgotten(): boolean {
+    return isUntrusted(this.#trustedFrom, this.#epochs);
+  }
+
+  /** Gives up all that is known of what was written, and all cuts; whatever cut comes next wants every block. */
+  forget(reason: string): void {
+    const next = this.#prepared;
+    if (next === undefined) throw new Error('to forget needs the files of a new epoch: prepare first');
+    this.lose(reason);
+    const retired = this.#epochs;
+    this.#prepared = undefined;
+    this.#epochs = [next];
+    this.#current = next;
+    this.#trustedFrom = next.number;
+    for (const epoch of retired) this.#leave(epoch.remove(this.#disk));
+    this.#leave(next.dropStaging(this.#disk));
+  }
+
   /** Before the end: resolves when no file that is to go is left. */
   async settle(): Promise<void> {
     await this.#preparing?.catch(() => undefined);
@@ -342,9 +368,8 @@ export class CopyBeforeWrite {
   /** The volume has grown to so many blocks. */
   grow(blocks: number): void {
     this.#blocks = blocks;
-    for (const epoch of [...this.#epochs, ...(this.#prepared === undefined ? [] : [this.#prepared])]) {
-      growEpoch(epoch, blocks);
-    }
+    for (const epoch of this.#epochs) epoch.grow(blocks);
+    this.#prepared?.grow(blocks);
     for (const cut of this.#cuts) cut.grow(blocks);
   }
 
@@ -399,9 +424,7 @@ export class CopyBeforeWrite {
   }
 
   #newCut(boundary: EpochNumber, sources: readonly Epoch[]): Cut {
-    // Untrusted history: until a base newer than that exists, every block may have to be compared.
-    const everything = this.#trustedFrom > 1 && sources[0]?.number === this.#trustedFrom;
-    return new Cut(boundary, sources, everything, this.#blocks);
+    return new Cut(boundary, sources, isUntrusted(this.#trustedFrom, sources), this.#blocks);
   }
 
   #liveCut(boundary: EpochNumber): Cut {
@@ -422,23 +445,4 @@ export class CopyBeforeWrite {
     if (inFile === -1) return staged;
     return staged === -1 ? inFile : Math.min(inFile, staged);
   }
-}
-
-/** The bytes of a cut are gone: its snapshot ends in `error`, with this message. */
-export class CutLostError extends Error {
-  override name = 'CutLostError';
-}
-
-function growEpoch(epoch: Epoch, blocks: number): void {
-  epoch.dirty.bits.grow(blocks);
-  epoch.staging?.blocks.grow(blocks);
-}
-
-function nextSetInAny(bitmaps: readonly PagedBitmap[], from: number): number {
-  let nearest = -1;
-  for (const bitmap of bitmaps) {
-    const found = bitmap.nextSet(from);
-    if (found !== -1 && (nearest === -1 || found < nearest)) nearest = found;
-  }
-  return nearest;
 }

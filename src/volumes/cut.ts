@@ -31,6 +31,11 @@ export class Cut {
     return false;
   }
 
+  /** Whether every block is kept for it, and not only what was written since its base. */
+  get everything(): boolean {
+    return this.#everything;
+  }
+
   captured(block: number): void {
     this.#captured.set(block);
   }
@@ -46,4 +51,9 @@ export class Cut {
     // A base that completed is newer than any history that could not be trusted.
     this.#everything = false;
   }
+}
+
+/** The bytes of a cut are gone: its snapshot ends in `error`, with this message. */
+export class CutLostError extends Error {
+  override name = 'CutLostError';
 }

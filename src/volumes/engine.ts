@@ -37,7 +37,10 @@ export interface OpenVolume {
   extents(offset: number, length: number, most: number): Extent[] | Promise<Extent[]>;
 }
 
-/** What the catalog knows of a volume's cuts: the boundary of its base (1 where it has none), and the newest. */
+/**
+ * What the catalog knows of a volume's cuts: the boundary of its base (1 where there was no cut yet, NO_BASE where none is
+ * to be relied on), and the newest.
+ */
 export type KnownCuts = { base: EpochNumber; newest: EpochNumber };
 
 export type CutVolume = { volumeId: VolumeId; boundary: EpochNumber };
@@ -69,6 +72,9 @@ export interface VolumeEngine {
 
   /** Makes an open volume larger, while it is in use. */
   grow(volumeId: VolumeId, sizeBytes: number): void;
+
+  /** See LocalVolume.forgetHistory. */
+  forgetHistory(volumeId: VolumeId, reason: string): Promise<void>;
 
   /** Does beforehand what a cut needs, so that the hold is short. */
   prepareCut(volumes: readonly VolumeId[]): Promise<void>;

@@ -87,6 +87,12 @@ export class Epoch {
     return newest;
   }
 
+  /** The volume has grown to so many blocks. */
+  grow(blocks: number): void {
+    this.dirty.bits.grow(blocks);
+    this.staging?.blocks.grow(blocks);
+  }
+
   stagingLog(disk: Disk): StagingLog {
     this.staging ??= StagingLog.create(disk, `${this.#path}.staging`, this.dirty.bits.length);
     return this.staging;
@@ -118,6 +124,11 @@ export class Epoch {
     this.dirty.close();
     this.staging?.close();
   }
+}
+
+/** Until a base newer than a lost history exists, every block may have to be compared. @param epochs oldest first */
+export function isUntrusted(trustedFrom: EpochNumber, epochs: readonly Epoch[]): boolean {
+  return trustedFrom > 1 && epochs.length > 0 && epochs[0].number <= trustedFrom;
 }
 
 function epochPath(directory: string, number: EpochNumber): string {

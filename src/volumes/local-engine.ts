@@ -99,6 +99,10 @@ export class LocalEngine implements VolumeEngine {
     this.#volume(volumeId).grow(sizeBytes);
   }
 
+  async forgetHistory(volumeId: VolumeId, reason: string): Promise<void> {
+    await this.#volume(volumeId).forgetHistory(reason);
+  }
+
   async prepareCut(volumes: readonly VolumeId[]): Promise<void> {
     await Promise.all(volumes.map((volumeId) => this.#volume(volumeId).prepareCut()));
   }

@@ -1,10 +1,10 @@
-import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
+import type { DataKey } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
 import type { PageMask } from '../types/page-mask.ts';
 import { asBlock, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/units.ts';
 import { type BlockSource, requireSource } from './block-source.ts';
-import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite, type StagingBounds } from './copy-before-write.ts';
-import type { Disk, DiskFile } from './disk.ts';
+import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite } from './copy-before-write.ts';
+import type { DiskFile } from './disk.ts';
 import type { KnownCuts } from './engine.ts';
 import type { Epoch } from './epoch.ts';
 import { type Extent, findExtents } from './extents.ts';
@@ -15,19 +15,9 @@ import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
 import { openEpochs, syncUploads, whatRemains } from './recovery.ts';
 import { inSteps } from './steps.ts';
-import { lockVolume } from './volume-lock.ts';
-import { readVolumeState, type VolumeState, writeVolumeState } from './volume-state.ts';
-
-/** What an open volume needs from outside. */
-export type VolumeEnvironment = StagingBounds & {
-  disk: Disk;
-  /** The machine's boot; another id than last time means that the page cache was lost. */
-  bootId: string;
-  /** The disk has refused a sync of it since the process began: it is opened as after a power loss. */
-  isSuspect: boolean;
-  /** Called once when the disk has refused a sync, and the volume therefore every request from then on. */
-  onFault: (reason: string) => void;
-};
+import type { VolumeEnvironment } from './volume-environment.ts';
+import { underLock } from './volume-lock.ts';
+import { readVolumeState, requireItsKey, type VolumeState, writeVolumeState } from './volume-state.ts';
 
 /** No boot has this id: what is said to have been opened in it is not believed. */
 const NO_BOOT = 'none';
@@ -100,34 +90,28 @@ export class LocalVolume {
     known: KnownCuts,
   ): LocalVolume {
     const { disk, bootId, isSuspect } = environment;
-    const lock = lockVolume(disk, directory);
-    const state = readVolumeState(disk, directory);
-    if (state.keyCheck !== key?.check) {
-      lock.close();
-      throw new WrongKeyError(
-        key === undefined
-          ? `${directory} is encrypted, and no key came with it`
-          : `the key is not the one that ${directory} is encrypted with`,
-      );
-    }
-    const blocks = blockCount(state.sizeBytes);
-    const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
-    const raw = RawFile.open(disk, directory, state.sizeBytes, 'read-write', cipher);
-    const { powerLost, historyLost, marksLost } = whatRemains(disk, directory, state, raw, bootId, isSuspect);
-    // Pages that the disk has refused may be in memory still, and would turn into older ones some day.
-    if (powerLost) raw.forgetPages();
-    const epochs = openEpochs(disk, directory, state, historyLost, known);
-    const hydration = state.hydrating
-      ? Hydration.open(disk, directory, blocks, marksLost, requireSource(source, directory))
-      : undefined;
-    // Killed: what an earlier process wrote and answered may be in the page cache alone, and the next flush, by whichever
-    // client, must make it durable.
-    const unsynced = !state.clean;
-    state.bootId = bootId;
-    state.clean = false;
-    // Before the first write: after a power loss from here on the volume must not look cleanly closed.
-    writeVolumeState(disk, directory, state);
-    return new LocalVolume(directory, environment, lock, state, raw, epochs, hydration, unsynced);
+    return underLock(disk, directory, (lock) => {
+      const state = readVolumeState(disk, directory);
+      requireItsKey(directory, state, key);
+      const blocks = blockCount(state.sizeBytes);
+      const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
+      const raw = RawFile.open(disk, directory, state.sizeBytes, 'read-write', cipher);
+      const { powerLost, historyLost, marksLost } = whatRemains(disk, directory, state, raw, bootId, isSuspect);
+      // Pages that the disk has refused may be in memory still, and would turn into older ones some day.
+      if (powerLost) raw.forgetPages();
+      const epochs = openEpochs(disk, directory, state, historyLost, known);
+      const hydration = state.hydrating
+        ? Hydration.open(disk, directory, blocks, marksLost, requireSource(source, directory))
+        : undefined;
+      // Killed: what an earlier process wrote and answered may be in the page cache alone, and the next flush, by whichever
+      // client, must make it durable.
+      const unsynced = !state.clean;
+      state.bootId = bootId;
+      state.clean = false;
+      // Before the first write: after a power loss from here on the volume must not look cleanly closed.
+      writeVolumeState(disk, directory, state);
+      return new LocalVolume(directory, environment, lock, state, raw, epochs, hydration, unsynced);
+    });
   }
 
   get sizeBytes(): number {
@@ -302,6 +286,24 @@ export class LocalVolume {
   /** The cut is over: its snapshot is the volume's new base (`completed`), or will never be. */
   finishCut(boundary: EpochNumber, completed: boolean): void {
     this.#history.finish(boundary, completed);
+  }
+
+  /**
+   * Nothing that is stored may be relied on any more: the next snapshot is to hold everything. Pending cuts are lost.
+   * @throws when there is no room for the files of a new epoch; then nothing has changed
+   */
+  async forgetHistory(reason: string): Promise<void> {
+    while (!this.#history.forgotten) {
+      const next = this.#history.prepared;
+      // A cut may take what was prepared.
+      if (next === undefined) await this.#history.prepare();
+      else {
+        // Killed after this, the next opening believes no epoch before that one either.
+        this.#save({ trustedFrom: next });
+        this.#history.forget(reason);
+        this.#passes = new PagedBitmap(this.#blocks);
+      }
+    }
   }
 
   /** Drops the history before a base that the catalog has recorded. */

@@ -143,3 +143,13 @@ export class PagedBitmap {
 /** Bytes of one page of a saved bitmap, and the bits in it. */
 export const BITMAP_PAGE_BYTES = PAGE_BYTES;
 export const BITMAP_PAGE_BITS = PAGE_BITS;
+
+/** The lowest bit at or after `from` that is set in any of them; -1 where none is. */
+export function nextSetInAny(bitmaps: readonly PagedBitmap[], from: number): number {
+  let nearest = -1;
+  for (const bitmap of bitmaps) {
+    const found = bitmap.nextSet(from);
+    if (found !== -1 && (nearest === -1 || found < nearest)) nearest = found;
+  }
+  return nearest;
+}

@@ -59,7 +59,9 @@ export function openEpochs(
   const blocks = blockCount(state.sizeBytes);
   // Once lost, their files are not even looked into: any part of them may be missing, their headers too.
   const epochs = historyLost ? [] : openAllOrNone(disk, directory, blocks);
-  if (epochs.length > 0 && isWholeSince(asEpoch(Math.max(known.base, state.trustedFrom)), epochs)) return epochs;
+  // A history that was lost before goes on from where it can be trusted; a base that is given up (NO_BASE) is never whole.
+  const since = state.trustedFrom > 1 ? Math.max(known.base, state.trustedFrom) : known.base;
+  if (epochs.length > 0 && isWholeSince(asEpoch(since), epochs)) return epochs;
   for (const epoch of epochs) epoch.close();
   // What was not synced may be gone: dirty bits, staged pages, both. From here on a new epoch can be trusted; what came
   // before is found by comparing hashes, and cuts that were pending are lost.

@@ -1,14 +1,19 @@
 import type { Disk, DiskFile } from './disk.ts';
 
 /**
- * Takes a volume's files for this process; the kernel gives them back when it ends, however it ends.
+ * Takes a volume's files for this process, and opens it; the kernel gives them back when the process ends, however it
+ * ends. Where the opening fails they are free at once: it may work the next time.
  * @throws VolumeLockedError
  */
-export function lockVolume(disk: Disk, directory: string): DiskFile {
+export function underLock<Opened>(disk: Disk, directory: string, open: (lock: DiskFile) => Opened): Opened {
   const lock = disk.open(`${directory}/lock`, 'read-write');
-  if (lock.tryLock()) return lock;
-  lock.close();
-  throw new VolumeLockedError(directory);
+  try {
+    if (!lock.tryLock()) throw new VolumeLockedError(directory);
+    return open(lock);
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
 }
 
 /** Another process has the volume's files open. */

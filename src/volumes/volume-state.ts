@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
 import type { Disk } from './disk.ts';
 
@@ -36,4 +37,14 @@ export function readVolumeState(disk: Disk, directory: string): VolumeState {
 
 export function writeVolumeState(disk: Disk, directory: string, state: VolumeState): void {
   disk.replaceText(`${directory}/volume.json`, `${JSON.stringify({ version: 1, ...state }, undefined, 2)}\n`);
+}
+
+/** @throws WrongKeyError where the volume is encrypted with another key, or not at all */
+export function requireItsKey(directory: string, state: VolumeState, key: DataKey | undefined): void {
+  if (state.keyCheck === key?.check) return;
+  throw new WrongKeyError(
+    key === undefined
+      ? `${directory} is encrypted, and no key came with it`
+      : `the key is not the one that ${directory} is encrypted with`,
+  );
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import {
@@ -161,6 +161,74 @@ test('verify finds each bad block and says whose it is; what is whole is said to
   const missing = await verify('--set', (await server.admin.ask<{ sets: SetReport[] }>('sets')).sets[1].setId);
   assert.equal(missing.code, 1);
   assert.equal(missing.report.damage[0].affected[0].snapshotId, two.SnapshotId);
+});
+
+test('what was stored is damaged or gone: the next snapshot of the volume holds everything, and is whole', async (t) => {
+  const server = await startTestServer(t);
+  const objects = `${server.dataDir}/objects`;
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(volumes[0]);
+  const expected = randomBytes(8 * MIB);
+  await client.write(0, expected);
+  const changed = async (): Promise<void> => {
+    const bytes = randomBytes(5000);
+    const at = 4096 * randomInt(1000);
+    await client.write(at, bytes);
+    bytes.copy(expected, at);
+  };
+  const specification = { InstanceSpecification: { InstanceId: instanceId, ExcludeBootVolume: true } };
+  const taken = async () => (await ended(server.ec2, await createSnapshots(server.ec2, instanceId, specification)))[0];
+  const whole = async (): Promise<void> => {
+    const { SnapshotId = '', State, StateMessage } = await taken();
+    assert.equal(State, 'completed', StateMessage ?? '');
+    const reader = await server.connect(SnapshotId);
+    assert.ok((await reader.read(0, expected.length)).equals(expected));
+    await reader.close();
+  };
+  await whole();
+  const packs = readdirSync(`${objects}/packs`, { recursive: true, withFileTypes: true }).filter((file) =>
+    file.isFile(),
+  );
+  for (const { parentPath, name } of packs) {
+    const bytes = readFileSync(`${parentPath}/${name}`);
+    bytes[bytes.length >> 1] ^= 1;
+    writeFileSync(`${parentPath}/${name}`, bytes);
+  }
+  // Of this one, and all that follow, most is what is damaged.
+  await changed();
+  const { SnapshotId: damaged } = await taken();
+  const verify = tool(process.execPath, [CLEANCUT, 'verify', '--json', '--data-dir', server.dataDir]);
+  const report = JSON.parse(
+    await verify.then(
+      () => assert.fail('nothing was found'),
+      (error: { stdout: string }) => error.stdout,
+    ),
+  );
+  assert.ok(report.damage.length > 0);
+  assert.deepEqual(report.storedAnew, volumes);
+  await changed();
+  await whole();
+  await changed();
+  await whole();
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: damaged }));
+
+  // The whole bucket is gone. One snapshot finds that out; guests notice nothing.
+  for (const name of readdirSync(objects)) if (name !== 'owner.json') rmSync(`${objects}/${name}`, { recursive: true });
+  await changed();
+  const { State, StateMessage } = await taken();
+  assert.equal(State, 'error');
+  assert.match(StateMessage ?? '', /has no object .* The next snapshot of the volume will hold everything/);
+  await changed();
+  await whole();
+  await changed();
+  await client.close();
+  // As after any other: a restart, and incremental ones.
+  await server.kill();
+  const again = await startTestServer(t, { dataDir: server.dataDir });
+  const [after] = await ended(again.ec2, await createSnapshots(again.ec2, instanceId, specification));
+  const reader = await again.connect(after.SnapshotId ?? '');
+  assert.ok((await reader.read(0, expected.length)).equals(expected));
+  await reader.close();
 });
 
 test('the catalog is in the bucket too: users, instances and volumes come back, each volume as its newest snapshot is', async (t) => {

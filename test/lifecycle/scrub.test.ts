@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { openCatalog } from '../../src/catalog/catalog.ts';
 import type { DataPlane } from '../../src/dataplane/data-plane.ts';
 import type { DataKeys } from '../../src/keys/data-keys.ts';
+import { Bases } from '../../src/lifecycle/bases.ts';
 import { Scrubber } from '../../src/lifecycle/scrubber.ts';
 import { realPatience } from '../../src/objects/patience.ts';
 import { capture } from '../../src/snapshots/capture.ts';
@@ -50,7 +51,7 @@ test('the background scrub names what is damaged and who needs it, and says noth
     now: () => new Date(),
     log: (_: string, message: string) => void logged.push(message),
   };
-  const scrubber = new Scrubber(options, { everyDays: 30, bytesPerSecond: 1e9 });
+  const scrubber = new Scrubber(options, { everyDays: 30, bytesPerSecond: 1e9 }, new Bases(options));
   assert.deepEqual(await scrubber.run(), []);
   assert.equal(scrubber.figures.bytes, 2 * BLOCK_BYTES);
   for (const [key, bytes] of store.objects) if (key.startsWith('packs/')) bytes[bytes.length >> 1] ^= 1;
@@ -63,7 +64,7 @@ test('the background scrub names what is damaged and who needs it, and says noth
   assert.ok(logged.some((line) => line.includes(snapshot_id)));
   assert.deepEqual([scrubber.figures.runs, scrubber.figures.damaged], [2, 1]);
   // Its bytes are read no faster than they may be.
-  const slow = new Scrubber(options, { everyDays: 30, bytesPerSecond: 2 * BLOCK_BYTES });
+  const slow = new Scrubber(options, { everyDays: 30, bytesPerSecond: 2 * BLOCK_BYTES }, new Bases(options));
   const running = slow.run();
   const first = await Promise.race([
     running.then(() => 'read'),

@@ -10,7 +10,7 @@ import { Manifest } from '../../src/snapshots/manifest.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { FileJournal } from '../../src/snapshots/upload-journal.ts';
 import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, type Sha256 } from '../../src/types/units.ts';
-import { CutLostError } from '../../src/volumes/copy-before-write.ts';
+import { CutLostError } from '../../src/volumes/cut.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
 import { createVolume } from '../../src/volumes/new-volume.ts';

@@ -7,7 +7,15 @@ import { PageCipher } from '../../src/encryption/page-cipher.ts';
 import { applyPatch, ENCODING, type PackId, sha256 } from '../../src/snapshots/block-encoding.ts';
 import { FileJournal } from '../../src/snapshots/upload-journal.ts';
 import { ALL_PAGES, countPages, type PageMask } from '../../src/types/page-mask.ts';
-import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_BLOCK } from '../../src/types/units.ts';
+import {
+  asBlock,
+  asEpoch,
+  BLOCK_BYTES,
+  type EpochNumber,
+  NO_BASE,
+  PAGE_BYTES,
+  PAGES_PER_BLOCK,
+} from '../../src/types/units.ts';
 import type { BlockSource } from '../../src/volumes/block-source.ts';
 import type { BlockAsOfCut } from '../../src/volumes/copy-before-write.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
@@ -55,6 +63,9 @@ class Rig {
   knownPages = 0;
   stagingLimitBytes = 1 << 30;
   bootId = 'boot 1';
+  /** Zeroes, or what it was restored from: what is not local is there still. */
+  readonly beginning: Buffer;
+  forgotten = 0;
 
   constructor(directory: string, random: () => number, restored: boolean, encrypted = false) {
     this.directory = directory;
@@ -66,7 +77,8 @@ class Rig {
     const volume = { volumeId: 'vol-1', sizeBytes: SIZE, restored, baseless: false, key, bootId };
     createVolume(this.disk, directory, volume);
     this.volume = this.open();
-    this.base = { boundary: asEpoch(1), image: Buffer.from(this.model) };
+    this.beginning = Buffer.from(this.model);
+    this.base = { boundary: FIRST, image: this.beginning };
   }
 
   open(): LocalVolume {
@@ -219,7 +231,17 @@ class Rig {
       const index = Math.floor(this.random() * this.cuts.length);
       const [given] = this.cuts.splice(index, 1);
       this.volume.finishCut(given.boundary, false);
-    }
+    } else if (dice > 0.99) await this.forget();
+  }
+
+  /** The base is gone from the store. The catalog says so first, and gives the pending cuts up. */
+  async forget(): Promise<void> {
+    this.base = { boundary: NO_BASE, image: this.beginning };
+    const given = this.cuts.splice(0);
+    await this.volume.forgetHistory('no base');
+    for (const { boundary } of given) this.volume.finishCut(boundary, false);
+    this.lost = [];
+    this.forgotten += 1;
   }
 
   /** The process is gone; a new one opens the volume and takes up the pending cuts. */
@@ -243,6 +265,7 @@ for (const restored of [false, true]) {
     const seed = chooseSeed();
     t.diagnostic(`seed ${seed}`);
     let knownPages = 0;
+    let forgotten = 0;
     for (let run = 0; run < 12; run += 1) {
       const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed + run), restored, run % 2 === 1);
       for (let step = 0; step < 120; step += 1) {
@@ -256,7 +279,9 @@ for (const restored of [false, true]) {
       assert.deepEqual(rig.lost, []);
       await rig.volume.close();
       knownPages += rig.knownPages;
+      forgotten += rig.forgotten;
     }
+    assert.ok(forgotten > 0);
     assert.ok(knownPages > 0, 'it was never known which pages of a block had changed');
   });
 
