@@ -172,7 +172,10 @@ export class DataPlane {
    * lost, the next has everything.
    */
   async forgetHistory(volumeId: VolumeId, reason: string): Promise<void> {
-    await this.#of(volumeId).call('forgetHistory', { opening: await this.#openingOf(volumeId), reason });
+    // Not between a cut's preparation and the cut: it takes the files that were prepared.
+    await this.#oneCut.run(async () =>
+      this.#of(volumeId).call('forgetHistory', { opening: await this.#openingOf(volumeId), reason }),
+    );
   }
 
   /** After a start: takes up the volume's pending cuts. @returns those that cannot be had, and why */

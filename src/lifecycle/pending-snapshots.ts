@@ -13,6 +13,9 @@ const MOMENT_MILLISECONDS = 20;
 /** A snapshot whose bytes are still to be stored, and what those of its volume are compared with. */
 export type OwedSnapshot = { snapshot: SnapshotRow; boundary: EpochNumber; base: CaptureOrder['base'] };
 
+/** Whether a snapshot that is stored is still wanted; and whether it is its volume's base now. */
+export type Stored = { wanted: boolean; isBase: boolean };
+
 /** What the catalog says of cuts that are being stored. The volumes of a set ask, and tell, at almost the same time. */
 export class PendingSnapshots {
   readonly #catalog: Catalog;
@@ -36,9 +39,8 @@ export class PendingSnapshots {
 
   /**
    * Brings a snapshot's bytes into the store, and records that they are there; durable when it resolves.
-   * @returns whether the snapshot is still wanted
    */
-  async store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<boolean> {
+  async store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<Stored> {
     this.#underWay += 1;
     let captured: Captured;
     try {
@@ -83,9 +85,9 @@ export class PendingSnapshots {
   }
 
   /** In one commit. */
-  #recordStored(all: readonly { owed: OwedSnapshot; captured: Captured }[]): Promise<boolean[]> {
+  #recordStored(all: readonly { owed: OwedSnapshot; captured: Captured }[]): Promise<Stored[]> {
     return this.#catalog.transaction().execute(async (transaction) => {
-      const wanted: boolean[] = [];
+      const stored: Stored[] = [];
       for (const { owed, captured } of all) {
         const { snapshot, boundary } = owed;
         const { root, dataBlocks, storedBytes } = captured;
@@ -97,16 +99,16 @@ export class PendingSnapshots {
           .where('boundary', '=', boundary)
           .executeTakeFirst();
         // The base moves on even when the snapshot is no longer wanted: its bytes are stored, and nothing is owed twice.
-        await transaction
+        const moved = await transaction
           .updateTable('volumes')
           .set({ base_boundary: boundary, base_root: root })
           .where('volume_id', '=', snapshot.volume_id)
           // Not where it was given up meanwhile (see Bases): what this one is stored on top of may be lost.
           .where('base_boundary', '=', owed.base.boundary)
-          .execute();
-        wanted.push(updated.numUpdatedRows > 0n);
+          .executeTakeFirst();
+        stored.push({ wanted: updated.numUpdatedRows > 0n, isBase: moved.numUpdatedRows > 0n });
       }
-      return wanted;
+      return stored;
     });
   }
 }

@@ -212,8 +212,8 @@ export class SnapshotRunner {
    * Lets the volume go of a cut. A worker that has died meanwhile has let go already, and learns the rest from the
    * catalog when it opens the volume: no reason to leave the set unfinished.
    */
-  async #endCut(volumeId: VolumeId, boundary: EpochNumber, completed: boolean): Promise<void> {
-    await this.#options.dataPlane.finishCut({ volumeId, boundary }, completed).catch((error: Error) => {
+  async #endCut(volumeId: VolumeId, boundary: EpochNumber, isBase: boolean): Promise<void> {
+    await this.#options.dataPlane.finishCut({ volumeId, boundary }, isBase).catch((error: Error) => {
       if (!this.#options.dataPlane.stopping) this.#options.log('warn', `${volumeId}: ${error.message}`);
     });
   }
@@ -229,10 +229,10 @@ export class SnapshotRunner {
 
   async #store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<void> {
     const { snapshot, boundary } = owed;
-    const wanted = await this.#pending.store(owed, capture);
+    const { wanted, isBase } = await this.#pending.store(owed, capture);
     this.#progress.delete(snapshot.snapshot_id);
     // After the commit: once the volume drops the history before this cut, the catalog must already have the new base.
-    await this.#endCut(snapshot.volume_id, boundary, true);
+    await this.#endCut(snapshot.volume_id, boundary, isBase);
     if (wanted) await this.#completeSet(snapshot.set_id);
   }
 

@@ -1,5 +1,6 @@
 import type { PageMask } from '../types/page-mask.ts';
 import type { Sha256 } from '../types/units.ts';
+import { CutLostError } from '../volumes/cut.ts';
 import type { DiskFile } from '../volumes/disk.ts';
 import type { Encoding, PackId, RecordLocation } from './block-encoding.ts';
 
@@ -20,6 +21,7 @@ export type JournalRecord =
 
 /** Where an upload writes down how far it has come, so that one cut short goes on from there. */
 export interface UploadJournal {
+  /** @throws CutLostError where what was written down cannot be believed */
   read(): JournalRecord[];
   /** Returns when the record outlives the process. (A power loss ends the cut too, so nothing need be synced.) */
   append(record: JournalRecord): void;
@@ -41,6 +43,10 @@ export class FileJournal implements UploadJournal {
   read(): JournalRecord[] {
     const bytes = Buffer.alloc(this.#file.size());
     this.#file.read(bytes, 0, bytes.length, 0);
+    // Lines that the disk has refused may be missing; blocks that they are of were not kept any more, and may be others.
+    const refused = this.#file.writeBackError();
+    if (refused !== undefined)
+      throw new CutLostError(`The disk has refused what the upload had written down: ${refused.message}`);
     // A line without its end was cut short by a full disk: nothing was told of it, so it never was. The next goes over it.
     this.#end = bytes.lastIndexOf('\n') + 1;
     const lines = bytes.toString('utf8', 0, this.#end).split('\n').slice(0, -1);

@@ -244,7 +244,7 @@ export class LocalVolume {
     return boundary;
   }
 
-  /** Takes up a cut that was pending when the process ended. @returns why not, where it cannot be had */
+  /** See CopyBeforeWrite.resume. */
   resumeCut(boundary: EpochNumber): string | undefined {
     this.#passes = new PagedBitmap(this.#blocks);
     return this.#history.resume(boundary);
@@ -289,13 +289,13 @@ export class LocalVolume {
   }
 
   /**
-   * Nothing that is stored may be relied on any more: the next snapshot is to hold everything. Pending cuts are lost.
-   * @throws when there is no room for the files of a new epoch; then nothing has changed
+   * Nothing that is stored may be relied on: pending cuts are lost, the next snapshot is to hold everything.
+   * @throws when there is no room for the files of a new epoch; it may be asked again
    */
   async forgetHistory(reason: string): Promise<void> {
+    this.#history.lose(reason);
     while (!this.#history.forgotten) {
       const next = this.#history.prepared;
-      // A cut may take what was prepared.
       if (next === undefined) await this.#history.prepare();
       else {
         // Killed after this, the next opening believes no epoch before that one either.

@@ -3,7 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import { PendingSnapshots } from '../../src/lifecycle/pending-snapshots.ts';
 import type { Captured } from '../../src/snapshots/capture.ts';
-import { asEpoch, type Sha256 } from '../../src/types/units.ts';
+import { asEpoch, NO_BASE, type Sha256 } from '../../src/types/units.ts';
 import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -36,11 +36,14 @@ test('each volume gets its oldest cut, and the base moves on with each that is s
     [volumes[0], 3, { boundary: 1, root: undefined }],
   );
   assert.deepEqual([second.snapshot.volume_id, second.boundary], [volumes[1], 3]);
-  const wanted = await Promise.all([
+  const stored = await Promise.all([
     pending.store(first, async () => captured('a')),
     pending.store(second, async () => captured('b')),
   ]);
-  assert.deepEqual(wanted, [true, true]);
+  assert.deepEqual(stored, [
+    { wanted: true, isBase: true },
+    { wanted: true, isBase: true },
+  ]);
   const [next, nextOfSecond] = await Promise.all(volumes.slice(0, 2).map((volumeId) => pending.next(volumeId)));
   assert.deepEqual([next?.boundary, next?.base], [5, { boundary: 3, root: 'a'.repeat(64) }]);
   assert.deepEqual([nextOfSecond?.boundary, nextOfSecond?.base], [5, { boundary: 3, root: 'b'.repeat(64) }]);
@@ -65,7 +68,7 @@ test('a snapshot that fails with its set while it waits for others to be stored 
     .execute();
   slow.reject(new Error('its bytes are gone'));
   await assert.rejects(failing, /its bytes are gone/);
-  assert.equal(await storing, false);
+  assert.deepEqual(await storing, { wanted: false, isBase: true });
   const row = await catalog
     .selectFrom('snapshots')
     .select(['state', 'root'])
@@ -78,4 +81,20 @@ test('a snapshot that fails with its set while it waits for others to be stored 
     .where('volume_id', '=', volumeId)
     .executeTakeFirstOrThrow();
   assert.deepEqual({ ...volume }, { base_boundary: 2, base_root: 'c'.repeat(64) });
+});
+
+test('a base that is given up while a snapshot is being stored on top of it stays so', async (t) => {
+  const catalog = await openNew(t);
+  const pending = new PendingSnapshots(catalog);
+  const volumeId = await insertVolume(catalog);
+  await insertSnapshot(catalog, { volume_id: volumeId, boundary: asEpoch(2) });
+  const owed = await pending.next(volumeId);
+  assert.ok(owed !== undefined);
+  const stored = pending.store(owed, async () => {
+    await catalog.updateTable('volumes').set({ base_boundary: NO_BASE, base_root: null }).execute();
+    return captured('a');
+  });
+  assert.deepEqual(await stored, { wanted: true, isBase: false });
+  const { base_boundary, base_root } = await catalog.selectFrom('volumes').selectAll().executeTakeFirstOrThrow();
+  assert.deepEqual([base_boundary, base_root], [NO_BASE, null]);
 });

@@ -9,7 +9,15 @@ import { findGarbage, removeGarbage } from '../../src/snapshots/collection.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { FileJournal } from '../../src/snapshots/upload-journal.ts';
-import { asBlock, asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, type Sha256 } from '../../src/types/units.ts';
+import {
+  asBlock,
+  asEpoch,
+  BLOCK_BYTES,
+  type EpochNumber,
+  NO_BASE,
+  PAGE_BYTES,
+  type Sha256,
+} from '../../src/types/units.ts';
 import { CutLostError } from '../../src/volumes/cut.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
@@ -93,6 +101,7 @@ export class World {
     restores: 0,
     collections: 0,
     lostCuts: 0,
+    forgottenBases: 0,
   };
 
   constructor(seed: number, planted: Planted = {}) {
@@ -146,7 +155,8 @@ export class World {
     else if (chance < 0.975) await this.#refuseSync();
     else if (chance < 0.98) this.#refuseHistory();
     else if (chance < 0.985) await this.#refuseData();
-    else if (chance < 0.99) await this.#stop();
+    else if (chance < 0.988) await this.#stop();
+    else if (chance < 0.992) this.#background(this.#forgetBase());
     else await this.#crash();
     await new Promise(setImmediate);
   }
@@ -240,14 +250,23 @@ export class World {
 
   async #cut(): Promise<void> {
     const volume = this.#volume;
+    await this.#alone(async () => volume?.prepareCut().then(() => this.#cutNow(volume)));
+  }
+
+  /** Of cuts, and of what begins an epoch besides, there is one at a time. */
+  async #alone(work: () => Promise<void>): Promise<void> {
+    const volume = this.#volume;
     if (this.#cutting) return;
     this.#cutting = true;
-    await volume?.prepareCut().finally(() => {
+    await work().finally(() => {
       if (volume === this.#volume) this.#cutting = false;
     });
+  }
+
+  #cutNow(volume: LocalVolume): void {
     if (volume !== this.#volume) return;
     // The product holds writes back for this; a write that waits for a fetch is one that has not been acknowledged.
-    if (volume === undefined || this.#catalog.pending.length >= 3 || this.#interrupted !== undefined) return;
+    if (this.#catalog.pending.length >= 3 || this.#interrupted !== undefined) return;
     volume.hold();
     const boundary = volume.cut();
     volume.release();
@@ -310,9 +329,11 @@ export class World {
       if (this.#planted.unconfirmed !== true) volume.confirmCut(boundary);
       this.#catalog.pending.shift();
       this.#catalog.snapshots.push({ root, image: cut.image });
-      this.#catalog.base = { boundary, root };
+      // Given up meanwhile, it stays so.
+      const isBase = this.#catalog.base === base;
+      if (isBase) this.#catalog.base = { boundary, root };
       this.figures.completed += 1;
-      volume.finishCut(boundary, true);
+      volume.finishCut(boundary, isBase);
     } catch (error) {
       // Its journal stays, for the next process.
       if (this.#stopping.signal.aborted && !wasKilled(error)) return;
@@ -322,6 +343,17 @@ export class World {
       volume.finishCut(boundary, false);
     }
     this.#disk.remove(path);
+  }
+
+  /** What is stored is not to be relied on any more: the catalog says so first, then the volume is told. */
+  async #forgetBase(): Promise<void> {
+    const volume = this.#volume;
+    if (volume === undefined) return;
+    await this.#alone(async () => {
+      this.#catalog.base = { boundary: NO_BASE, root: undefined };
+      await volume.forgetHistory('no base');
+      this.figures.forgottenBases += 1;
+    });
   }
 
   #deleteSnapshot(): void {

@@ -458,6 +458,22 @@ test('old pages that the disk has refused, unseen by any sync, cost the snapshot
   await rig.volume.close();
 });
 
+test('what an upload has written down, and the disk has refused, is not believed by the next one', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(14), false);
+  const path = `${rig.directory}/cut-2.upload`;
+  const journal = new FileJournal(rig.disk.open(path, 'create'));
+  journal.append({ kind: 'blocks', stored: [], zero: [1], same: [2] });
+  journal.close();
+  const again = new FileJournal(rig.disk.open(path, 'read-write'));
+  assert.equal(again.read().length, 1);
+  again.close();
+  rig.disk.refused.set(path, new Error('EIO: refused'));
+  const refused = new FileJournal(rig.disk.open(path, 'read-write'));
+  assert.throws(() => refused.read(), /refused what the upload had written down: EIO/);
+  refused.close();
+  await rig.volume.close();
+});
+
 test('bytes of a volume that the disk has refused, unseen by any sync, are found before a snapshot completes', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
