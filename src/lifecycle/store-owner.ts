@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type { Catalog } from '../catalog/catalog.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
+import { hasSnapshotRecord } from '../snapshots/snapshot-record.ts';
 
 const OWNER_KEY = 'owner.json';
+/** Some of the latest may be lost; not all of them. */
+const LOOKED_FOR = 3;
 
 /**
  * Whose an object store is: two servers that collect in one would take each other's objects for garbage, and each other's
@@ -31,6 +34,25 @@ export class StoreOwner {
     })();
     this.#claiming = claiming.catch(() => undefined);
     return claiming.then(() => this.require());
+  }
+
+  /**
+   * A slip in a flag must not have snapshots stored where nobody looks for them later.
+   * @throws StrangeStoreError when the catalog has snapshots, the store has none of the latest, and is not this server's
+   */
+  async refuseStranger(): Promise<void> {
+    const latest = await this.#catalog
+      .selectFrom('snapshots')
+      .select('snapshot_id')
+      .where('state', '=', 'completed')
+      .orderBy('completed_at', 'desc')
+      .limit(LOOKED_FOR)
+      .execute();
+    if (latest.length === 0 || (await this.#read()) === (await this.#serverId())) return;
+    for (const { snapshot_id } of latest) if (await hasSnapshotRecord(this.#store, snapshot_id)) return;
+    throw new StrangeStoreError(
+      `${this.#store.url} is not the object store of before: it has none of the latest snapshots (${latest[0].snapshot_id}). Name that one with --object-store. If what was in it is lost for good, make this one the server's with 'cleancut rebuild --object-store ${this.#store.url}', and start again`,
+    );
   }
 
   /** The store is this server's from now on, whoever's it was. */
@@ -72,4 +94,9 @@ export class StoreOwner {
       .executeTakeFirstOrThrow();
     return row.value;
   }
+}
+
+/** Another store than the one that the catalog is of. */
+export class StrangeStoreError extends Error {
+  override name = 'StrangeStoreError';
 }

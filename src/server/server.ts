@@ -9,6 +9,7 @@ import { openCatalog } from '../catalog/catalog.ts';
 import { seedImage } from '../catalog/seed-image.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
+import { StoreOwner, StrangeStoreError } from '../lifecycle/store-owner.ts';
 import { volumeOpenings } from '../lifecycle/volume-openings.ts';
 import { NbdListener } from '../nbd/listener.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
@@ -37,6 +38,8 @@ const MIB = 1024 ** 2;
 const HOUR_MILLISECONDS = 3_600_000;
 const TIDY_MILLISECONDS = 60_000;
 const SAVE_MILLISECONDS = 10_000;
+/** How long a start waits for the object store. */
+const STORE_MILLISECONDS = 5_000;
 
 export type RunningServer = {
   apiUrl: string;
@@ -73,6 +76,11 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const log: Services['log'] = (level, message) => logger[level](message);
   const store = new MeasuredStore(await openObjectStore(config.objectStore));
   const catalog = await openCatalog(paths.catalog);
+  await withinTime(new StoreOwner(catalog, store).refuseStranger(), STORE_MILLISECONDS).catch((error: Error) => {
+    // One that is away must not keep the volumes from their guests.
+    if (error instanceof StrangeStoreError) throw error;
+    log('warn', `whether ${store.url} is the object store of before cannot be told: ${error.message}`);
+  });
   const now = (): Date => new Date();
   const keys = await openDataKeys(config, catalog, store);
   const box = await openSecretBox(config, catalog);

@@ -254,6 +254,36 @@ test('a catalog that does not know all that the bucket holds collects nothing: p
   assert.ok((await read(server, await snapshotOf(server, volumes[0]), bytes.length)).equals(bytes));
 });
 
+test('a server is not started on another object store than before, by a slip: but where that one is lost, on purpose', async (t) => {
+  const [bucket, other] = [
+    newBucket(`${temporaryDirectory(t)}/objects`),
+    newBucket(`${temporaryDirectory(t)}/objekts`),
+  ];
+  const dataDir = temporaryDirectory(t);
+  const server = await startTestServer(t, { dataDir, flags: bucket.flags });
+  const { volumes } = await launchInstance(server.ec2, [1]);
+  const bytes = randomBytes(600_000);
+  await written(server, volumes[0], bytes);
+  await snapshotOf(server, volumes[0]);
+  await server.stop();
+  const elsewhere = (): Promise<TestServer> => startTestServer(t, { dataDir, flags: other.flags });
+  await assert.rejects(elsewhere(), /objekts is not the object store of before.*cleancut rebuild/);
+  assert.deepEqual(readdirSync(other.path), []);
+  // One that cannot be asked keeps nobody from his volumes.
+  const away = ['--object-store', 's3://bucket?endpoint=http://127.0.0.1:9&region=us-east-1'];
+  const environment = { AWS_ACCESS_KEY_ID: 'none', AWS_SECRET_ACCESS_KEY: 'none' };
+  const without = await startTestServer(t, { dataDir, flags: away, environment });
+  assert.ok((await read(without, volumes[0], bytes.length)).equals(bytes));
+  await without.stop();
+  await (await startTestServer(t, { dataDir, flags: bucket.flags })).stop();
+
+  await rebuild(dataDir, await other.store(), false, () => undefined);
+  const moved = await elsewhere();
+  const [lost] = await ended(moved.ec2, [await moved.ec2.send(new CreateSnapshotCommand({ VolumeId: volumes[0] }))]);
+  assert.equal(lost.State, 'error');
+  assert.ok((await read(moved, await snapshotOf(moved, volumes[0]), bytes.length)).equals(bytes));
+});
+
 test('a set of which the bucket has a part is told of', async (t) => {
   const bucket = newBucket(`${temporaryDirectory(t)}/objects`);
   const server = await startTestServer(t, { flags: bucket.flags });
