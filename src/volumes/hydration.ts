@@ -1,5 +1,5 @@
 import { asBlock, BLOCK_BYTES, type BlockIndex } from '../types/units.ts';
-import { BitmapFile } from './bitmap-file.ts';
+import { BitmapFile, NotABitmapError, readBitmapHeader } from './bitmap-file.ts';
 import type { BlockSource } from './block-source.ts';
 import type { Disk } from './disk.ts';
 import type { RawFile } from './raw-file.ts';
@@ -226,5 +226,24 @@ export class Hydration {
   #markZeroes(from: number, to: number): void {
     this.#local.setRange(from, to);
     for (let page = from >>> 15; page <= (to - 1) >>> 15; page += 1) this.#unsyncedPages.add(page);
+  }
+}
+
+/**
+ * Whether the marks that were never synced are there to be read. They are not where the disk has refused their beginning,
+ * or where the process that was making them anew was killed.
+ */
+export function hasMarks(disk: Disk, directory: string): boolean {
+  const path = `${directory}/hydrated`;
+  if (!disk.exists(path)) return false;
+  const file = disk.open(path, 'read-only');
+  try {
+    readBitmapHeader(file, path);
+    return true;
+  } catch (error) {
+    if (error instanceof NotABitmapError) return false;
+    throw error;
+  } finally {
+    file.close();
   }
 }

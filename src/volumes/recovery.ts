@@ -3,6 +3,7 @@ import { NotABitmapError } from './bitmap-file.ts';
 import type { Disk } from './disk.ts';
 import type { KnownCuts } from './engine.ts';
 import { Epoch } from './epoch.ts';
+import { hasMarks } from './hydration.ts';
 import type { RawFile } from './raw-file.ts';
 import type { VolumeState } from './volume-state.ts';
 
@@ -40,7 +41,8 @@ export function whatRemains(
 ): Remains {
   // All was synced at a clean end, but for the marks that have a synced copy.
   if (state.clean) return { powerLost: false, historyLost: false, marksLost: true };
-  const refused = raw.writeBackError() !== undefined || anyRefused(disk, directory, MARKS);
+  const marksGone = state.hydrating && !hasMarks(disk, directory);
+  const refused = raw.writeBackError() !== undefined || anyRefused(disk, directory, MARKS) || marksGone;
   const powerLost = refused || state.bootId !== bootId || isSuspect;
   return { powerLost, historyLost: powerLost || anyRefused(disk, directory, HISTORY), marksLost: powerLost };
 }

@@ -651,6 +651,33 @@ for (const [what, spoil, reason] of [
   });
 }
 
+for (const gone of ['refused', 'taken away']) {
+  test(`marks of restored blocks whose beginning was ${gone}: what was flushed is there, pending cuts are lost and say why`, async (t) => {
+    const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(15), true);
+    const flushed = Buffer.alloc(PAGE_BYTES, 1);
+    await rig.volume.write([flushed], PAGE_BYTES, 0);
+    await rig.volume.flush();
+    await rig.cut();
+    const [{ boundary }] = rig.cuts.splice(0);
+    rig.disk.kill();
+    rig.disk = new CrashDisk();
+    const path = `${rig.directory}/hydrated`;
+    if (gone === 'taken away') rmSync(path);
+    else {
+      const file = openSync(path, 'r+');
+      writeSync(file, Buffer.alloc(4096), 0, 4096, 0);
+      closeSync(file);
+    }
+    rig.volume = rig.open();
+    assert.match(rig.volume.resumeCut(boundary) ?? '', /its disk refused what was written/);
+    const all = Buffer.alloc(SIZE);
+    await rig.volume.read(all, 0, SIZE, 0);
+    assert.ok(all.subarray(0, PAGE_BYTES).equals(flushed));
+    assert.ok(all.subarray(PAGE_BYTES).equals(rig.model.subarray(PAGE_BYTES)));
+    await rig.volume.close();
+  });
+}
+
 test('a clean stop is not taken for a power loss after a reboot', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
   await rig.write();
