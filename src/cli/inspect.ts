@@ -89,7 +89,7 @@ function inspectFile(path: string, json: boolean | undefined): void {
   const disk = new NodeDisk();
   if (path.endsWith('.upload')) {
     const journal = new FileJournal(disk.open(path, 'read-only'));
-    const records = journal.read();
+    const records = journal.records();
     journal.close();
     const rows = records.map((record) =>
       record.kind === 'leaf'

@@ -41,12 +41,17 @@ export class FileJournal implements UploadJournal {
   }
 
   read(): JournalRecord[] {
-    const bytes = Buffer.alloc(this.#file.size());
-    this.#file.read(bytes, 0, bytes.length, 0);
+    const records = this.records();
     // Lines that the disk has refused may be missing; blocks that they are of were not kept any more, and may be others.
     const refused = this.#file.writeBackError();
-    if (refused !== undefined)
-      throw new CutLostError(`The disk has refused what the upload had written down: ${refused.message}`);
+    if (refused === undefined) return records;
+    throw new CutLostError(`The disk has refused what the upload had written down: ${refused.message}`);
+  }
+
+  /** What is in the file, for who only looks. (Whether the disk has refused any of it is told once, and is not for him.) */
+  records(): JournalRecord[] {
+    const bytes = Buffer.alloc(this.#file.size());
+    this.#file.read(bytes, 0, bytes.length, 0);
     // A line without its end was cut short by a full disk: nothing was told of it, so it never was. The next goes over it.
     this.#end = bytes.lastIndexOf('\n') + 1;
     const lines = bytes.toString('utf8', 0, this.#end).split('\n').slice(0, -1);
