@@ -9,7 +9,9 @@ const HEADER = 4096;
 
 /** A file's bytes as programs see them, and what of them would be there after the power went. */
 class SimFile {
-  current = Buffer.alloc(0);
+  #room = Buffer.alloc(0);
+  /** The beginning of its room, which is zeroes behind it. */
+  current = this.#room;
   durable = Buffer.alloc(0);
   /** Sectors that were written since they were last synced. */
   readonly dirty = new Set<number>();
@@ -26,10 +28,14 @@ class SimFile {
   }
 
   resize(size: number): void {
-    if (size === this.current.length) return;
-    const resized = Buffer.alloc(size);
-    this.current.copy(resized, 0, 0, Math.min(size, this.current.length));
-    this.current = resized;
+    const before = this.current.length;
+    if (size === before) return;
+    if (size > this.#room.length) {
+      // More than it needs now: logs grow by a little, and often.
+      this.#room = Buffer.alloc(2 * size);
+      this.current.copy(this.#room);
+    } else this.#room.fill(0, Math.min(before, size), before);
+    this.current = this.#room.subarray(0, size);
     this.sizeSynced = false;
     for (const sector of this.dirty) if (sector * SECTOR >= size) this.dirty.delete(sector);
   }
@@ -37,13 +43,18 @@ class SimFile {
   /** What a sync that begins now will have made durable when it ends. */
   beginSync(): () => void {
     const size = this.current.length;
-    const written = [...this.dirty].map((sector): [number, Buffer] => [sector, this.#sector(this.current, sector)]);
+    const written = [...this.dirty];
+    const first = SECTOR * Math.min(...written);
+    const then = Buffer.from(this.current.subarray(first, SECTOR * (Math.max(...written) + 1)));
     return () => {
       this.#resizeDurable(size);
-      for (const [sector, bytes] of written) {
-        if (sector * SECTOR >= size) continue;
-        bytes.copy(this.durable, sector * SECTOR);
-        if (this.#sector(this.current, sector).equals(bytes)) this.dirty.delete(sector);
+      for (const sector of written) {
+        const [start, end] = [sector * SECTOR, Math.min(size, (sector + 1) * SECTOR)];
+        if (start >= end) continue;
+        then.copy(this.durable, start, start - first, end - first);
+        const endNow = Math.min(this.current.length, (sector + 1) * SECTOR);
+        if (endNow > start && this.current.compare(then, start - first, end - first, start, endNow) === 0)
+          this.dirty.delete(sector);
       }
       if (this.current.length === size) this.sizeSynced = true;
     };
@@ -56,7 +67,8 @@ class SimFile {
       if (sector * SECTOR >= this.durable.length || random() < 0.5) continue;
       this.current.copy(this.durable, sector * SECTOR, sector * SECTOR, (sector + 1) * SECTOR);
     }
-    this.current = Buffer.from(this.durable);
+    this.#room = Buffer.from(this.durable);
+    this.current = this.#room;
     this.dirty.clear();
     this.sizeSynced = true;
     this.locked = false;
@@ -83,10 +95,6 @@ class SimFile {
   #touch(position: number, length: number): void {
     const last = Math.floor((position + length - 1) / SECTOR);
     for (let sector = Math.floor(position / SECTOR); sector <= last; sector += 1) this.dirty.add(sector);
-  }
-
-  #sector(bytes: Buffer, sector: number): Buffer {
-    return Buffer.from(bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR));
   }
 }
 

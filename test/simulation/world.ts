@@ -566,7 +566,8 @@ export class World {
     const now = await this.#readAll();
     const interrupted = this.#interrupted;
     this.#interrupted = undefined;
-    for (let sector = 0; sector < SIZE / SECTOR; sector += 1) {
+    const differs = !now.equals(this.#model);
+    for (let sector = 0; differs && sector < SIZE / SECTOR; sector += 1) {
       const found = now.subarray(sector * SECTOR, (sector + 1) * SECTOR);
       const expected = this.#model.subarray(sector * SECTOR, (sector + 1) * SECTOR);
       if (found.equals(expected)) continue;
