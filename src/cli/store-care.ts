@@ -4,7 +4,7 @@ import { realPatience } from '../objects/patience.ts';
 import { dataPaths } from '../server/data-directory.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
 import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import { type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import { damagedFor, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { formatBytes, type Sha256 } from '../types/units.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
@@ -43,9 +43,9 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
     bar.set(bytes),
   );
   bar.end();
-  const damage = [...unreadable.map((each) => ({ ...each, affected: [] })), ...verified.damage];
-  const affectedIds = [...new Set(damage.flatMap(({ affected }) => affected.map(({ snapshotId }) => snapshotId)))];
-  const volumeIds = affectedIds.length === 0 ? [] : await forgetBases(store.url, affectedIds, flags);
+  const damage = [...unreadable.map((each) => ({ ...each, lost: true, affected: [] })), ...verified.damage];
+  const damaged = [...damagedFor(verified.damage)];
+  const volumeIds = damaged.length === 0 ? [] : await forgetBases(store.url, damaged, flags);
   const summary = [verified.snapshots, verified.blocks, formatBytes(verified.bytes), damage.length];
   print(
     flags.json,

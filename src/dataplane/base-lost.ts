@@ -1,5 +1,4 @@
-import { ObjectNotFoundError } from '../objects/object-store.ts';
-import { DamagedObjectError } from '../snapshots/fetch.ts';
+import { isLost } from '../snapshots/fetch.ts';
 
 /** The manifest of a volume's base is gone from the object store, or damaged: no snapshot can be stored on top of it. */
 export class BaseLostError extends Error {
@@ -13,8 +12,8 @@ export function isBaseLost(error: unknown): error is Error {
 
 /** @param readsBase whether all that was read of the store is the base's */
 export function asBaseLost(error: unknown, readsBase: boolean): unknown {
-  if (!readsBase || !(error instanceof ObjectNotFoundError || error instanceof DamagedObjectError)) return error;
+  if (!readsBase || !isLost(error)) return error;
   return new BaseLostError(
-    `What the snapshot was to be stored on top of cannot be read any more (${error.message}). The next snapshot of the volume will hold everything.`,
+    `What the snapshot was to be stored on top of cannot be read any more (${(error as Error).message}). The next snapshot of the volume will hold everything.`,
   );
 }

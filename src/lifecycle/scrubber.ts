@@ -1,5 +1,5 @@
 import { realPatience } from '../objects/patience.ts';
-import { type Damage, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import { type Damage, damagedFor, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { Bases } from './bases.ts';
@@ -78,8 +78,8 @@ export class Scrubber {
       },
       abort.signal,
     );
-    const affectedIds = new Set(damage.flatMap(({ affected }) => affected.map(({ snapshotId }) => snapshotId)));
-    const roots = snapshots.filter(({ snapshotId }) => affectedIds.has(snapshotId)).map(({ root }) => root);
+    const damaged = damagedFor(damage);
+    const roots = snapshots.filter(({ snapshotId }) => damaged.has(snapshotId)).map(({ root }) => root);
     if (roots.length > 0) await this.#bases.forgetDamaged(new Set(roots));
     for (const { object, what, affected } of damage) {
       const who = affected.map(({ snapshotId, blocks }) => `${snapshotId} (${blocks.length} blocks)`).join(', ');

@@ -5,7 +5,7 @@ import { putTags, removeTags } from '../catalog/tags.ts';
 import { KEYRING_KEY, Keyring } from '../keys/keyring.ts';
 import { StoreOwner } from '../lifecycle/store-owner.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
-import { listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import { listSnapshotRecords, RECORDS_PREFIX, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { knownId, parseAccountId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
@@ -70,14 +70,15 @@ export async function rebuild(
     try {
       const recorded = await bringBackAll(catalog, store, isCopy, rebuilt, onRecord);
       if (isCopy) {
-        await forgetDeleted(catalog, recorded, rebuilt.unreadable.length > 0);
+        const someUnreadable = rebuilt.unreadable.some(({ key }) => key.startsWith(RECORDS_PREFIX));
+        await forgetDeleted(catalog, recorded, someUnreadable);
         rebuilt.volumes = await revive(catalog, store);
       }
       // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
-      const keyring = await Keyring.fetch(new NodeDisk(), paths.keyring, store);
-      if (keyring === 'another') {
-        const why = `${paths.keyring} is another keyring than the bucket's; what was encrypted under that one cannot be read. Move it away and do this again to have the bucket's`;
-        rebuilt.unreadable.push({ key: KEYRING_KEY, why });
+      const fetched = await Keyring.fetch(new NodeDisk(), paths.keyring, store).catch((error: Error) => error.message);
+      if (fetched !== 'fetched' && fetched !== 'none') {
+        const another = `${paths.keyring} is another keyring than the bucket's; what was encrypted under that one cannot be read. Move it away and do this again to have the bucket's`;
+        rebuilt.unreadable.push({ key: KEYRING_KEY, why: fetched === 'another' ? another : fetched });
       }
       await new StoreOwner(catalog, store).takeOver();
     } finally {

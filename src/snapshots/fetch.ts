@@ -1,11 +1,16 @@
 import { WrongKeyError } from '../encryption/data-key.ts';
-import { FinalError } from '../objects/object-store.ts';
+import { FinalError, ObjectNotFoundError } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { CorruptBlockError } from './block-encoding.ts';
 
 /** What is stored is not what was stored. */
 export class DamagedObjectError extends FinalError {
   override name = 'DamagedObjectError';
+}
+
+/** Whether it is said of an object for good: asking again, when the store is back, will not change it. */
+export function isLost(error: unknown): boolean {
+  return error instanceof ObjectNotFoundError || error instanceof DamagedObjectError;
 }
 
 /** Wrong bytes may be the network's doing: they are fetched again so often before the store itself is blamed. */

@@ -2,7 +2,8 @@ import { z } from 'zod';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
 import { parseId, type SnapshotId } from '../types/ids.ts';
 
-const PREFIX = 'snapshots/';
+/** Of all records' keys. */
+export const RECORDS_PREFIX = 'snapshots/';
 /** A bucket may hold a hundred thousand, and answer in tens of milliseconds. */
 const RECORDS_AT_ONCE = 16;
 
@@ -42,7 +43,7 @@ const Saved = z.strictObject({
 export type SnapshotRecord = z.infer<typeof Saved>;
 
 export function recordKey(snapshotId: string): string {
-  return `${PREFIX}${snapshotId}.json`;
+  return `${RECORDS_PREFIX}${snapshotId}.json`;
 }
 
 export async function putSnapshotRecord(store: ObjectStore, record: SnapshotRecord): Promise<void> {
@@ -64,7 +65,7 @@ export async function* listSnapshotRecords(store: ObjectStore): AsyncGenerator<F
       (record) => ({ key, record }),
       (error: Error) => ({ key, record: undefined, why: error.message }),
     );
-  for await (const { key } of store.list(PREFIX)) {
+  for await (const { key } of store.list(RECORDS_PREFIX)) {
     reading.push(read(key));
     if (reading.length === RECORDS_AT_ONCE) yield* [await reading.shift()].filter((found) => found !== undefined);
   }
@@ -74,8 +75,8 @@ export async function* listSnapshotRecords(store: ObjectStore): AsyncGenerator<F
 /** Whose records a store has, readable or not. */
 export async function recordedSnapshots(store: ObjectStore): Promise<SnapshotId[]> {
   const ids: SnapshotId[] = [];
-  for await (const { key } of store.list(PREFIX)) {
-    const id = parseId('snap', key.slice(PREFIX.length).replace(/\.json$/, ''));
+  for await (const { key } of store.list(RECORDS_PREFIX)) {
+    const id = parseId('snap', key.slice(RECORDS_PREFIX.length).replace(/\.json$/, ''));
     if (id !== undefined) ids.push(id);
   }
   return ids;

@@ -4,7 +4,7 @@ import type { Patience } from '../objects/patience.ts';
 import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
 import { decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
-import { fetchPatiently } from './fetch.ts';
+import { fetchPatiently, isLost } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
 import { packKey } from './pack.ts';
@@ -13,10 +13,19 @@ import { packKey } from './pack.ts';
 export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
 
 /** What was found wrong in a pack (or, without an object, in a manifest). */
-type Finding = { object: string | undefined; what: string; block: number | undefined };
+type Finding = Wrong & { object: string | undefined; block: number | undefined };
+
+/** `lost`: for good; else the store did not answer, and may do so later. */
+type Wrong = { what: string; lost: boolean };
 
 /** Something in the store that is not as it was put there, and the snapshots that need it. */
-export type Damage = { object: string; what: string; affected: { snapshotId: string; blocks: number[] }[] };
+export type Damage = {
+  object: string;
+  what: string;
+  /** Gone or wrong for good; else the store did not answer, and what it has may be whole. */
+  lost: boolean;
+  affected: { snapshotId: string; blocks: number[] }[];
+};
 
 export type Verified = { snapshots: number; blocks: number; bytes: number; damage: Damage[] };
 
@@ -34,11 +43,11 @@ export async function verifySnapshots(
   onProgress: (bytes: number) => void | Promise<void>,
   signal?: AbortSignal,
 ): Promise<Verified> {
-  const checked = new Map<string, string | undefined>();
+  const checked = new Map<string, Wrong | undefined>();
   const damage = new Map<string, Damage>();
   const verified: Verified = { snapshots: snapshots.length, blocks: 0, bytes: 0, damage: [] };
-  const note = (object: string, what: string, snapshotId: string, block: number | undefined): void => {
-    const found = damage.get(`${object} ${what}`) ?? { object, what, affected: [] };
+  const note = (object: string, { what, lost, block }: Finding, snapshotId: string): void => {
+    const found = damage.get(`${object} ${what}`) ?? { object, what, lost, affected: [] };
     damage.set(`${object} ${what}`, found);
     let affected = found.affected.find((each) => each.snapshotId === snapshotId);
     if (affected === undefined) {
@@ -64,14 +73,14 @@ export async function verifySnapshots(
             }
             const wrong = checked.get(key);
             const block = number * LEAF_BLOCKS + slot;
-            if (wrong !== undefined) findings.push({ object: packKey(record.pack), what: wrong, block });
+            if (wrong !== undefined) findings.push({ object: packKey(record.pack), ...wrong, block });
           }
         }
       }
     } catch (error) {
       signal?.throwIfAborted();
       // The rest of this manifest cannot be reached.
-      findings.push({ object: undefined, what: (error as Error).message, block: undefined });
+      findings.push({ object: undefined, what: (error as Error).message, lost: isLost(error), block: undefined });
     }
     return findings;
   };
@@ -84,8 +93,7 @@ export async function verifySnapshots(
       now = await rootNow(snapshotId);
       if (now === undefined) findings = [];
     }
-    for (const { object, what, block } of findings)
-      note(object ?? `the manifest of ${snapshotId}`, what, snapshotId, block);
+    for (const finding of findings) note(finding.object ?? `the manifest of ${snapshotId}`, finding, snapshotId);
   }
   verified.damage = [...damage.values()];
   return verified;
@@ -98,7 +106,7 @@ async function checkRecord(
   bytes: number,
   patience: Patience,
   key: DataKey | undefined,
-): Promise<string | undefined> {
+): Promise<Wrong | undefined> {
   const { pack, offset, length } = record;
   try {
     await fetchPatiently(patience, async () => {
@@ -108,6 +116,12 @@ async function checkRecord(
     });
     return undefined;
   } catch (error) {
-    return (error as Error).message;
+    return { what: (error as Error).message, lost: isLost(error) };
   }
+}
+
+/** Snapshots of which something is lost for good. */
+export function damagedFor(damage: readonly Damage[]): Set<string> {
+  const lost = damage.filter((each) => each.lost);
+  return new Set(lost.flatMap(({ affected }) => affected.map(({ snapshotId }) => snapshotId)));
 }

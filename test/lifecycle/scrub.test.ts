@@ -10,9 +10,10 @@ import { realPatience } from '../../src/objects/patience.ts';
 import { capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
+import { damagedFor, verifySnapshots } from '../../src/snapshots/verify.ts';
 import { ALL_PAGES } from '../../src/types/page-mask.ts';
-import { BLOCK_BYTES } from '../../src/types/units.ts';
-import { insertSnapshot } from '../support/catalog-rows.ts';
+import { asEpoch, BLOCK_BYTES, NO_BASE, type Sha256 } from '../../src/types/units.ts';
+import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -41,22 +42,48 @@ test('the background scrub names what is damaged and who needs it, and says noth
     signal: new AbortController().signal,
   });
   const { snapshot_id } = await insertSnapshot(catalog, { root, data_blocks: 2 });
+  const volumeId = await insertVolume(catalog);
+  await catalog
+    .updateTable('volumes')
+    .set({ base_boundary: asEpoch(2), base_root: root })
+    .execute();
+  const forgotten: string[] = [];
   const logged: string[] = [];
   const keys = { open: async () => undefined } as unknown as DataKeys;
   const options = {
     catalog,
     store,
     keys,
-    dataPlane: { stopping: false } as DataPlane,
+    dataPlane: {
+      stopping: false,
+      async forgetHistory(volumeId: string) {
+        forgotten.push(volumeId);
+      },
+    } as unknown as DataPlane,
     now: () => new Date(),
     log: (_: string, message: string) => void logged.push(message),
   };
   const scrubber = new Scrubber(options, { everyDays: 30, bytesPerSecond: 1e9 }, new Bases(options));
   assert.deepEqual(await scrubber.run(), []);
   assert.equal(scrubber.figures.bytes, 2 * BLOCK_BYTES);
+  // A store that does not answer is no damage: what it has may be whole.
+  store.beforeRequest = () => {
+    throw new Error('away');
+  };
+  const named = [{ snapshotId: snapshot_id, root, key: undefined }];
+  const rootNow = async (): Promise<Sha256> => root;
+  const { damage: unsure } = await verifySnapshots(store, named, realPatience(0), rootNow, () => undefined);
+  assert.deepEqual([unsure.map(({ lost }) => lost), [...damagedFor(unsure)]], [[false], []]);
+  store.beforeRequest = () => undefined;
+  assert.deepEqual(forgotten, []);
   for (const [key, bytes] of store.objects) if (key.startsWith('packs/')) bytes[bytes.length >> 1] ^= 1;
   const [damage] = await scrubber.run();
   assert.match(damage.object, /^packs\//);
+  assert.ok(damage.lost);
+  // The volume's next snapshot must not name it.
+  assert.deepEqual(forgotten, [volumeId]);
+  const volume = await catalog.selectFrom('volumes').selectAll().executeTakeFirstOrThrow();
+  assert.deepEqual([volume.base_boundary, volume.base_root], [NO_BASE, null]);
   assert.deepEqual(
     damage.affected.map((each) => each.snapshotId),
     [snapshot_id],
