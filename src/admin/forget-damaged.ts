@@ -1,6 +1,4 @@
 import { z } from 'zod';
-import { knownId, parseId } from '../types/ids.ts';
-import type { Sha256 } from '../types/units.ts';
 import { requireOperator } from './operator.ts';
 import { verb } from './verb.ts';
 
@@ -14,14 +12,8 @@ export const forgetDamaged = verb(Input, async (input, call): Promise<{ volumeId
   requireOperator(call);
   await call.permit();
   const { catalog, lifecycle } = call.services;
-  const roots = new Set<Sha256>();
-  for (const id of input.snapshotIds) {
-    const row = await catalog
-      .selectFrom('snapshots')
-      .select('root')
-      .where('snapshot_id', '=', parseId('snap', id) ?? knownId('snap', 'snap-00000000'))
-      .executeTakeFirst();
-    if (row?.root != null) roots.add(row.root);
-  }
-  return { volumeIds: await lifecycle.bases.forgetDamaged(roots) };
+  const damaged = new Set(input.snapshotIds);
+  const rows = await catalog.selectFrom('snapshots').select(['snapshot_id', 'root']).execute();
+  const roots = rows.flatMap(({ snapshot_id, root }) => (root !== null && damaged.has(snapshot_id) ? [root] : []));
+  return { volumeIds: await lifecycle.bases.forgetDamaged(new Set(roots)) };
 });

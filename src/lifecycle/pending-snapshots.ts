@@ -37,9 +37,7 @@ export class PendingSnapshots {
     return this.#oldest.ask(volumeId);
   }
 
-  /**
-   * Brings a snapshot's bytes into the store, and records that they are there; durable when it resolves.
-   */
+  /** Brings a snapshot's bytes into the store, and records that they are there; durable when it resolves. */
   async store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<Stored> {
     this.#underWay += 1;
     let captured: Captured;

@@ -49,8 +49,9 @@ export async function rebuild(
     const beside = `${paths.catalog}.rebuilding`;
     rmSync(beside, { force: true });
     removeLogs(beside);
+    const isNew = !existsSync(paths.catalog);
     // Of a catalog that is gone: its log would be applied to the new one.
-    if (!existsSync(paths.catalog)) removeLogs(paths.catalog);
+    if (isNew) removeLogs(paths.catalog);
     const rebuilt: Rebuilt = {
       snapshots: 0,
       sets: 0,
@@ -60,7 +61,7 @@ export async function rebuild(
       catalog: null,
       volumes: [],
     };
-    if (!snapshotsOnly && !existsSync(paths.catalog)) {
+    if (isNew && !snapshotsOnly) {
       const { key, unreadable } = await fetchCatalog(beside, store);
       rebuilt.catalog = key ?? null;
       rebuilt.unreadable.push(...unreadable);

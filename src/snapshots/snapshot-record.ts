@@ -67,7 +67,9 @@ export async function* listSnapshotRecords(store: ObjectStore): AsyncGenerator<F
     );
   for await (const { key } of store.list(RECORDS_PREFIX)) {
     reading.push(read(key));
-    if (reading.length === RECORDS_AT_ONCE) yield* [await reading.shift()].filter((found) => found !== undefined);
+    if (reading.length < RECORDS_AT_ONCE) continue;
+    const [oldest] = reading.splice(0, 1);
+    yield await oldest;
   }
   for (const found of reading) yield await found;
 }

@@ -44,7 +44,7 @@ test('a keyring that was put back from an older state overwrites no key that onl
       [rotated.arn, later.arn, newest.arn].sort(),
     );
   }
-  assert.ok((await new NodeDisk().readText(path)) === store.objects.get('keyring.json')?.toString());
+  assert.equal(new NodeDisk().readText(path), store.objects.get('keyring.json')?.toString());
   // A copy that cannot be read may have keys, too.
   store.objects.set('keyring.json', Buffer.from('{"version":1'));
   await assert.rejects(older.create(OWNER, 'no', undefined), /keyring\.json in memory:\/\/ is damaged/);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { openCatalog } from '../../src/catalog/catalog.ts';
 import { SnapshotRecords } from '../../src/lifecycle/snapshot-records.ts';
 import { recordKey } from '../../src/snapshots/snapshot-record.ts';
@@ -8,13 +8,16 @@ import { insertSnapshot } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
-test('a deleted snapshot’s record that the store does not remove now is removed later, and is no stranger until then', async (t) => {
+async function withOneSnapshot(t: TestContext) {
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   t.after(() => catalog.destroy());
   const store = new MemoryStore();
-  const records = new SnapshotRecords(catalog, store);
-  const row = await insertSnapshot(catalog, { root: 'a'.repeat(64) as Sha256 });
-  const { snapshot_id, set_id } = row;
+  const { snapshot_id, set_id } = await insertSnapshot(catalog, { root: 'a'.repeat(64) as Sha256 });
+  return { catalog, store, records: new SnapshotRecords(catalog, store), snapshot_id, set_id };
+}
+
+test('a deleted snapshot’s record that the store does not remove now is removed later, and is no stranger until then', async (t) => {
+  const { catalog, store, records, snapshot_id, set_id } = await withOneSnapshot(t);
   await records.refresh(snapshot_id);
   assert.ok(store.objects.has(recordKey(snapshot_id)));
   await records.requireAllKnown();
@@ -36,12 +39,7 @@ test('a deleted snapshot’s record that the store does not remove now is remove
 });
 
 test('a snapshot that is deleted while its set’s records are being written leaves none behind', async (t) => {
-  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
-  t.after(() => catalog.destroy());
-  const store = new MemoryStore();
-  const records = new SnapshotRecords(catalog, store);
-  const row = await insertSnapshot(catalog, { root: 'a'.repeat(64) as Sha256 });
-  const { snapshot_id, set_id } = row;
+  const { catalog, store, records, snapshot_id, set_id } = await withOneSnapshot(t);
   const [begun, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   store.beforeRequest = (request) => {
     if (request !== 'put') return;
