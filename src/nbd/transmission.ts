@@ -53,6 +53,8 @@ export class Transmission {
   #skip = 0;
   #waitingRequests = 0;
   #waitingBytes = 0;
+  /** It has said good-bye: what it still waits for is answered, then the connection ends. */
+  #leaving = false;
   #ended = false;
   /** Requests that this turn has done and answered. */
   #doneThisTurn = 0;
@@ -127,7 +129,8 @@ export class Transmission {
     const incoming = this.#incoming;
     if (this.#export.savesOldPages && this.#skip === 0)
       this.#saveAhead(incoming.bytes, incoming.start, incoming.length);
-    while (incoming.length > 0 && !this.#ended) {
+    // As many as there is room to answer: a piece of what a client sends may ask for a thousand times as much.
+    while (incoming.length > 0 && !this.#ended && !this.#leaving && !this.#isFull()) {
       if (this.#skip > 0) {
         const skipped = Math.min(this.#skip, incoming.length);
         this.#skip -= skipped;
@@ -141,7 +144,7 @@ export class Transmission {
         break;
       }
     }
-    if (this.#ended) incoming.consume(incoming.length);
+    if (this.#ended || this.#leaving) incoming.consume(incoming.length);
     incoming.makeRoom(incoming.length + 1);
     this.#replies.flush();
     this.#askingOneByOne = this.#requests === requests + 1 && incoming.length === 0;
@@ -202,9 +205,8 @@ export class Transmission {
 
   #execute(request: Request, payload: Buffer): void {
     if (request.command === COMMAND.DISCONNECT) {
-      this.#ended = true;
-      this.#replies.flush();
-      this.#connection.end();
+      this.#leaving = true;
+      this.#leaveIfDone();
       return;
     }
     const error = request.command === COMMAND.WRITE ? 0 : this.#refusal(request);
@@ -291,10 +293,16 @@ export class Transmission {
 
   /** Brings the range near: for a restored volume, from the object store; for a local one there is nothing to do. */
   #cache(request: Request): Promise<void> | undefined {
+    if (!this.#export.readsMayWait) {
+      this.#reserveSuccess(request);
+      return undefined;
+    }
     const piece = Buffer.allocUnsafe(Math.min(request.length, 1024 * 1024));
     const fetch = async (): Promise<void> => {
-      for (let done = 0; done < request.length; done += piece.length) {
+      for (let done = 0; done < request.length && this.#export.readsMayWait; done += piece.length) {
         await this.#export.read(piece, 0, Math.min(piece.length, request.length - done), request.offset + done);
+        // What is near already is read without a wait, and the range may be 4 GiB.
+        await new Promise(setImmediate);
       }
       this.#succeed(request);
     };
@@ -350,6 +358,7 @@ export class Transmission {
         this.#waitingRequests -= 1;
         this.#waitingBytes -= request.length;
         if (this.#waitingRequests === 0) for (const settled of this.#settling.splice(0)) settled();
+        this.#leaveIfDone();
         this.#resumeIfRoom();
       });
   }
@@ -406,6 +415,17 @@ export class Transmission {
   }
 
   #resumeIfRoom(): void {
-    if (!this.#ended && this.#connection.paused && !this.#isFull()) this.#connection.resume();
+    if (this.#ended || !this.#connection.paused || this.#isFull()) return;
+    this.#connection.resume();
+    // Those that were here already.
+    this.#turn();
+  }
+
+  /** @see NBD protocol, NBD_CMD_DISC: "The server MUST handle all outstanding requests" */
+  #leaveIfDone(): void {
+    if (!this.#leaving || this.#ended || this.#waitingRequests > 0) return;
+    this.#ended = true;
+    this.#replies.flush();
+    this.#connection.end();
   }
 }

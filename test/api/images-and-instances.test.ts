@@ -14,6 +14,7 @@ import {
   DescribeReplaceRootVolumeTasksCommand,
   DescribeSnapshotsCommand,
   DescribeVolumesCommand,
+  EC2Client,
   ModifyInstanceAttributeCommand,
   RebootInstancesCommand,
   RegisterImageCommand,
@@ -24,6 +25,7 @@ import {
   waitUntilImageAvailable,
   waitUntilInstanceRunning,
 } from '@aws-sdk/client-ec2';
+import type { NewUser } from '../../src/admin/users.ts';
 import { FileCleanup } from '../support/cleanup.ts';
 import { ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
@@ -144,6 +146,55 @@ test('an image registered from a snapshot', async () => {
     server.ec2.send(new RegisterImageCommand({ Name: '!', RootDeviceName: '/dev/sda1', BlockDeviceMappings })),
     { name: 'InvalidAMIName.Malformed' },
   );
+  const encrypted = (value: string) =>
+    server.ec2.send(
+      new DescribeImagesCommand({
+        Filters: [
+          { Name: 'name', Values: ['second'] },
+          { Name: 'block-device-mapping.encrypted', Values: [value] },
+        ],
+      }),
+    );
+  assert.equal((await encrypted('false')).Images?.length, 1);
+  assert.equal((await encrypted('true')).Images?.length, 0);
+});
+
+test('a deregistered image takes along only snapshots that its user may delete, and that no other image needs', async () => {
+  const made = await server.ec2.send(new CreateImageCommand({ InstanceId: instance.instanceId, Name: 'shared' }));
+  const [image] = (await server.ec2.send(new DescribeImagesCommand({ ImageIds: [made.ImageId ?? ''] }))).Images ?? [];
+  const snapshots = image.BlockDeviceMappings?.map((each) => ({ SnapshotId: each.Ebs?.SnapshotId })) ?? [];
+  await ended(server.ec2, snapshots);
+  const register = async (Name: string) => {
+    const BlockDeviceMappings = snapshots.map((Ebs, index) => ({ DeviceName: `/dev/sd${'fg'[index]}`, Ebs }));
+    const answer = await server.ec2.send(
+      new RegisterImageCommand({ Name, RootDeviceName: '/dev/sdf', BlockDeviceMappings }),
+    );
+    return answer.ImageId ?? '';
+  };
+  const second = await register('needs them as well');
+  const deregister = async (client: EC2Client, ImageId: string): Promise<(string | undefined)[]> => {
+    const answer = await client.send(new DeregisterImageCommand({ ImageId, DeleteAssociatedSnapshots: true }));
+    return answer.DeleteSnapshotResults?.map(({ ReturnCode }) => ReturnCode) ?? [];
+  };
+  assert.deepEqual(await deregister(server.ec2, image.ImageId ?? ''), ['skipped', 'skipped']);
+  const policy = JSON.stringify({
+    Version: '2012-10-17',
+    Statement: [
+      { Effect: 'Allow', Action: 'ec2:*', Resource: '*' },
+      { Effect: 'Deny', Action: 'ec2:DeleteSnapshot', Resource: '*' },
+    ],
+  });
+  const user = await server.admin.ask<NewUser>('create-user', {
+    accountId: '000000000001',
+    userName: 'careful',
+    policy,
+  });
+  const { region, endpoint } = { region: 'us-east-1', endpoint: server.apiUrl };
+  const careful = new EC2Client({ region, endpoint, credentials: user });
+  assert.deepEqual(await deregister(careful, second), ['missing-permissions', 'missing-permissions']);
+  careful.destroy();
+  const third = await register('the last');
+  assert.deepEqual(await deregister(server.ec2, third), ['success', 'success']);
 });
 
 test('a reboot ends connections and loses nothing', async () => {

@@ -119,6 +119,9 @@ test('multi-attach: io2 volumes, several instances, one export until the last le
   const [shown] = (await server.ec2.send(new DescribeVolumesCommand({ VolumeIds: [VolumeId] }))).Volumes ?? [];
   assert.equal(shown.MultiAttachEnabled, true);
   assert.equal(shown.Attachments?.length, 2);
+  const modify = (more: object) => server.ec2.send(new ModifyVolumeCommand({ VolumeId, ...more }));
+  await assert.rejects(modify({ MultiAttachEnabled: false }), { name: 'VolumeInUse' });
+  await assert.rejects(modify({ VolumeType: 'gp3' }), { name: 'InvalidParameterCombination' });
   const client = await server.connect(VolumeId);
   await assert.rejects(server.ec2.send(new DetachVolumeCommand({ VolumeId })), { name: 'InvalidParameterCombination' });
   await server.ec2.send(new DetachVolumeCommand({ VolumeId, InstanceId: instance.instanceId }));

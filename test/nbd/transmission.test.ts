@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { newIoCounters } from '../../src/nbd/io-counters.ts';
 import { COMMAND, MAGIC_REQUEST } from '../../src/nbd/protocol.ts';
 import { Transmission } from '../../src/nbd/transmission.ts';
@@ -17,6 +17,8 @@ class HeldVolume implements OpenVolume {
   readonly readsMayWait = false;
   readonly savesOldPages = false;
   readonly bytes = Buffer.alloc(SIZE);
+  /** Bytes, by all reads together. */
+  readBytes = 0;
   #held: PromiseWithResolvers<void> | undefined;
 
   get writesMayWait(): boolean {
@@ -34,6 +36,7 @@ class HeldVolume implements OpenVolume {
   }
 
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void {
+    this.readBytes += length;
     target.set(this.bytes.subarray(offset, offset + length), targetStart);
   }
 
@@ -55,11 +58,8 @@ class HeldVolume implements OpenVolume {
   }
 }
 
-test('requests that come in pieces of any size, over a real socket, with holds among them: every byte where it belongs', async (t) => {
-  const seed = chooseSeed();
-  t.diagnostic(`seed ${seed}`);
-  const random = seededRandom(seed);
-  const volume = new HeldVolume();
+/** A client of a volume, past the handshake. */
+async function connected(t: TestContext, volume: OpenVolume): Promise<Socket> {
   const path = `${temporaryDirectory(t)}/nbd.sock`;
   const server = createServer({ pauseOnConnect: true }, (socket: Socket) => {
     const options = { structuredReplies: false, baseAllocation: false, readOnly: false };
@@ -72,6 +72,25 @@ test('requests that come in pieces of any size, over a real socket, with holds a
     client.destroy();
     server.close();
   });
+  return client;
+}
+
+function requestBytes(command: number, number: number, offset: number, length: number): Buffer {
+  const request = Buffer.alloc(28);
+  request.writeUInt32BE(MAGIC_REQUEST, 0);
+  request.writeUInt16BE(command, 6);
+  request.writeUInt32BE(number, 12);
+  request.writeUInt32BE(offset, 20);
+  request.writeUInt32BE(length, 24);
+  return request;
+}
+
+test('requests that come in pieces of any size, over a real socket, with holds among them: every byte where it belongs', async (t) => {
+  const seed = chooseSeed();
+  t.diagnostic(`seed ${seed}`);
+  const random = seededRandom(seed);
+  const volume = new HeldVolume();
+  const client = await connected(t, volume);
   /** Data that is still to come, by the request's number. */
   const reads = new Map<number, Buffer>();
   const answered = new Set<number>();
@@ -102,13 +121,7 @@ test('requests that come in pieces of any size, over a real socket, with holds a
     for (let index = 0; number < until; index += 1, number += 1) {
       const length = 1 + Math.floor(random() ** 6 * (share - 1));
       const offset = index * share + Math.floor(random() * (share - length));
-      const request = Buffer.alloc(28);
-      request.writeUInt32BE(MAGIC_REQUEST, 0);
-      request.writeUInt16BE(writes ? COMMAND.WRITE : COMMAND.READ, 6);
-      request.writeUInt32BE(number, 12);
-      request.writeUInt32BE(offset, 20);
-      request.writeUInt32BE(length, 24);
-      stream.push(request);
+      stream.push(requestBytes(writes ? COMMAND.WRITE : COMMAND.READ, number, offset, length));
       if (writes) {
         const bytes = Buffer.alloc(length, 1 + Math.floor(random() * 255));
         bytes.writeUInt8(number & 0xff, length - 1);
@@ -130,4 +143,54 @@ test('requests that come in pieces of any size, over a real socket, with holds a
     while (answered.size < number) await new Promise((resolve) => setTimeout(resolve, 1));
     assert.ok(volume.bytes.equals(model), `seed ${seed}: round ${round}`);
   }
+});
+
+test('a client that asks for far more than it takes is read for no further than it takes; all is answered in the end', async (t) => {
+  const volume = new HeldVolume();
+  const client = await connected(t, volume);
+  const length = 1024 * 1024;
+  const requests = 300;
+  // One piece of 8 KiB asks for 300 MiB.
+  client.write(
+    Buffer.concat(Array.from({ length: requests }, (_, number) => requestBytes(COMMAND.READ, number, 0, length))),
+  );
+  let received = 0;
+  let most = 0;
+  for await (const bytes of client) {
+    received += (bytes as Buffer).length;
+    most = Math.max(most, volume.readBytes - received);
+    if (received === requests * (16 + length)) break;
+  }
+  assert.equal(volume.readBytes, requests * length);
+  // Eight MiB that wait, what the two sockets hold, and one answer more.
+  assert.ok(most < 16 * length, `${most} bytes were read ahead of the client`);
+});
+
+test('a client that says good-bye while its requests wait has them answered first', async (t) => {
+  const volume = new HeldVolume();
+  const client = await connected(t, volume);
+  volume.hold();
+  const disconnect = requestBytes(COMMAND.DISCONNECT, 2, 0, 0);
+  client.write(Buffer.concat([requestBytes(COMMAND.WRITE, 1, 4096, 3), Buffer.from('abc'), disconnect]));
+  const received: Buffer[] = [];
+  client.on('data', (bytes: Buffer) => received.push(bytes));
+  const ended = once(client, 'end');
+  // Where the good-bye was taken for the end, it comes now.
+  await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 50))]);
+  volume.release();
+  await ended;
+  const reply = Buffer.concat(received);
+  assert.equal(reply.length, 16);
+  assert.equal(reply.readUInt32BE(4), 0);
+  assert.equal(reply.readUInt32BE(12), 1);
+  assert.equal(volume.bytes.toString('latin1', 4096, 4099), 'abc');
+});
+
+test('what is on the local disk needs not be brought near', async (t) => {
+  const volume = new HeldVolume();
+  const client = await connected(t, volume);
+  client.write(requestBytes(COMMAND.CACHE, 1, 0, SIZE));
+  const [reply] = (await once(client, 'data')) as [Buffer];
+  assert.equal(reply.readUInt32BE(4), 0);
+  assert.equal(volume.readBytes, 0);
 });

@@ -31,7 +31,7 @@ const FILTERS: FilterTable<FullImage> = {
   'block-device-mapping.snapshot-id': (image) => image.devices.map((device) => device.snapshot_id ?? undefined),
   'block-device-mapping.volume-size': (image) => image.devices.map((device) => String(device.size_gib)),
   'block-device-mapping.volume-type': (image) => image.devices.map((device) => device.volume_type),
-  'block-device-mapping.encrypted': (image) => image.devices.map(() => 'false'),
+  'block-device-mapping.encrypted': (image) => image.devices.map((device) => String(device.data_key_id !== null)),
   'creation-date': (image) => image.created_at,
   description: (image) => image.description,
   hypervisor: () => 'xen',

@@ -44,6 +44,7 @@ export const createReplaceRootVolumeTask: Operation<
         .selectFrom('replace_root_tasks')
         .selectAll()
         .where('instance_id', '=', instanceId)
+        .where('account_id', '=', call.caller.accountId)
         .where('client_token', '=', input.ClientToken ?? '')
         .executeTakeFirst();
       if (earlier !== undefined) return { ReplaceRootVolumeTask: await taskView(call, earlier) };

@@ -10,11 +10,8 @@ import type { Call, Operation } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { findVolume } from './find-volume.ts';
 import { findRestorable, insertVolume, makeOrUndo, volumeSize } from './new-volume.ts';
-import { checkVolumeShape, DEFAULT_VOLUME_TYPE } from './volume-types.ts';
+import { checkMultiAttach, checkVolumeShape, DEFAULT_VOLUME_TYPE } from './volume-types.ts';
 import { volumeView, withAttachments } from './volume-view.ts';
-
-/** Types whose volumes may be attached to several instances at once. */
-const MULTI_ATTACH_TYPES = new Set(['io1', 'io2']);
 
 export const createVolume: Operation<CreateVolumeRequest, Volume> = {
   honoured: [
@@ -39,9 +36,7 @@ export const createVolume: Operation<CreateVolumeRequest, Volume> = {
     const wish = { encrypted: input.Encrypted, kmsKeyId: input.KmsKeyId };
     checkWish(wish);
     const multiAttach = input.MultiAttachEnabled === true;
-    if (multiAttach && !MULTI_ATTACH_TYPES.has(input.VolumeType ?? '')) {
-      throw errors.combination('The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.');
-    }
+    checkMultiAttach(multiAttach, input.VolumeType);
     const sourceId =
       input.SnapshotId === undefined || input.SnapshotId === '' ? undefined : readSnapshotId(input.SnapshotId);
     if (sourceId === undefined && input.Size === undefined) throw errors.sizeOrSnapshot();

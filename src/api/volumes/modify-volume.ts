@@ -4,7 +4,7 @@ import { readVolumeId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { findVolume } from './find-volume.ts';
 import { modificationView } from './modification-view.ts';
-import { checkVolumeShape } from './volume-types.ts';
+import { checkMultiAttach, checkVolumeShape } from './volume-types.ts';
 
 /** Changes size, type or rates of a volume, in use or not. A volume only grows. */
 export const modifyVolume: Operation<ModifyVolumeRequest, ModifyVolumeResult> = {
@@ -36,8 +36,15 @@ export const modifyVolume: Operation<ModifyVolumeRequest, ModifyVolumeResult> = 
         iops: Iops ?? (sameType ? (volume.iops ?? undefined) : undefined),
         throughput: Throughput ?? (sameType ? (volume.throughput ?? undefined) : undefined),
       });
-      if (MultiAttachEnabled === true && target.type !== 'io1' && target.type !== 'io2') {
-        throw errors.combination('The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.');
+      checkMultiAttach(MultiAttachEnabled ?? volume.multi_attach === 1, target.type);
+      if (MultiAttachEnabled === false) {
+        const attached = await catalog
+          .selectFrom('attachments')
+          .select('instance_id')
+          .where('volume_id', '=', volumeId)
+          .execute();
+        if (attached.length > 1)
+          throw errors.volumeInUse(volumeId, attached.map((each) => each.instance_id).join(', '));
       }
       const modification = {
         volume_id: volumeId,

@@ -24,6 +24,9 @@ const RULES: Record<string, Rule> = {
 
 export const DEFAULT_VOLUME_TYPE = 'gp2';
 
+/** Types whose volumes may be attached to several instances at once. */
+const MULTI_ATTACH_TYPES = new Set(['io1', 'io2']);
+
 export type VolumeShape = { type: string; sizeGiB: number; iops: number | null; throughput: number | null };
 
 /**
@@ -53,6 +56,13 @@ export function checkVolumeShape(asked: {
     iops: checkIops(type, rule, asked),
     throughput: checkThroughput(type, rule, asked.throughput),
   };
+}
+
+/** @throws ApiError InvalidParameterCombination where a volume of the type is for one instance at a time */
+export function checkMultiAttach(multiAttach: boolean, type: string | undefined): void {
+  if (multiAttach && !MULTI_ATTACH_TYPES.has(type ?? DEFAULT_VOLUME_TYPE)) {
+    throw errors.combination('The parameter MultiAttachEnabled is supported for io1 and io2 volumes only.');
+  }
 }
 
 function checkIops(type: string, rule: Rule, asked: { sizeGiB: number; iops: number | undefined }): number | null {
