@@ -81,12 +81,13 @@ export class Scrubber {
     const damaged = damagedFor(damage);
     const roots = snapshots.filter(({ snapshotId }) => damaged.has(snapshotId)).map(({ root }) => root);
     if (roots.length > 0) await this.#bases.forgetDamaged(new Set(roots));
-    for (const { object, what, affected } of damage) {
+    for (const { object, what, lost, affected } of damage) {
       const who = affected.map(({ snapshotId, blocks }) => `${snapshotId} (${blocks.length} blocks)`).join(', ');
-      log('error', `scrubbing found damage in ${object}: ${what}; needed by ${who}`);
+      if (lost) log('error', `scrubbing found damage in ${object}: ${what}; needed by ${who}`);
+      else log('warn', `scrubbing could not read ${object}: ${what}; needed by ${who}`);
     }
     this.figures.runs += 1;
-    this.figures.damaged = damage.length;
+    this.figures.damaged = damage.filter(({ lost }) => lost).length;
     await this.#remember();
     return damage;
   }

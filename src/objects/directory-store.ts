@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { DIRECT_BYTES, writeDirectly } from './direct-write.ts';
-import { ObjectNotFoundError, type ObjectStore } from './object-store.ts';
+import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from './object-store.ts';
 
 /** Names that end so are puts that never finished. */
 const TEMPORARY = '.partial';
@@ -75,7 +75,7 @@ export class DirectoryStore implements ObjectStore {
       let done = 0;
       while (done < length) {
         const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
-        if (bytesRead === 0) throw new Error(`object '${key}' in ${this.url} ends before byte ${offset + length}`);
+        if (bytesRead === 0) throw new ObjectTooShortError(this.url, key);
         done += bytesRead;
       }
       return bytes;

@@ -16,7 +16,7 @@ export interface ObjectStore {
 
   /**
    * Reads [offset, offset+length) bytes. They are the caller's own, to change or to give back.
-   * @throws ObjectNotFoundError; any error when the object is shorter than that
+   * @throws ObjectNotFoundError; ObjectTooShortError when the object ends before that
    */
   getRange(key: string, offset: number, length: number): Promise<Buffer>;
 
@@ -36,6 +36,14 @@ export class ObjectNotFoundError extends FinalError {
   override name = 'ObjectNotFoundError';
   constructor(url: string, key: string) {
     super(`the object store ${url} has no object '${key}'`);
+  }
+}
+
+/** The object ends before what was asked for: it was cut short, or the answer was. */
+export class ObjectTooShortError extends Error {
+  override name = 'ObjectTooShortError';
+  constructor(url: string, key: string) {
+    super(`the object '${key}' in ${url} ends before what was asked for of it`);
   }
 }
 

@@ -7,7 +7,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError } from './object-store.ts';
+import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError, ObjectTooShortError } from './object-store.ts';
 
 export type S3Location = {
   bucket: string;
@@ -65,7 +65,8 @@ export class S3Store implements ObjectStore {
     return this.#ask(key, async (Bucket, Key, options) => {
       const Range = `bytes=${offset}-${offset + length - 1}`;
       const bytes = await bodyOf((await this.#client.send(new GetObjectCommand({ Bucket, Key, Range }), options)).Body);
-      if (bytes.length !== length) {
+      if (bytes.length < length) throw new ObjectTooShortError(this.url, key);
+      if (bytes.length > length) {
         throw new Error(`object '${key}' in ${this.url}: asked for ${length} bytes at ${offset}, got ${bytes.length}`);
       }
       return bytes;
@@ -100,6 +101,10 @@ export class S3Store implements ObjectStore {
       return await request(this.#location.bucket, `${this.#location.prefix}${key}`, { abortSignal });
     } catch (error) {
       if (error instanceof NoSuchKey) throw new ObjectNotFoundError(this.url, key);
+      // What was asked for begins where the object has ended already.
+      if (error instanceof S3ServiceException && error.name === 'InvalidRange') {
+        throw new ObjectTooShortError(this.url, key);
+      }
       if (error instanceof S3ServiceException && isFinal(error)) {
         throw new ObjectStoreRefusedError(
           `the object store ${this.url} refuses '${key}': ${error.name}: ${error.message}`,

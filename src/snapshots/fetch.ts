@@ -1,5 +1,5 @@
 import { WrongKeyError } from '../encryption/data-key.ts';
-import { FinalError, ObjectNotFoundError } from '../objects/object-store.ts';
+import { FinalError, ObjectNotFoundError, ObjectTooShortError } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { CorruptBlockError } from './block-encoding.ts';
 
@@ -13,7 +13,7 @@ export function isLost(error: unknown): boolean {
   return error instanceof ObjectNotFoundError || error instanceof DamagedObjectError;
 }
 
-/** Wrong bytes may be the network's doing: they are fetched again so often before the store itself is blamed. */
+/** Wrong bytes, or too few, may be the network's doing: they are fetched again so often before the store itself is blamed. */
 const CORRUPT_ATTEMPTS = 3;
 
 /**
@@ -27,7 +27,7 @@ export function fetchPatiently<Answer>(patience: Patience, fetch: () => Promise<
       return await fetch();
     } catch (error) {
       if (error instanceof WrongKeyError) throw new FinalError(error.message);
-      if (error instanceof CorruptBlockError) {
+      if (error instanceof CorruptBlockError || error instanceof ObjectTooShortError) {
         corrupt += 1;
         if (corrupt === CORRUPT_ATTEMPTS) throw new DamagedObjectError(error.message);
       }

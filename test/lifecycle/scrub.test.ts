@@ -76,6 +76,12 @@ test('the background scrub names what is damaged and who needs it, and says noth
   assert.deepEqual([unsure.map(({ lost }) => lost), [...damagedFor(unsure)]], [[false], []]);
   store.beforeRequest = () => undefined;
   assert.deepEqual(forgotten, []);
+  // Cut short, it is.
+  const [packed] = [...store.objects].filter(([key]) => key.startsWith('packs/'));
+  store.objects.set(packed[0], packed[1].subarray(0, 1000));
+  const { damage: short } = await verifySnapshots(store, named, realPatience(60_000), rootNow, () => undefined);
+  assert.deepEqual([short.map(({ lost }) => lost), [...damagedFor(short)]], [[true], [snapshot_id]]);
+  store.objects.set(...packed);
   for (const [key, bytes] of store.objects) if (key.startsWith('packs/')) bytes[bytes.length >> 1] ^= 1;
   const [damage] = await scrubber.run();
   assert.match(damage.object, /^packs\//);

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { ObjectNotFoundError, type ObjectStore } from '../../src/objects/object-store.ts';
+import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
 import { openObjectStore } from '../../src/objects/open-store.ts';
 import { startS3Server } from '../support/s3-server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -44,7 +44,8 @@ for (const [name, open] of Object.entries(IMPLEMENTATIONS)) {
   test(`${name}: a range past the end is an error, never a short answer`, async (t) => {
     const store = await open(t);
     await store.put('short', [Buffer.from('0123456789')]);
-    await assert.rejects(store.getRange('short', 5, 10));
+    await assert.rejects(store.getRange('short', 5, 10), ObjectTooShortError);
+    await assert.rejects(store.getRange('short', 20, 10), ObjectTooShortError);
   });
 
   test(`${name}: list gives every key below a prefix, with its size`, async (t) => {

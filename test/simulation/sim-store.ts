@@ -1,4 +1,4 @@
-import { ObjectNotFoundError, type ObjectStore } from '../../src/objects/object-store.ts';
+import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
 import { KilledError } from '../support/crash-disk.ts';
 import type { Scheduler } from './scheduler.ts';
 
@@ -79,7 +79,7 @@ export class SimStore implements ObjectStore {
     const whole = await this.get(key);
     // A connection that was cut.
     if (this.#scheduler.random() < this.#faults.failing / 2) throw new Error('aborted');
-    if (offset + length > whole.length) throw new Error(`'${key}' is too short`);
+    if (offset + length > whole.length) throw new ObjectTooShortError(this.url, key);
     return whole.subarray(offset, offset + length);
   }
 

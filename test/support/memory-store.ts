@@ -1,4 +1,4 @@
-import { ObjectNotFoundError, type ObjectStore } from '../../src/objects/object-store.ts';
+import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
 
 /** An object store in memory that a test can look into, and make fail. */
 export class MemoryStore implements ObjectStore {
@@ -25,7 +25,7 @@ export class MemoryStore implements ObjectStore {
     await this.beforeRequest('get', key);
     const whole = this.objects.get(key);
     if (whole === undefined) throw new ObjectNotFoundError(this.url, key);
-    if (offset + length > whole.length) throw new Error(`'${key}' is too short`);
+    if (offset + length > whole.length) throw new ObjectTooShortError(this.url, key);
     return Buffer.from(whole.subarray(offset, offset + length));
   }
 
