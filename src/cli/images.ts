@@ -37,7 +37,7 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   const store = await chosenStore(flags);
   const record = await getSnapshotRecord(store, snapshotId);
   const key = await new SnapshotKeys(flags, store).keyOf(record);
-  const source = new SnapshotSource(store, record.root as Sha256, realPatience(PATIENCE_MILLISECONDS), key);
+  const source = SnapshotSource.of(store, record.root as Sha256, realPatience(PATIENCE_MILLISECONDS), key);
   const dataBytes = record.dataBlocks * BLOCK_BYTES;
   const progress = new ByteProgress(snapshotId, dataBytes);
   const begun = performance.now();

@@ -148,7 +148,7 @@ function repackStore({ groups, pinned, move, mostBytes }: RepackOrder): Promise<
 }
 
 function sourceOf({ root, key }: RecodeOrder['source'], patience: Patience): SnapshotSource {
-  return new SnapshotSource(store, root, patience, key && new DataKey(key));
+  return SnapshotSource.of(store, root, patience, key && new DataKey(key));
 }
 
 function uploadPatience(what: SnapshotId | 'repacking', signal: AbortSignal | undefined): Patience {

@@ -112,7 +112,7 @@ export class WorkerVolumes {
     const { volumeId, origin, base, pendingCuts } = opening;
     const key = opening.key && new DataKey(opening.key);
     const originKey = opening.originKey && new DataKey(opening.originKey);
-    const source = origin && new SnapshotSource(this.#store, origin, this.#patience, originKey);
+    const source = origin && SnapshotSource.of(this.#store, origin, this.#patience, originKey);
     const known: KnownCuts = { base, newest: asEpoch(Math.max(base, ...pendingCuts)) };
     // While the guest is on its way: a file system's first reads are at the beginning, and all need the nodes above.
     source?.manifest.leaf(0).catch(() => undefined);

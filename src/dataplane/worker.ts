@@ -322,7 +322,7 @@ function serve(order: ServeOrder, socket: Socket): void {
     case 'snapshot': {
       const open = snapshotExports.get(target.root) ?? {
         target: new SnapshotExport(
-          new SnapshotSource(store, target.root, patience, dataKey(target.key)),
+          SnapshotSource.of(store, target.root, patience, dataKey(target.key)),
           target.sizeBytes,
         ),
         connections: 0,

@@ -1,8 +1,9 @@
 import * as sdk from '@aws-sdk/client-ebs';
 import { ebsErrors } from '../api/ebs/ebs-errors.ts';
-import type { EbsOperation } from '../api/ebs/ebs-operation.ts';
+import type { EbsMeans, EbsOperation } from '../api/ebs/ebs-operation.ts';
 import { getSnapshotBlock } from '../api/ebs/get-block.ts';
 import { listChangedBlocks, listSnapshotBlocks } from '../api/ebs/list-blocks.ts';
+import { Manifests } from '../api/ebs/manifests.ts';
 import type { Tokens } from '../api/ebs/tokens.ts';
 import { completeSnapshot, putSnapshotBlock, startSnapshot } from '../api/ebs/write-snapshot.ts';
 import { Call, type Caller, type Services } from '../api/operation.ts';
@@ -26,12 +27,12 @@ export const EBS_OPERATIONS: Readonly<Record<string, AnyEbsOperation>> = {
 /** The EBS direct APIs: REST and JSON. */
 export class EbsEndpoint {
   readonly #services: Services;
-  readonly #tokens: Tokens;
+  readonly #means: EbsMeans;
   readonly #model = restOperations(sdk);
 
   constructor(services: Services, tokens: Tokens) {
     this.#services = services;
-    this.#tokens = tokens;
+    this.#means = { tokens, manifests: new Manifests(services) };
   }
 
   async answer(request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {
@@ -39,7 +40,7 @@ export class EbsEndpoint {
     if (route === undefined) throw ebsErrors.notBuilt(request.path);
     const input = decodeRest(route.operation, request, route.labels);
     const call = new Call(this.#services, caller, { requestId, action: `ebs:${route.operation.name}`, dryRun: false });
-    const output = await EBS_OPERATIONS[route.operation.name](input, call, this.#tokens);
+    const output = await EBS_OPERATIONS[route.operation.name](input, call, this.#means);
     call.assertPermitted();
     return encodeRest(route.operation, output as Record<string, unknown>);
   }

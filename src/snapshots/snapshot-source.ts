@@ -34,11 +34,20 @@ export class SnapshotSource implements BlockSource {
   readonly #patience: Patience;
   readonly #cache = new Map<BlockIndex, Promise<Buffer | undefined>>();
 
-  /** @param key of an encrypted snapshot */
-  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience, key: DataKey | undefined) {
+  constructor(store: ObjectStore, manifest: Manifest, patience: Patience) {
     this.#store = store;
     this.#patience = patience;
-    this.manifest = new Manifest(store, root, patience, key);
+    this.manifest = manifest;
+  }
+
+  /** @param key of an encrypted snapshot */
+  static of(
+    store: ObjectStore,
+    root: Sha256 | undefined,
+    patience: Patience,
+    key: DataKey | undefined,
+  ): SnapshotSource {
+    return new SnapshotSource(store, new Manifest(store, root, patience, key), patience);
   }
 
   read(block: BlockIndex): Promise<Buffer | undefined> {

@@ -64,6 +64,11 @@ async function getBlock(SnapshotId: string, BlockIndex: number, BlockToken: stri
   return bytes;
 }
 
+async function requestsForObjects(): Promise<number> {
+  const text = await (await fetch(`${server.apiUrl}/metrics`)).text();
+  return Number(/cleancut_object_store_requests_total\{operation="get"\} (\d+)/.exec(text)?.[1]);
+}
+
 function put(SnapshotId: string, BlockIndex: number, bytes: Buffer, more: object = {}): Promise<unknown> {
   return ebs.send(
     new PutSnapshotBlockCommand({
@@ -95,9 +100,12 @@ test('a snapshot of a volume reads back block by block, and what changed between
     listed.Blocks?.map((block) => block.BlockIndex),
     [...blocks.keys()],
   );
+  const before = await requestsForObjects();
   for (const { BlockIndex = -1, BlockToken } of listed.Blocks ?? []) {
     assert.ok((await getBlock(first, BlockIndex, BlockToken)).equals(blocks.get(BlockIndex) ?? Buffer.alloc(0)));
   }
+  // The manifest has been read for the list.
+  assert.equal((await requestsForObjects()) - before, blocks.size);
   await client.write(1 * BLOCK, Buffer.alloc(BLOCK));
   await client.write(2 * BLOCK + 5, Buffer.from('changed'));
   await client.write(4000 * BLOCK, Buffer.from('changed'));

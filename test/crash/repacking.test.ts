@@ -146,7 +146,7 @@ class World {
   }
 
   async checkRoot(root: Sha256, key: DataKey | undefined, contents: Map<number, number>, what: string): Promise<void> {
-    const source = new SnapshotSource(this.store, root, NO_PATIENCE, key);
+    const source = SnapshotSource.of(this.store, root, NO_PATIENCE, key);
     assert.equal(await source.manifest.dataBlocks(), contents.size, what);
     for (const [block, content] of contents) {
       const bytes = await source.read(asBlock(block));

@@ -410,7 +410,7 @@ export class World {
   #origin(): SnapshotSource | undefined {
     const { restoredFrom, hydrated } = this.#catalog.volume;
     if (restoredFrom === undefined || hydrated) return undefined;
-    return new SnapshotSource(this.#store, restoredFrom.root, this.#patience(), this.#key);
+    return SnapshotSource.of(this.#store, restoredFrom.root, this.#patience(), this.#key);
   }
 
   #hydrate(): void {
@@ -640,7 +640,7 @@ export class World {
   async #verify(): Promise<void> {
     for (const [index, { root, image }] of this.#catalog.snapshots.entries()) {
       const found = Buffer.alloc(SIZE);
-      const source = new SnapshotSource(this.#store, root, this.#patience(), this.#key);
+      const source = SnapshotSource.of(this.#store, root, this.#patience(), this.#key);
       const reading = (async () => {
         for (let block = 0; block < BLOCKS; block += 1) {
           found.set((await source.read(asBlock(block))) ?? Buffer.alloc(BLOCK_BYTES), block * BLOCK_BYTES);

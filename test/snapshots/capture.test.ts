@@ -207,7 +207,7 @@ for (const key of [undefined, DataKey.generate()]) {
         const lying = Buffer.from(bytes);
         lying[at] ^= 0x10;
         store.objects.set(name, lying);
-        const source = new SnapshotSource(store, root, NO_PATIENCE, key);
+        const source = SnapshotSource.of(store, root, NO_PATIENCE, key);
         for (const [block, expected] of blocks) {
           const got = await source.read(asBlock(block)).catch((error: Error) => error);
           assert.ok(got instanceof Error || got?.equals(expected), `${name} changed at ${at}: block ${block} is wrong`);
@@ -246,7 +246,7 @@ test('a copy under another key has the same bytes, and shares nothing with its s
   for (const block of [0, 1, 1023, 1024, 999_999]) blocks.set(block, randomBytes(BLOCK_BYTES));
   let { root } = await run(store, cutOf(blocks, [...blocks.keys()]), undefined, NO_JOURNAL, keys[0]);
   for (let step = 1; step < keys.length; step += 1) {
-    const source = new SnapshotSource(store, root, NO_PATIENCE, keys[step - 1]);
+    const source = SnapshotSource.of(store, root, NO_PATIENCE, keys[step - 1]);
     const before = new Set(store.objects.keys());
     const copied = await recode(source, 1_000_000 * BLOCK_BYTES, store, NO_PATIENCE, keys[step], () => undefined);
     root = copied.root;
@@ -282,7 +282,7 @@ test('a volume restored under another key: its first snapshot holds what was nev
     blocks: 1_000_000,
     store,
     base: new Manifest(store, undefined, NO_PATIENCE, own),
-    absentFrom: new SnapshotSource(store, origin.root, NO_PATIENCE, old),
+    absentFrom: SnapshotSource.of(store, origin.root, NO_PATIENCE, old),
     journal: NO_JOURNAL,
     patience: NO_PATIENCE,
     onProgress: () => undefined,

@@ -50,7 +50,7 @@ function captureVolume(store: MemoryStore, volume: number, rooms: PackRooms, sig
 
 async function assertCaptured(store: MemoryStore, volume: number, { root }: Captured): Promise<void> {
   let found = 0;
-  for await (const { block, bytes } of new SnapshotSource(store, root, NO_PATIENCE, undefined).blocks(asBlock(0))) {
+  for await (const { block, bytes } of SnapshotSource.of(store, root, NO_PATIENCE, undefined).blocks(asBlock(0))) {
     assert.ok(bytes.equals(blockOf(volume, block)), `volume ${volume}, block ${block}`);
     found += 1;
   }

@@ -107,7 +107,7 @@ for (const key of [undefined, DataKey.generate()]) {
     assert.deepEqual(verified.damage, []);
     // A copy is whole, without patches, and needs nothing of its source.
     const { root, expected } = snapshots[snapshots.length - 1];
-    const source = new SnapshotSource(live.store, root, NO_PATIENCE, key);
+    const source = SnapshotSource.of(live.store, root, NO_PATIENCE, key);
     const other = DataKey.generate();
     const copy = await recode(source, 1_000_000 * BLOCK_BYTES, live.store, NO_PATIENCE, other, () => undefined);
     assertSame(await contents(live.store, copy.root, other), expected, 'the copy');
@@ -123,7 +123,7 @@ for (const key of [undefined, DataKey.generate()]) {
     const { record } = location.patch ?? assert.fail('not a patch');
     const pack = live.store.objects.get(packKey(record.pack)) ?? assert.fail();
     pack[record.offset + 100] ^= 0x10;
-    await assert.rejects(new SnapshotSource(live.store, root, NO_PATIENCE, key).read(asBlock(5)), /block 5/);
+    await assert.rejects(SnapshotSource.of(live.store, root, NO_PATIENCE, key).read(asBlock(5)), /block 5/);
     const all = [{ snapshotId: 'snap', root, key }];
     const { damage } = await verifySnapshots(
       live.store,

@@ -40,7 +40,7 @@ for (const [runBlocks, requests] of [
       packs += Number(key.startsWith('packs/'));
     };
     let found = 0;
-    const source = new SnapshotSource(store, root, NO_PATIENCE, undefined);
+    const source = SnapshotSource.of(store, root, NO_PATIENCE, undefined);
     for await (const { block, bytes } of source.blocks(asBlock(0), { runBlocks, runsAhead: 1 })) {
       assert.ok(expected.get(block)?.equals(bytes), `block ${block}`);
       found += 1;
@@ -52,7 +52,7 @@ for (const [runBlocks, requests] of [
 
 test('a run of blocks gives its memory back, and nothing that others use', async () => {
   const { store, root, expected } = await patchedSnapshot();
-  const source = new SnapshotSource(store, root, NO_PATIENCE, undefined);
+  const source = SnapshotSource.of(store, root, NO_PATIENCE, undefined);
   const kept: Buffer[] = [];
   for await (const { bytes } of source.blocks(asBlock(0))) kept.push(bytes);
   for (const bytes of kept) assert.equal(bytes.length, 0);

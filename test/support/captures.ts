@@ -64,7 +64,7 @@ export function run(
 
 export async function contents(store: MemoryStore, root: Sha256, key?: DataKey): Promise<Map<number, Buffer>> {
   const found = new Map<number, Buffer>();
-  const source = new SnapshotSource(store, root, NO_PATIENCE, key);
+  const source = SnapshotSource.of(store, root, NO_PATIENCE, key);
   for await (const { block, bytes } of source.blocks(asBlock(0))) found.set(block, Buffer.from(bytes));
   return found;
 }

@@ -4,6 +4,7 @@ import { parseId, type SnapshotId } from '../../types/ids.ts';
 import type { Call } from '../operation.ts';
 import { visibleTo } from '../snapshots/find-snapshot.ts';
 import { ebsErrors } from './ebs-errors.ts';
+import type { Manifests } from './manifests.ts';
 import type { Tokens } from './tokens.ts';
 
 /** A caller waits this long for an object store that fails. */
@@ -11,7 +12,10 @@ export function apiPatience(): Patience {
   return realPatience(10_000);
 }
 
-export type EbsOperation<Input, Output> = (input: Input, call: Call, tokens: Tokens) => Promise<Output>;
+/** What the operations share from one request to the next. */
+export type EbsMeans = { tokens: Tokens; manifests: Manifests };
+
+export type EbsOperation<Input, Output> = (input: Input, call: Call, means: EbsMeans) => Promise<Output>;
 
 /** @throws ApiError ValidationException INVALID_SNAPSHOT_ID */
 export function readSnapshotId(text: string | undefined): SnapshotId {

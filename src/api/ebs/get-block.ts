@@ -7,14 +7,14 @@ import { apiPatience, type EbsOperation, findCompleted, readSnapshotId } from '.
 
 type Block = { DataLength: number; BlockData: Buffer; Checksum: string; ChecksumAlgorithm: 'SHA256' };
 
-export const getSnapshotBlock: EbsOperation<GetSnapshotBlockRequest, Block> = async (input, call, tokens) => {
+export const getSnapshotBlock: EbsOperation<GetSnapshotBlockRequest, Block> = async (input, call, means) => {
   const id = readSnapshotId(input.SnapshotId);
   const index = input.BlockIndex ?? -1;
   await call.permit({ type: 'snapshot', id });
   const snapshot = await findCompleted(call, id);
-  tokens.checkBlock(input.BlockToken ?? '', id, index);
-  const key = await call.services.keys.open(snapshot.data_key_id);
-  const source = new SnapshotSource(call.services.store, snapshot.root ?? undefined, apiPatience(), key);
+  means.tokens.checkBlock(input.BlockToken ?? '', id, index);
+  const manifest = await means.manifests.of(snapshot);
+  const source = new SnapshotSource(call.services.store, manifest, apiPatience());
   const block = await source.read(asBlock(index));
   if (block === undefined) {
     throw ebsErrors.invalid(`Block ${index} of ${id} holds no data.`, 'INVALID_BLOCK');

@@ -6,12 +6,11 @@ import type {
 } from '@aws-sdk/client-ebs';
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import { changedBlocks } from '../../snapshots/changed-blocks.ts';
-import { Manifest } from '../../snapshots/manifest.ts';
 import { BLOCK_BYTES } from '../../types/units.ts';
 import type { Call } from '../operation.ts';
 import { NO_VOLUME } from '../snapshots/new-set.ts';
 import { ebsErrors } from './ebs-errors.ts';
-import { apiPatience, type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
+import { type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
 
 const PAGE = { least: 100, most: 10_000 };
 
@@ -19,22 +18,18 @@ const PAGE = { least: 100, most: 10_000 };
 export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSnapshotBlocksResponse> = async (
   input,
   call,
-  tokens,
+  { tokens, manifests },
 ) => {
   const id = readSnapshotId(input.SnapshotId);
   await call.permit({ type: 'snapshot', id });
   const snapshot = await findCompleted(call, id);
-  const manifest = await manifestOf(call, snapshot);
+  const manifest = await manifests.of(snapshot);
   const list = `${id}`;
   const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
   const blocks: number[] = [];
-  for await (const { block } of changedBlocks(
-    new Manifest(call.services.store, undefined, apiPatience(), undefined),
-    manifest,
-    from,
-  )) {
+  for await (const { block } of changedBlocks(manifests.empty, manifest, from)) {
     if (blocks.length > most) break;
     blocks.push(block);
   }
@@ -53,7 +48,7 @@ export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSna
 export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChangedBlocksResponse> = async (
   input,
   call,
-  tokens,
+  { tokens, manifests },
 ) => {
   const secondId = readSnapshotId(input.SecondSnapshotId);
   const firstId = input.FirstSnapshotId === undefined ? undefined : readSnapshotId(input.FirstSnapshotId);
@@ -69,12 +64,9 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
   const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
-  const before =
-    first === undefined
-      ? new Manifest(call.services.store, undefined, apiPatience(), undefined)
-      : await manifestOf(call, first);
+  const before = first === undefined ? manifests.empty : await manifests.of(first);
   const changes = [];
-  for await (const change of changedBlocks(before, await manifestOf(call, second), from)) {
+  for await (const change of changedBlocks(before, await manifests.of(second), from)) {
     if (changes.length > most) break;
     changes.push(change);
   }
@@ -91,11 +83,6 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
     BlockSize: BLOCK_BYTES,
   };
 };
-
-async function manifestOf(call: Call, snapshot: SnapshotRow): Promise<Manifest> {
-  const key = await call.services.keys.open(snapshot.data_key_id);
-  return new Manifest(call.services.store, snapshot.root ?? undefined, apiPatience(), key);
-}
 
 function pageSize(asked: number | undefined): number {
   if (asked === undefined) return PAGE.most;

@@ -1,0 +1,40 @@
+import type { SnapshotRow } from '../../catalog/schema.ts';
+import { Manifest } from '../../snapshots/manifest.ts';
+import type { Sha256 } from '../../types/units.ts';
+import type { Services } from '../operation.ts';
+import { apiPatience } from './ebs-operation.ts';
+
+/** A reader goes through one snapshot, or two; each manifest keeps up to a few MiB of its nodes. */
+const KEPT = 4;
+
+/**
+ * The manifests that were asked for last. A snapshot is read with a request for each block: without them, each would fetch
+ * three nodes from the object store before the block.
+ */
+export class Manifests {
+  readonly #services: Services;
+  readonly #kept = new Map<Sha256, Manifest>();
+  /** Of no snapshot. */
+  readonly empty: Manifest;
+
+  constructor(services: Services) {
+    this.#services = services;
+    this.empty = new Manifest(services.store, undefined, apiPatience(), undefined);
+  }
+
+  /** @throws KeyError when the snapshot is encrypted, and its key cannot be used now */
+  async of({ root, data_key_id }: SnapshotRow): Promise<Manifest> {
+    const { store, keys } = this.#services;
+    // Each time, though the manifest may be here: a key that was disabled meanwhile must let nobody read on.
+    const key = await keys.open(data_key_id);
+    if (root === null) return this.empty;
+    const manifest = this.#kept.get(root) ?? new Manifest(store, root, apiPatience(), key);
+    this.#kept.delete(root);
+    this.#kept.set(root, manifest);
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= KEPT) break;
+      this.#kept.delete(oldest);
+    }
+    return manifest;
+  }
+}
