@@ -4,7 +4,8 @@ import type { SnapshotRow } from '../catalog/schema.ts';
 import { putTags, removeTags } from '../catalog/tags.ts';
 import { KEYRING_KEY, Keyring } from '../keys/keyring.ts';
 import { StoreOwner } from '../lifecycle/store-owner.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
+import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
+import { nodeKey } from '../snapshots/manifest-node.ts';
 import { listSnapshotRecords, RECORDS_PREFIX, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { knownId, parseAccountId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
@@ -27,7 +28,7 @@ export type Rebuilt = {
 
 /**
  * Brings back, into a data directory's catalog, every completed snapshot that the bucket holds: with its tags, its set,
- * its owner, and with whom it is shared. Those that the catalog has are left as they are, so it may be done again. The
+ * its owner, and with whom it is shared. Those that the catalog has, and that are where it has them, are left as they are, so it may be done again. The
  * bucket belongs to this directory's server from then on.
  *
  * Where the directory has no catalog yet, and the bucket has a copy of one, that is where it begins: users, instances and
@@ -127,7 +128,7 @@ async function bringBackAll(
       snapshots: set.snapshots + 1,
       of: Math.max(set.of, record.setSnapshotIds.length),
     });
-    await bringBack(catalog, record, isCopy, rebuilt);
+    await bringBack(catalog, store, record, isCopy, rebuilt);
   }
   for (const [setId, { snapshots, of }] of members) {
     if (snapshots < of) rebuilt.partialSets.push({ setId, snapshots, of });
@@ -136,17 +137,25 @@ async function bringBackAll(
 }
 
 /** @param isCopy the catalog is older than the bucket */
-async function bringBack(catalog: Catalog, record: SnapshotRecord, isCopy: boolean, rebuilt: Rebuilt): Promise<void> {
+async function bringBack(
+  catalog: Catalog,
+  store: ObjectStore,
+  record: SnapshotRecord,
+  isCopy: boolean,
+  rebuilt: Rebuilt,
+): Promise<void> {
   const row = rowOf(record);
   const { snapshot_id, set_id } = row;
   const known = await catalog
     .selectFrom('snapshots')
-    .select('state')
+    .select(['state', 'root'])
     .where('snapshot_id', '=', snapshot_id)
     .executeTakeFirst();
-  if (known?.state === 'completed') rebuilt.known += 1;
+  // A catalog that was put back from an older copy may name a manifest that was written anew since, and is gone.
+  const isWhole = known?.state === 'completed' && (isCopy || !(await isMoved(store, known.root, row.root)));
+  if (isWhole) rebuilt.known += 1;
   else rebuilt.snapshots += 1;
-  if (known?.state === 'completed' && !isCopy) return;
+  if (isWhole && !isCopy) return;
   // One snapshot in one step: a rebuild that is cut short is taken up by the next.
   await catalog.transaction().execute(async (transaction) => {
     if (known === undefined) {
@@ -181,6 +190,18 @@ async function bringBack(catalog: Catalog, record: SnapshotRecord, isCopy: boole
       await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
     }
   });
+}
+
+/** Whether a snapshot's manifest is no longer where the catalog has it, but where its record does. */
+async function isMoved(store: ObjectStore, known: Sha256 | null, recorded: Sha256 | null): Promise<boolean> {
+  if (known === null || known === recorded) return false;
+  return store.get(nodeKey(known)).then(
+    () => false,
+    (error: unknown) => {
+      if (error instanceof ObjectNotFoundError) return true;
+      throw error;
+    },
+  );
 }
 
 /** @returns whether it was not there yet */

@@ -28,6 +28,8 @@ import { openCatalog } from '../../src/catalog/catalog.ts';
 import type { ObjectStore } from '../../src/objects/object-store.ts';
 import { openObjectStore } from '../../src/objects/open-store.ts';
 import { type Rebuilt, rebuild } from '../../src/server/rebuild.ts';
+import type { SnapshotId } from '../../src/types/ids.ts';
+import type { Sha256 } from '../../src/types/units.ts';
 import { ended, launchInstance } from '../support/instances.ts';
 import { startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -321,4 +323,26 @@ test('a rebuild into a directory with another keyring says so, and leaves both a
   await rebuild(other.dataDir, await bucket.store(), true, () => undefined);
   const again = await startTestServer(t, { dataDir: other.dataDir, flags: bucket.flags });
   assert.ok((await read(again, snapshot, bytes.length)).equals(bytes));
+});
+
+test('a catalog that names manifests which were written anew since, and are gone: a rebuild finds them by their records', async (t) => {
+  const bucket = newBucket(`${temporaryDirectory(t)}/objects`);
+  const server = await startTestServer(t, { flags: bucket.flags });
+  const { volumes } = await launchInstance(server.ec2, [1]);
+  const bytes = randomBytes(MIB);
+  await written(server, volumes[0], bytes);
+  const [moved, left] = [await snapshotOf(server, volumes[0]), await snapshotOf(server, volumes[0])];
+  await server.stop();
+  const older = await openCatalog(`${server.dataDir}/catalog.sqlite`);
+  await older
+    .updateTable('snapshots')
+    .set({ root: '0'.repeat(64) as Sha256 })
+    .where('snapshot_id', '=', moved as SnapshotId)
+    .execute();
+  await older.destroy();
+  const store = await bucket.store();
+  const rebuilt = await rebuild(server.dataDir, store, false, () => undefined);
+  assert.deepEqual([rebuilt.snapshots, rebuilt.known], [1, 1]);
+  const again = await startTestServer(t, { dataDir: server.dataDir, flags: bucket.flags });
+  for (const snapshot of [moved, left]) assert.ok((await read(again, snapshot, bytes.length)).equals(bytes));
 });
