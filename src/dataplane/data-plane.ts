@@ -65,6 +65,8 @@ type WorkerSlot = {
 };
 
 const RESTART_PAUSE_MILLISECONDS = 200;
+/** Twice as long after each start that came to nothing (no memory, a store's address that cannot be read), up to this. */
+const LONGEST_RESTART_PAUSE_MILLISECONDS = 10_000;
 /** Opening volumes and making files may take this many times the hold's deadline: no write waits for it. */
 const PREPARATION_SHARE = 10;
 
@@ -75,6 +77,8 @@ const PREPARATION_SHARE = 10;
 export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #workers: WorkerSlot[] = [];
+  /** Of each worker, how often in a row it ended before it was up. */
+  readonly #vainStarts: number[];
   readonly #owners = new Map<VolumeId, number>();
   readonly #exports = new Map<VolumeId, { sizeBytes: number }>();
   /** Cuts one after another: two sets may share a volume. A hold lasts milliseconds. */
@@ -88,6 +92,7 @@ export class DataPlane {
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
+    this.#vainStarts = Array.from({ length: options.workers }, () => 0);
     for (let number = 0; number < options.workers; number += 1) this.#workers.push(this.#startWorker(number));
   }
 
@@ -140,7 +145,7 @@ export class DataPlane {
   /** Hands a connection whose handshake is over to the worker that owns its export. */
   serve(target: ServeOrder['target'], accepted: Omit<ServeOrder, 'target' | 'connection'>, socket: Socket): void {
     const worker = target.kind === 'volume' ? this.#workers[this.#ownerOf(target.volumeId)] : this.#anyWorker();
-    if (!worker.process.connected) {
+    if (!worker.process.connected || worker.peer.ended) {
       socket.destroy();
       return;
     }
@@ -350,7 +355,15 @@ export class DataPlane {
       },
     );
     // The first answer says that the worker is up: messages sent before wait in its pipe.
-    const ready = peer.call('activity', {}).then(() => undefined);
+    const ready = peer.call('activity', {}).then(
+      () => {
+        this.#vainStarts[number] = 0;
+      },
+      (error: Error) => {
+        this.#vainStarts[number] += 1;
+        throw error;
+      },
+    );
     ready.catch(() => undefined);
     const ended = (cause: string): void => {
       for (const socket of handingOver.values()) socket.destroy();
@@ -367,7 +380,10 @@ export class DataPlane {
 
   async #restart(number: number, cause: string): Promise<void> {
     this.#options.log({ level: 'error', message: `data-plane worker ${number} ended (${cause}); starting it again` });
-    await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MILLISECONDS));
+    // By now it is known whether it had been up.
+    await new Promise(setImmediate);
+    const pause = RESTART_PAUSE_MILLISECONDS * 2 ** this.#vainStarts[number];
+    await new Promise((resolve) => setTimeout(resolve, Math.min(pause, LONGEST_RESTART_PAUSE_MILLISECONDS)));
     if (this.#stopping) return;
     this.figures.workerRestarts += 1;
     this.#workers[number] = this.#startWorker(number);

@@ -54,6 +54,10 @@ export class RpcPeer<Remote extends Methods> {
     if (this.#ended === undefined) this.#post({ kind: 'tell', method, argument }, socket);
   }
 
+  get ended(): boolean {
+    return this.#ended !== undefined;
+  }
+
   /** The other side is gone: calls under way, and all later ones, fail with this. */
   end(reason: Error): void {
     this.#ended ??= reason;
