@@ -9,6 +9,7 @@ import { addStoreFigures, MeasuredStore, noStoreFigures } from '../objects/measu
 import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
+import type { VolumeId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { blockCount } from '../types/units.ts';
 import type { OpenVolume } from '../volumes/engine.ts';
@@ -93,8 +94,11 @@ const methods: WorkerMethods = {
 
   async growVolume({ opening, sizeBytes }) {
     await volumes.open(opening);
-    engine.grow(opening.volumeId, sizeBytes);
-    await volumes.closeIfIdle(opening.volumeId);
+    try {
+      engine.grow(opening.volumeId, sizeBytes);
+    } finally {
+      await volumes.closeIfIdle(opening.volumeId);
+    }
   },
 
   async hydrate(opening) {
@@ -104,10 +108,9 @@ const methods: WorkerMethods = {
       await engine.hydrate(opening.volumeId);
     } finally {
       use.hydrating = false;
+      await volumes.closeIfIdle(opening.volumeId);
     }
-    const whole = !use.volume.hydrating;
-    await volumes.closeIfIdle(opening.volumeId);
-    return whole;
+    return !use.volume.hydrating;
   },
 
   async forgetHistory({ opening, reason }) {
@@ -117,21 +120,21 @@ const methods: WorkerMethods = {
       await engine.forgetHistory(opening.volumeId, reason);
     } finally {
       use.preparing -= 1;
+      await volumes.closeIfIdle(opening.volumeId);
     }
-    await volumes.closeIfIdle(opening.volumeId);
   },
 
   async prepareCut(order) {
-    const opened: VolumeUse[] = [];
+    const opened: VolumeId[] = [];
     try {
       for (const opening of order.volumes) {
         const use = await volumes.open(opening);
         use.preparing += 1;
-        opened.push(use);
+        opened.push(opening.volumeId);
       }
       await engine.prepareCut(order.volumes.map(({ volumeId }) => volumeId));
     } catch (error) {
-      for (const use of opened) use.preparing -= 1;
+      await methods.endPreparation({ volumeIds: opened });
       throw error;
     }
   },
