@@ -24,16 +24,14 @@ export type VolumeUse = {
   exported: boolean;
   connections: Set<Transmission>;
   pendingCuts: Set<EpochNumber>;
-  hydrating: boolean;
-  /** Being opened for a cut: not to be closed between. */
-  preparing: number;
+  /** So many calls are doing something with it. */
+  claims: number;
   counters: IoCounters;
 };
 
 /** Whether it refuses every request, and nobody holds it: who opens it next is to get it anew. */
 function isSpent(use: VolumeUse): boolean {
-  if (use.volume.fault === undefined || use.exported || use.hydrating) return false;
-  return use.preparing === 0 && use.connections.size === 0;
+  return use.volume.fault !== undefined && !use.exported && use.claims === 0 && use.connections.size === 0;
 }
 
 /** The volumes that this worker owns, and what each is in use for. */
@@ -43,7 +41,7 @@ export class WorkerVolumes {
   readonly #store: ObjectStore;
   readonly #patience: Patience;
   readonly #uses = new Map<VolumeId, VolumeUse>();
-  readonly #opening = new Map<VolumeId, Promise<VolumeUse>>();
+  readonly #opening = new Map<VolumeId, Promise<void>>();
   readonly #closing = new Map<VolumeId, Promise<void>>();
   readonly #removing = new Set<VolumeId>();
 
@@ -54,21 +52,49 @@ export class WorkerVolumes {
     this.#patience = patience;
   }
 
-  /** Opens the volume where it is not open, its pending cuts first: from the first write on their bytes are kept. */
-  async open(opening: VolumeOpening): Promise<VolumeUse> {
-    const { volumeId } = opening;
-    await this.#closing.get(volumeId);
-    // While its files go one by one it may still look whole, and would stay open without them.
-    if (this.#removing.has(volumeId)) throw new Error(`${volumeId} is being removed`);
-    const open = this.#uses.get(volumeId);
-    if (open !== undefined && !isSpent(open)) return open;
-    if (open !== undefined) await this.close(volumeId);
-    let making = this.#opening.get(volumeId);
-    if (making === undefined) {
-      making = this.#open(opening).finally(() => this.#opening.delete(volumeId));
-      this.#opening.set(volumeId, making);
+  /** Does something with a volume that is open meanwhile, and closes it where nothing else keeps it open. */
+  async use<Answer>(opening: VolumeOpening, work: (use: VolumeUse) => Answer | Promise<Answer>): Promise<Answer> {
+    const use = await this.claim(opening);
+    try {
+      return await work(use);
+    } finally {
+      await this.release(opening.volumeId);
     }
-    return making;
+  }
+
+  /**
+   * Opens the volume where it is not open, its pending cuts first: from the first write on their bytes are kept. It is
+   * open until `release`, at least.
+   */
+  async claim(opening: VolumeOpening): Promise<VolumeUse> {
+    const { volumeId } = opening;
+    for (;;) {
+      await this.#closing.get(volumeId);
+      // While its files go one by one it may still look whole, and would stay open without them.
+      if (this.#removing.has(volumeId)) throw new Error(`${volumeId} is being removed`);
+      const open = this.#uses.get(volumeId);
+      if (open !== undefined && !isSpent(open)) {
+        // In the turn that has found it open: in the next one it may be idle, and be closed.
+        open.claims += 1;
+        return open;
+      }
+      if (open !== undefined) {
+        await this.close(volumeId);
+        continue;
+      }
+      let making = this.#opening.get(volumeId);
+      if (making === undefined) {
+        making = this.#open(opening).finally(() => this.#opening.delete(volumeId));
+        this.#opening.set(volumeId, making);
+      }
+      await making;
+    }
+  }
+
+  async release(volumeId: VolumeId): Promise<void> {
+    const use = this.#uses.get(volumeId);
+    if (use !== undefined) use.claims -= 1;
+    await this.closeIfIdle(volumeId);
   }
 
   get(volumeId: VolumeId): VolumeUse | undefined {
@@ -82,7 +108,7 @@ export class WorkerVolumes {
   /** Closes the volume if nothing uses it. */
   async closeIfIdle(volumeId: VolumeId): Promise<void> {
     const use = this.#uses.get(volumeId);
-    if (use === undefined || use.exported || use.hydrating || use.preparing > 0) return;
+    if (use === undefined || use.exported || use.claims > 0) return;
     if (use.connections.size > 0 || use.pendingCuts.size > 0) return;
     await this.close(volumeId);
   }
@@ -108,7 +134,7 @@ export class WorkerVolumes {
     }
   }
 
-  async #open(opening: VolumeOpening): Promise<VolumeUse> {
+  async #open(opening: VolumeOpening): Promise<void> {
     const { volumeId, origin, base, pendingCuts } = opening;
     const key = opening.key && new DataKey(opening.key);
     const originKey = opening.originKey && new DataKey(opening.originKey);
@@ -124,8 +150,7 @@ export class WorkerVolumes {
       exported: false,
       connections: new Set(),
       pendingCuts: new Set(),
-      hydrating: false,
-      preparing: 0,
+      claims: 0,
       counters: newIoCounters(),
     };
     for (const boundary of pendingCuts) {
@@ -133,7 +158,6 @@ export class WorkerVolumes {
       if (volume.resumeCut(boundary) === undefined) use.pendingCuts.add(boundary);
     }
     this.#uses.set(volumeId, use);
-    return use;
   }
 
   async #openUnlocked(

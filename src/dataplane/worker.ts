@@ -74,10 +74,10 @@ const methods: WorkerMethods = {
     await volumes.remove(volumeId);
   },
 
-  async exportVolume(opening) {
-    const use = await volumes.open(opening);
-    use.exported = true;
-  },
+  exportVolume: (opening) =>
+    volumes.use(opening, (use) => {
+      use.exported = true;
+    }),
 
   async endExport({ volumeId }) {
     const use = volumes.get(volumeId);
@@ -92,49 +92,26 @@ const methods: WorkerMethods = {
     }
   },
 
-  async growVolume({ opening, sizeBytes }) {
-    await volumes.open(opening);
-    try {
-      engine.grow(opening.volumeId, sizeBytes);
-    } finally {
-      await volumes.closeIfIdle(opening.volumeId);
-    }
-  },
+  growVolume: ({ opening, sizeBytes }) => volumes.use(opening, () => engine.grow(opening.volumeId, sizeBytes)),
 
-  async hydrate(opening) {
-    const use = await volumes.open(opening);
-    use.hydrating = true;
-    try {
+  hydrate: (opening) =>
+    volumes.use(opening, async ({ volume }) => {
       await engine.hydrate(opening.volumeId);
-    } finally {
-      use.hydrating = false;
-      await volumes.closeIfIdle(opening.volumeId);
-    }
-    return !use.volume.hydrating;
-  },
+      return !volume.hydrating;
+    }),
 
-  async forgetHistory({ opening, reason }) {
-    const use = await volumes.open(opening);
-    use.preparing += 1;
-    try {
-      await engine.forgetHistory(opening.volumeId, reason);
-    } finally {
-      use.preparing -= 1;
-      await volumes.closeIfIdle(opening.volumeId);
-    }
-  },
+  forgetHistory: ({ opening, reason }) => volumes.use(opening, () => engine.forgetHistory(opening.volumeId, reason)),
 
   async prepareCut(order) {
-    const opened: VolumeId[] = [];
+    const claimed: VolumeId[] = [];
     try {
       for (const opening of order.volumes) {
-        const use = await volumes.open(opening);
-        use.preparing += 1;
-        opened.push(opening.volumeId);
+        await volumes.claim(opening);
+        claimed.push(opening.volumeId);
       }
       await engine.prepareCut(order.volumes.map(({ volumeId }) => volumeId));
     } catch (error) {
-      await methods.endPreparation({ volumeIds: opened });
+      await methods.endPreparation({ volumeIds: claimed });
       throw error;
     }
   },
@@ -152,36 +129,31 @@ const methods: WorkerMethods = {
   },
 
   async endPreparation(order) {
-    for (const volumeId of order.volumeIds) {
-      const use = volumes.get(volumeId);
-      if (use !== undefined) use.preparing -= 1;
-      await volumes.closeIfIdle(volumeId);
-    }
+    for (const volumeId of order.volumeIds) await volumes.release(volumeId);
   },
 
-  async resumeCuts(opening) {
-    const use = await volumes.open(opening);
-    const lost = [];
-    for (const boundary of opening.pendingCuts) {
-      const reason = use.volume.resumeCut(boundary);
-      if (reason !== undefined) lost.push({ boundary, reason });
-    }
-    await volumes.closeIfIdle(opening.volumeId);
-    return lost;
-  },
+  resumeCuts: (opening) =>
+    volumes.use(opening, ({ volume }) =>
+      opening.pendingCuts.flatMap((boundary) => {
+        const reason = volume.resumeCut(boundary);
+        return reason === undefined ? [] : [{ boundary, reason }];
+      }),
+    ),
 
   async capture({ opening, ...order }) {
     const { volumeId, boundary } = order.cut;
     // After a worker's death the volume may not be open yet.
-    const use = await volumes.open(opening);
-    const lost = use.volume.resumeCut(boundary);
-    if (lost !== undefined) throw new Error(lost);
-    use.pendingCuts.add(boundary);
+    const hydrating = await volumes.use(opening, ({ volume, pendingCuts }) => {
+      const lost = volume.resumeCut(boundary);
+      if (lost !== undefined) throw new Error(lost);
+      // It keeps the volume open from here on.
+      pendingCuts.add(boundary);
+      return volume.hydrating;
+    });
     const { key, origin, originKey } = opening;
     const absentFrom =
       origin === undefined || order.base.root !== undefined ? undefined : { root: origin, key: originKey };
     const directory = engine.directoryOf(volumeId);
-    const { hydrating } = use.volume;
     const captured = await uploads.call('capture', { ...order, directory, key, hydrating, absentFrom });
     // Before anyone says that it is complete: the disk may have refused, unseen by all, what was read since.
     engine.confirmCut(order.cut);

@@ -54,12 +54,12 @@ test('a volume that is being removed is opened by no one, and nothing of it stay
   const disk = new SlowRemovals();
   const { engine, volumes, opening } = volumesOn(t, disk);
   const { volumeId } = opening;
-  await volumes.open(opening);
+  await volumes.claim(opening);
   const removing = volumes.remove(volumeId);
-  await assert.rejects(volumes.open(opening), /is being removed/);
+  await assert.rejects(volumes.claim(opening), /is being removed/);
   disk.go.resolve();
   await removing;
-  await assert.rejects(volumes.open(opening));
+  await assert.rejects(volumes.claim(opening));
   assert.deepEqual([...volumes.all()], []);
   assert.equal(existsSync(engine.directoryOf(volumeId)), false);
 });
@@ -67,19 +67,35 @@ test('a volume that is being removed is opened by no one, and nothing of it stay
 test('one that has refused a sync is opened anew for the next client, though an upload has not let go of it yet', async (t) => {
   const disk = new CrashDisk();
   const { volumes, opening } = volumesOn(t, disk);
-  const use = await volumes.open(opening);
-  use.exported = true;
+  const use = await volumes.use(opening, (claimed) => Object.assign(claimed, { exported: true }));
   use.pendingCuts.add(asEpoch(2));
   use.volume.write([Buffer.alloc(4096, 1)], 4096, 0);
   disk.failSync = () => new Error('EIO');
   await assert.rejects(use.volume.flush(), /EIO/);
   disk.failSync = () => undefined;
-  assert.equal(await volumes.open(opening), use, 'its client is there still');
+  assert.equal(await volumes.use(opening, (claimed) => claimed), use, 'its client is there still');
   use.exported = false;
   await volumes.closeIfIdle(opening.volumeId);
-  const next = await volumes.open(opening);
+  const next = await volumes.claim(opening);
   assert.equal(next.volume.fault, undefined);
   next.volume.write([Buffer.alloc(4096, 2)], 4096, 0);
   await next.volume.flush();
   await volumes.close(opening.volumeId);
+});
+
+test('a volume that is claimed while another lets go of it stays open', async (t) => {
+  const { volumes, opening } = volumesOn(t, new CrashDisk());
+  // Each turn of the event loop apart from the next: in one of them the one lets go just as the other has found it open.
+  for (let turns = 0; turns < 12; turns += 1) {
+    await volumes.claim(opening);
+    const releasing = (async () => {
+      for (let turn = 0; turn < turns; turn += 1) await undefined;
+      await volumes.release(opening.volumeId);
+    })();
+    const use = await volumes.claim(opening);
+    await releasing;
+    use.volume.write([Buffer.alloc(4096, 1)], 4096, 0);
+    await volumes.release(opening.volumeId);
+    assert.deepEqual([...volumes.all()], []);
+  }
 });
