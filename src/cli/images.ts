@@ -44,8 +44,8 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   try {
     await exportImage(source, file, record.volumeSizeGiB * GIB, (done) => progress.set(done));
   } catch (error) {
-    // Half an image must not be taken for a whole one.
-    rmSync(file, { force: true });
+    // Half an image must not be taken for a whole one. (One that has come there meanwhile is someone else's.)
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') rmSync(file, { force: true });
     throw error;
   }
   progress.end();
@@ -95,7 +95,8 @@ export async function importFile(
       [[snapshotId, `${sizeGiB} GiB`, formatBytes(dataBlocks * BLOCK_BYTES), formatBytes(storedBytes)]],
     );
   } catch (error) {
-    await server.ask('fail-import', { snapshotId, reason: (error as Error).message });
+    // Where the server is away, too, it ends by itself after a day.
+    await server.ask('fail-import', { snapshotId, reason: (error as Error).message }).catch(() => undefined);
     throw error;
   } finally {
     image.close();

@@ -6,6 +6,8 @@ import type { LifecycleOptions } from './options.ts';
 
 const VOLUMES_AT_ONCE = 2;
 const RETRY_MILLISECONDS = 5_000;
+/** Twice as long after each failure, up to this: a snapshot of which something is lost fails for ever. */
+const LONGEST_RETRY_MILLISECONDS = 5 * 60_000;
 /** Who makes a volume attaches it and reads: those first reads shall not wait behind the rest of it. */
 const GRACE_MILLISECONDS = 250;
 
@@ -41,6 +43,7 @@ export class HydrationRunner {
   }
 
   async #hydrate(volumeId: VolumeId): Promise<void> {
+    let pause = RETRY_MILLISECONDS;
     while (!this.#dataPlane.stopping) {
       try {
         const volume = await this.#catalog
@@ -57,8 +60,9 @@ export class HydrationRunner {
       } catch (error) {
         if (this.#dataPlane.stopping) return;
         this.#log('warn', `${volumeId} could not be hydrated, trying again: ${(error as Error).message}`);
+        pause = Math.min(2 * pause, LONGEST_RETRY_MILLISECONDS);
       }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS).unref());
+      await new Promise((resolve) => setTimeout(resolve, pause).unref());
     }
   }
 }

@@ -1,37 +1,39 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { backup, DatabaseSync } from 'node:sqlite';
 import { promisify } from 'node:util';
-import { zstdCompress, zstdDecompress } from 'node:zlib';
+import { Worker } from 'node:worker_threads';
+import { zstdDecompress } from 'node:zlib';
 import type { ObjectStore } from '../objects/object-store.ts';
+import type { CopyOrder } from './catalog-copy.ts';
 
-const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
 const PREFIX = 'catalog/';
 const KEPT = 24;
+/** Directories beside the catalog in which copies are made. */
+const UNFINISHED = 'catalog-copy-';
 const MAX_CATALOG_BYTES = 8 * 1024 ** 3;
-/** What must not leave the machine, and is made anew. */
-const OWN_SECRETS = ['ebs-tokens'];
+/** At a start: what a server that was killed has left of its copies. */
+export function removeUnfinishedCopies(catalogPath: string): void {
+  const directory = path.dirname(catalogPath);
+  for (const name of readdirSync(directory)) {
+    if (name.startsWith(UNFINISHED)) rmSync(path.join(directory, name), { recursive: true, force: true });
+  }
+}
 
 /** Saves a consistent copy of the catalog to the object store, and keeps the latest of them. */
 export async function saveCatalog(catalogPath: string, store: ObjectStore, now: Date): Promise<string> {
-  const directory = mkdtempSync(path.join(path.dirname(catalogPath), 'catalog-copy-'));
+  const directory = mkdtempSync(path.join(path.dirname(catalogPath), UNFINISHED));
   try {
-    const copy = path.join(directory, 'catalog.sqlite');
-    const source = new DatabaseSync(catalogPath, { readOnly: true });
-    try {
-      // SQLite's own backup: pages are copied while the server goes on, and what changes meanwhile is copied again.
-      await backup(source, copy);
-    } finally {
-      source.close();
-    }
-    const cleaned = new DatabaseSync(copy);
-    for (const name of OWN_SECRETS) cleaned.prepare('delete from secrets where name = ?').run(name);
-    cleaned.exec('PRAGMA journal_mode = DELETE');
-    cleaned.exec('VACUUM');
-    cleaned.close();
+    const compressed = path.join(directory, 'catalog.sqlite.zst');
+    const order: CopyOrder = { catalog: catalogPath, plain: path.join(directory, 'catalog.sqlite'), compressed };
+    const thread = new Worker(new URL('./catalog-copy.ts', import.meta.url), { workerData: order });
+    await new Promise<void>((resolve, reject) => {
+      thread.once('error', reject);
+      thread.once('exit', () => resolve());
+    });
     const key = `${PREFIX}${now.toISOString()}.sqlite.zst`;
-    await store.put(key, [await compress(readFileSync(copy))]);
+    await store.put(key, [await readFile(compressed)]);
     const saved = await savedCatalogs(store);
     for (const old of saved.slice(0, Math.max(0, saved.length - KEPT))) await store.remove(old);
     return key;

@@ -2,6 +2,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import type { GatewaySettings } from '../nbd/gateway-settings.ts';
 
 const RESTART_PAUSE_MILLISECONDS = 500;
+/** Twice as long after each vain start, up to this. */
+const LONGEST_RESTART_PAUSE_MILLISECONDS = 10_000;
 
 /** The process that speaks TLS with NBD clients, started again when it dies. */
 export class NbdGateway {
@@ -49,6 +51,11 @@ export class NbdGateway {
         else reject(new Error(`NBD over TLS cannot listen on ${settings.host}:${settings.port}: ${message.failed}`));
       });
       child.once('exit', () => reject(new Error('NBD over TLS could not be started; its message is above')));
+      child.on('error', reject);
+    }).catch((error: Error) => {
+      // It may live on, and wait for nobody; the next one would be one more.
+      child.kill('SIGKILL');
+      throw error;
     });
     child.once('exit', (code, signal) => {
       if (!this.#stopping) void this.#restart(signal ?? String(code));
@@ -56,13 +63,14 @@ export class NbdGateway {
     return port;
   }
 
-  async #restart(cause: string): Promise<void> {
+  async #restart(cause: string, pause = RESTART_PAUSE_MILLISECONDS): Promise<void> {
     this.#log('error', `the NBD TLS gateway ended (${cause}); starting it again`);
-    await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MILLISECONDS));
+    await new Promise((resolve) => setTimeout(resolve, pause));
     if (this.#stopping) return;
     await this.#run().catch((error: Error) => {
       this.#log('error', error.message);
-      if (!this.#stopping) void this.#restart('it could not be started');
+      if (this.#stopping) return;
+      void this.#restart('it could not be started', Math.min(2 * pause, LONGEST_RESTART_PAUSE_MILLISECONDS));
     });
   }
 }

@@ -17,7 +17,7 @@ import { openObjectStore } from '../objects/open-store.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import { AuditLog } from './audit-log.ts';
 import { AuditedExports } from './audited-exports.ts';
-import { saveCatalog } from './catalog-backup.ts';
+import { removeUnfinishedCopies, saveCatalog } from './catalog-backup.ts';
 import type { Config } from './config.ts';
 import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
 import { EbsEndpoint } from './ebs-endpoint.ts';
@@ -75,6 +75,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const logger = pino({ level: config.logLevel }, stderr);
   const log: Services['log'] = (level, message) => logger[level](message);
   const store = new MeasuredStore(await openObjectStore(config.objectStore));
+  removeUnfinishedCopies(paths.catalog);
   const catalog = await openCatalog(paths.catalog);
   await withinTime(new StoreOwner(catalog, store).refuseStranger(), STORE_MILLISECONDS).catch((error: Error) => {
     // One that is away must not keep the volumes from their guests.

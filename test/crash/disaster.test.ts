@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomInt } from 'node:crypto';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import {
   CreateSnapshotCommand,
@@ -273,7 +273,12 @@ test('the catalog is in the bucket too: users, instances and volumes come back, 
   const of = (volumeId: string) => rebuilt.volumes.find((volume: { volumeId: string }) => volume.volumeId === volumeId);
   assert.equal(of(kept).fromSnapshot, last.SnapshotId);
   assert.equal(of(empty).fromSnapshot, null);
+  // A server that is killed while it copies the catalog leaves half a copy.
+  const half = `${dataDir}/catalog-copy-killed`;
+  mkdirSync(half);
+  writeFileSync(`${half}/catalog.sqlite`, 'half');
   const again = await startTestServer(t, { dataDir, flags, environment: s3.environment });
+  assert.ok(!existsSync(half));
   const [described] = (await again.ec2.send(new DescribeVolumesCommand({ VolumeIds: [kept] }))).Volumes ?? [];
   assert.deepEqual(described.Tags, [{ Key: 'Name', Value: 'kept' }]);
   assert.equal(described.Attachments?.[0].InstanceId, instance.instanceId);
