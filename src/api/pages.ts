@@ -3,7 +3,11 @@ import { errors } from './errors.ts';
 export type PageRequest = { MaxResults?: number | undefined; NextToken?: string | undefined };
 export type PageLimits = { least: number; most: number };
 
-const CHUNK_ROWS = 1000;
+/**
+ * SQLite answers on the server's own thread: between so many rows the others have a turn. Otherwise a filter that nothing
+ * matches would hold everyone up for as long as all rows take, and the writes of a cut that is just being made, too.
+ */
+const CHUNK_ROWS = 200;
 const TOKEN_PREFIX = 'after:';
 
 /**
@@ -40,6 +44,7 @@ export async function fillPage<Row, Item>(
       return { items: found.map(({ item }) => item), nextToken: undefined };
     }
     cursor = idOf(last);
+    await new Promise(setImmediate);
   }
 }
 
