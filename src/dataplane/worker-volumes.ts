@@ -58,7 +58,8 @@ export class WorkerVolumes {
     try {
       return await work(use);
     } finally {
-      await this.release(opening.volumeId);
+      use.claims -= 1;
+      await this.closeIfIdle(opening.volumeId);
     }
   }
 
