@@ -1,5 +1,6 @@
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
 import { SqliteDialect, type SqliteStatement } from 'kysely';
+import { keepLatest } from '../types/keep-latest.ts';
 
 const NOTHING = {
   reader: false,
@@ -47,13 +48,7 @@ class PreparedStatements {
       statement = this.#prepare(sql);
       if (sql.length > LONGEST_KEPT) return statement;
     }
-    // The one asked for last is the last to go.
-    this.#kept.delete(sql);
-    this.#kept.set(sql, statement);
-    for (const oldest of this.#kept.keys()) {
-      if (this.#kept.size <= MOST_KEPT) break;
-      this.#kept.delete(oldest);
-    }
+    keepLatest(this.#kept, MOST_KEPT, sql, statement);
     return statement;
   }
 

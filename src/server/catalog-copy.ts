@@ -1,6 +1,6 @@
 /**
  * A thread that makes a compressed copy of the catalog. SQLite's `VACUUM` is done in one go: with 100,000 snapshots the
- * server's own thread stood still for more than a second, and could not have let the writes of a cut go on.
+ * server's own thread stood still for more than a second, and the writes of a cut wait for that thread.
  */
 import { createReadStream, createWriteStream } from 'node:fs';
 import { backup, DatabaseSync } from 'node:sqlite';

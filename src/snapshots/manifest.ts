@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { keepLatest } from '../types/keep-latest.ts';
 import type { BlockIndex, Sha256 } from '../types/units.ts';
 import type { BlockLocation } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
@@ -149,17 +150,8 @@ function remember<Key, Value>(
   make: () => Promise<Value>,
 ): Promise<Value> {
   const found = cache.get(key);
-  if (found !== undefined) {
-    cache.delete(key);
-    cache.set(key, found);
-    return found;
-  }
-  const made = make();
-  cache.set(key, made);
-  made.catch(() => cache.delete(key));
-  for (const oldest of cache.keys()) {
-    if (cache.size <= most) break;
-    cache.delete(oldest);
-  }
+  const made = found ?? make();
+  keepLatest(cache, most, key, made);
+  if (found === undefined) made.catch(() => cache.delete(key));
   return made;
 }

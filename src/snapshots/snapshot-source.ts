@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { keepLatest } from '../types/keep-latest.ts';
 import { giveBack } from '../types/memory.ts';
 import { asBlock, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
@@ -54,12 +55,8 @@ export class SnapshotSource implements BlockSource {
     const cached = this.#cache.get(block);
     if (cached !== undefined) return cached;
     const reading = this.#read(block);
-    this.#cache.set(block, reading);
+    keepLatest(this.#cache, CACHED_BLOCKS, block, reading);
     reading.catch(() => this.#cache.delete(block));
-    for (const oldest of this.#cache.keys()) {
-      if (this.#cache.size <= CACHED_BLOCKS) break;
-      this.#cache.delete(oldest);
-    }
     return reading;
   }
 

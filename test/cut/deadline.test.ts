@@ -46,7 +46,7 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
 });
 
 test('a worker that does not answer in time: no snapshot comes to be, the other volumes go on, and the next call works', async (t) => {
-  const server = await startTestServer(t, { flags: ['--hold-deadline-ms', '250'] });
+  const server = await startTestServer(t, { flags: ['--hold-deadline-ms', '500'] });
   const instance = await launchInstance(server.ec2, [1, 1, 1, 1]);
   const clients = await Promise.all(instance.volumes.map((volume) => server.connect(volume)));
   for (const client of clients) await client.write(0, Buffer.alloc(4096, 1));

@@ -1,5 +1,6 @@
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import { Manifest } from '../../snapshots/manifest.ts';
+import { keepLatest } from '../../types/keep-latest.ts';
 import type { Sha256 } from '../../types/units.ts';
 import type { Services } from '../operation.ts';
 import { apiPatience } from './ebs-operation.ts';
@@ -29,12 +30,7 @@ export class Manifests {
     const key = await keys.open(data_key_id);
     if (root === null) return this.empty;
     const manifest = this.#kept.get(root) ?? new Manifest(store, root, apiPatience(), key);
-    this.#kept.delete(root);
-    this.#kept.set(root, manifest);
-    for (const oldest of this.#kept.keys()) {
-      if (this.#kept.size <= KEPT) break;
-      this.#kept.delete(oldest);
-    }
+    keepLatest(this.#kept, KEPT, root, manifest);
     return manifest;
   }
 }
