@@ -9,10 +9,10 @@ const DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n';
 
 /** Writes the SDK's typed output as EC2 does: `<CreateSnapshotsResponse><requestId/><snapshotSet><item>…`. */
 export function encodeEc2(action: string, output: NormalizedSchema, value: object, requestId: string): string {
-  const isStructure = output.isStructSchema();
-  const members = isStructure ? structureText(output, value as Record<string, unknown>) : '';
+  const members = output.isStructSchema() ? plansOf(output) : [];
   // What an operation answers that has nothing to say.
-  const body = !isStructure || plansOf(output).length === 0 ? element('return', 'true') : members;
+  const body =
+    members.length === 0 ? element('return', 'true') : membersText(members, value as Record<string, unknown>);
   const root = `${action}Response`;
   return `${DECLARATION}<${root} xmlns="${EC2_NAMESPACE}">${element('requestId', escaped(requestId))}${body}</${root}>`;
 }
@@ -54,8 +54,9 @@ export function encodeStsError(error: ApiError, requestId: string): string {
   return DECLARATION + root.addAttribute('xmlns', STS_NAMESPACE).toString();
 }
 
+type Writer = (value: unknown) => string;
 /** How a member is written, worked out once for each structure of the model. */
-type MemberPlan = { member: string; name: string; schema: NormalizedSchema };
+type MemberPlan = { member: string; open: string; write: Writer; close: string };
 const plans = new WeakMap<object, MemberPlan[]>();
 
 function plansOf(structure: NormalizedSchema): MemberPlan[] {
@@ -63,37 +64,53 @@ function plansOf(structure: NormalizedSchema): MemberPlan[] {
   const key = structure.getSchema() as object;
   let found = plans.get(key);
   if (found === undefined) {
-    found = [...structure.structIterator()].map(([member, schema]) => ({
-      member,
-      name: trait(schema, 'xmlName') ?? member,
-      schema,
-    }));
+    found = [...structure.structIterator()].map(([member, schema]) => {
+      const name = trait(schema, 'xmlName') ?? member;
+      return { member, open: `<${name}>`, write: writerOf(schema), close: `</${name}>` };
+    });
     plans.set(key, found);
   }
   return found;
 }
 
-function structureText(structure: NormalizedSchema, value: Record<string, unknown>): string {
+function writerOf(schema: NormalizedSchema): Writer {
+  if (schema.isListSchema()) {
+    const item = schema.getValueSchema();
+    const name = trait(item, 'xmlName') ?? 'item';
+    const write = writerOf(item);
+    const open = `<${name}>`;
+    const close = `</${name}>`;
+    return (list) => {
+      let text = '';
+      for (const member of list as readonly unknown[]) text += `${open}${write(member)}${close}`;
+      return text;
+    };
+  }
+  // A structure's members are looked at when there is one: some hold others of their own kind.
+  if (schema.isStructSchema()) {
+    let members: MemberPlan[] | undefined;
+    return (value) => {
+      members ??= plansOf(schema);
+      return membersText(members, value as Record<string, unknown>);
+    };
+  }
+  return scalarText;
+}
+
+function membersText(members: readonly MemberPlan[], value: Record<string, unknown>): string {
   let text = '';
-  for (const { member, name, schema } of plansOf(structure)) {
+  for (const { member, open, write, close } of members) {
     const found = value[member];
-    if (found !== undefined && found !== null) text += element(name, valueText(schema, found));
+    if (found !== undefined && found !== null) text += `${open}${write(found)}${close}`;
   }
   return text;
 }
 
-function valueText(schema: NormalizedSchema, value: unknown): string {
-  if (Array.isArray(value)) {
-    const item = schema.getValueSchema();
-    const name = trait(item, 'xmlName') ?? 'item';
-    let text = '';
-    for (const member of value) text += element(name, valueText(item, member));
-    return text;
-  }
+function scalarText(value: unknown): string {
+  if (typeof value === 'string') return escaped(value);
   if (value instanceof Date) return value.toISOString();
   if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
-  if (typeof value === 'object') return structureText(schema, value as Record<string, unknown>);
-  return typeof value === 'string' ? escaped(value) : String(value);
+  return String(value);
 }
 
 /** @param content escaped already */
