@@ -99,6 +99,12 @@ export class Call {
     return new Call(this.services, { ...this.caller, region }, { requestId, action, dryRun: false });
   }
 
+  /** Between two pieces of long work: others have their turn, and where writes are held for a cut, that ends first. */
+  async yield(): Promise<void> {
+    await new Promise(setImmediate);
+    await this.services.dataPlane.afterHold();
+  }
+
   /**
    * Asks whether the caller may do this to all these; to be called once the request is known to be well-formed, before
    * anything is changed. What is looked up for it may not be there: that is said later.

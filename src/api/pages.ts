@@ -1,4 +1,5 @@
 import { errors } from './errors.ts';
+import type { Call } from './operation.ts';
 
 export type PageRequest = { MaxResults?: number | undefined; NextToken?: string | undefined };
 export type PageLimits = { least: number; most: number };
@@ -17,6 +18,7 @@ const TOKEN_PREFIX = 'after:';
  * @param prepare what the rows need before they can be matched (their tags, say)
  */
 export async function fillPage<Row, Item>(
+  call: Pick<Call, 'yield'>,
   request: PageRequest,
   limits: PageLimits,
   fetch: (after: string, most: number) => Promise<Row[]>,
@@ -44,7 +46,7 @@ export async function fillPage<Row, Item>(
       return { items: found.map(({ item }) => item), nextToken: undefined };
     }
     cursor = idOf(last);
-    await new Promise(setImmediate);
+    await call.yield();
   }
 }
 

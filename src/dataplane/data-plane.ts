@@ -87,6 +87,8 @@ export class DataPlane {
   #nextWorker = 0;
   #nextToken = 1;
   #nextConnection = 1;
+  /** As long as writes are held: ends when they go on. */
+  #hold: Promise<void> | undefined;
   #stopping = false;
   readonly figures: CutFigures = { holdSeconds: [], failedCuts: 0, workerRestarts: 0 };
 
@@ -165,6 +167,14 @@ export class DataPlane {
    */
   cut(volumeIds: readonly VolumeId[], deadlineMilliseconds: number): Promise<Cut> {
     return this.#oneCut.run(() => this.#cutNow(volumeIds, deadlineMilliseconds));
+  }
+
+  /**
+   * Resolves when no writes are held. A hold ends when this process has heard from every worker twice: what keeps its
+   * thread for milliseconds waits for that, instead of having guests wait for it.
+   */
+  async afterHold(): Promise<void> {
+    while (this.#hold !== undefined) await this.#hold;
   }
 
   /** Ends a cut whose snapshot is stored (`completed`), or will never be. */
@@ -251,10 +261,12 @@ export class DataPlane {
       volumeIds: volumes.map((volume) => volume.volumeId),
     }));
     const token = `cut-${this.#nextToken++}`;
+    const hold = Promise.withResolvers<void>();
     const preparations = groups.map(({ worker, volumes }) => worker.call('prepareCut', { volumes }));
     try {
       await withDeadline(deadlineMilliseconds * PREPARATION_SHARE, 'the preparation', Promise.all(preparations));
       const begun = performance.now();
+      this.#hold = hold.promise;
       const holds = groups.map(({ worker, volumeIds }) =>
         worker.call('hold', { token, volumeIds, deadlineMilliseconds }),
       );
@@ -269,6 +281,8 @@ export class DataPlane {
       for (const { worker } of groups) worker.tell('release', { token });
       throw new CutFailedError(`the volumes could not be cut at one instant: ${(error as Error).message}`);
     } finally {
+      this.#hold = undefined;
+      hold.resolve();
       for (const [index, { worker, volumeIds }] of groups.entries()) {
         preparations[index].then(
           () => worker.tell('endPreparation', { volumeIds }),

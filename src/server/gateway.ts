@@ -54,6 +54,8 @@ export class Gateway {
   }
 
   async handle(request: HttpRequest): Promise<HttpAnswer> {
+    // What an answer takes of this thread, guests would wait for: those of a large page up to 0.1 s.
+    await this.#services.dataPlane.afterHold();
     const plain = request.method === 'GET' ? await this.#plainAnswer(request) : undefined;
     if (plain !== undefined) return plain;
     const begun = performance.now();

@@ -11,6 +11,7 @@ test('where nothing matches, others have a turn between two looks at the rows', 
   };
   setImmediate(turn);
   const page = await fillPage(
+    { yield: () => new Promise((resolve) => setImmediate(resolve)) },
     { MaxResults: 100 },
     { least: 1, most: 100 },
     async (after, most) => {

@@ -69,6 +69,7 @@ export const describeImages: Operation<DescribeImagesRequest, DescribeImagesResu
       (ids.length === 0 || ids.includes(image.image_id)) &&
       passes(image);
     const page = await fillPage(
+      call,
       ids.length > 0 ? {} : input,
       { least: 1, most: 1000 },
       (after, most) => visibleImages(call, after as ImageId, most),

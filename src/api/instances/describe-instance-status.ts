@@ -41,6 +41,7 @@ export const describeInstanceStatus: Operation<DescribeInstanceStatusRequest, De
       return { InstanceStatuses: (await findInstances(call, ids)).filter(matches).map(statusView) };
     }
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 1000 },
       (after, most) => instancesAfter(call, after, most),

@@ -50,6 +50,7 @@ export const describeInstances: Operation<DescribeInstancesRequest, DescribeInst
       return { Reservations: inReservations(found.filter(matches)) };
     }
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 1000 },
       (after, most) => instancesAfter(call, after, most),

@@ -167,6 +167,7 @@ export const describeReplaceRootVolumeTasks: Operation<
     await call.permit();
     const ids = input.ReplaceRootVolumeTaskIds;
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 50 },
       (after, most) =>

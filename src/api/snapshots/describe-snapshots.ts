@@ -50,6 +50,7 @@ export const describeSnapshots: Operation<DescribeSnapshotsRequest, DescribeSnap
       return { Snapshots: found.filter(matches).map(snapshotView) };
     }
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 1000 },
       (after, most) => candidates(call, input.Filters, owners, after as SnapshotId, most),

@@ -23,6 +23,7 @@ export const describeTags: Operation<DescribeTagsRequest, DescribeTagsResult> = 
     const matches = compileFilters(input.Filters, FILTERS, (tag) => new Map([[tag.tag_key, tag.tag_value]]));
     await call.permit();
     const page = await fillPage(
+      call,
       input,
       { least: 5, most: 1000 },
       (after, most) => {

@@ -45,6 +45,7 @@ export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, Descri
       return { VolumeStatuses: (await findVolumes(call, ids)).map(watch).filter(matches).map(statusView) };
     }
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 1000 },
       (after, most) => volumesAfter(call, after, most),

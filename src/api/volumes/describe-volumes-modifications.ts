@@ -37,6 +37,7 @@ export const describeVolumesModifications: Operation<
     await call.permit();
     if (ids.length > 0) await findVolumes(call, ids);
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 500 },
       (after, most) =>

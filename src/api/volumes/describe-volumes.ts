@@ -45,6 +45,7 @@ export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesR
       return { Volumes: found.filter(matches).map(volumeView) };
     }
     const page = await fillPage(
+      call,
       input,
       { least: 1, most: 500 },
       (after, most) => volumesAfter(call, after, most),
