@@ -1,6 +1,6 @@
 import { asEpoch, blockCount, type EpochNumber } from '../types/units.ts';
 import { NotABitmapError } from './bitmap-file.ts';
-import type { Disk } from './disk.ts';
+import type { Disk, DiskFile, OpenMode } from './disk.ts';
 import type { KnownCuts } from './engine.ts';
 import { Epoch } from './epoch.ts';
 import { hasMarks } from './hydration.ts';
@@ -99,12 +99,22 @@ function openAllOrNone(disk: Disk, directory: string, blocks: number): Epoch[] {
 export async function syncUploads(disk: Disk, directory: string): Promise<void> {
   for (const name of disk.list(directory)) {
     if (!UPLOADS.test(name)) continue;
-    const file = disk.open(`${directory}/${name}`, 'read-write');
+    const file = openIfThere(disk, `${directory}/${name}`, 'read-write');
     try {
-      await file.sync();
+      await file?.sync();
     } finally {
-      file.close();
+      file?.close();
     }
+  }
+}
+
+/** What a finished cut leaves is removed on another thread, and may be gone since its name was read. */
+function openIfThere(disk: Disk, path: string, mode: OpenMode): DiskFile | undefined {
+  try {
+    return disk.open(path, mode);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 
@@ -113,9 +123,9 @@ function anyRefused(disk: Disk, directory: string, names: RegExp): boolean {
   let refused = false;
   for (const name of disk.list(directory)) {
     if (!names.test(name)) continue;
-    const file = disk.open(`${directory}/${name}`, 'read-only');
-    if (file.writeBackError() !== undefined) refused = true;
-    file.close();
+    const file = openIfThere(disk, `${directory}/${name}`, 'read-only');
+    if (file?.writeBackError() !== undefined) refused = true;
+    file?.close();
   }
   return refused;
 }

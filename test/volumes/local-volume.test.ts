@@ -474,6 +474,25 @@ test('what an upload has written down, and the disk has refused, is not believed
   await rig.volume.close();
 });
 
+test("an upload's journal that is removed while the volume closes is no fault of the disk's", async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(15), false);
+  const { disk } = rig;
+  const journal = `${rig.directory}/cut-2.upload`;
+  disk.open(journal, 'create').close();
+  const list = disk.list.bind(disk);
+  disk.list = (directory) => {
+    const names = list(directory);
+    disk.remove(journal);
+    return names;
+  };
+  await rig.volume.close();
+  disk.list = list;
+  assert.ok(!disk.exists(journal));
+  rig.volume = rig.open();
+  assert.equal(rig.volume.fault, undefined);
+  await rig.volume.close();
+});
+
 test('bytes of a volume that the disk has refused, unseen by any sync, are found before a snapshot completes', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
