@@ -30,11 +30,16 @@ const REQUEST_MILLISECONDS = 60_000;
 const IDLE_MILLISECONDS = 30_000;
 const MAX_CONNECTIONS = 2_048;
 const WATCH_MILLISECONDS = 2_000;
+/** So long an end waits for calls under way, and for clients to take their answers. */
+const LAST_ANSWERS_MILLISECONDS = 20_000;
 
 /** Reads requests whole, within limits, and gives them to one handler, which never throws. */
 export class HttpServer {
   readonly #server: Server;
   readonly #perClient = new Map<string, number>();
+  /** Requests that were read whole, until their answers are with the system. */
+  readonly #underWay = new Set<Promise<void>>();
+  #closing = false;
 
   constructor(
     handle: (request: HttpRequest) => Promise<HttpAnswer>,
@@ -50,14 +55,14 @@ export class HttpServer {
     };
     const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
       readRequest(incoming)
-        .then(handle, (error: unknown) => {
-          if (error instanceof ApiError) return onTooLarge(error);
-          throw error;
-        })
         .then(
-          (answer) => send(outgoing, answer),
-          () => outgoing.destroy(),
-        );
+          (request) => this.#track(handle(request), outgoing),
+          (error: unknown) => {
+            if (error instanceof ApiError) return this.#track(Promise.resolve(onTooLarge(error)), outgoing);
+            throw error;
+          },
+        )
+        .catch(() => outgoing.destroy());
     };
     if (tls === undefined) {
       this.#server = createServer(limits, answer);
@@ -101,11 +106,39 @@ export class HttpServer {
     return address.port;
   }
 
-  /** Takes no more requests; resolves when those under way are answered. */
+  /**
+   * Takes no more requests; resolves when those under way are answered, or have taken too long. Connections on which there
+   * is none, or half of one, are cut off: whoever holds them must not keep the server from stopping.
+   */
   async close(): Promise<void> {
+    this.#closing = true;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeIdleConnections();
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, LAST_ANSWERS_MILLISECONDS);
+    await Promise.race([this.#answered(), late.promise]);
+    clearTimeout(timer);
+    this.#server.closeAllConnections();
     await closed;
+  }
+
+  async #answered(): Promise<void> {
+    while (this.#underWay.size > 0) await Promise.all(this.#underWay);
+  }
+
+  #track(answering: Promise<HttpAnswer>, outgoing: ServerResponse): void {
+    const gone = outgoing.closed
+      ? Promise.resolve()
+      : new Promise<void>((resolve) => outgoing.once('close', () => resolve()));
+    const work = answering
+      .then((answer) => {
+        // Or the client would go on to ask on this connection.
+        if (this.#closing) outgoing.setHeader('Connection', 'close');
+        send(outgoing, answer);
+      })
+      .catch(() => outgoing.destroy())
+      .then(() => gone)
+      .finally(() => this.#underWay.delete(work));
+    this.#underWay.add(work);
   }
 }
 

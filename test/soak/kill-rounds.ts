@@ -1,11 +1,11 @@
 /**
  * Rounds of load and kills against real processes: writers on three volumes (one of them encrypted), sets cut, deleted,
- * restored and collected meanwhile, then `kill -9` of the server or of one worker, at a random moment; and everything is
- * read back. Longer than a test should take:
+ * restored and collected meanwhile, then at a random moment `kill -9` of the server or of one worker, or a stop as an
+ * operator does it; and everything is read back. Longer than a test should take:
  *
  *   node test/soak/kill-rounds.ts [--rounds=300 | --minutes=60] [--kills=1] [--seed=N]
  *
- * `--kills`: the chance that a round ends in a kill. With few, the processes live long, and their memory can be watched.
+ * `--kills`: the chance that a round ends in one of these. With few, the processes live long, and their memory can be watched.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
@@ -74,6 +74,7 @@ const figures = {
   completed: 0,
   serverKills: 0,
   workerKills: 0,
+  stops: 0,
   restores: 0,
   deletes: 0,
   collections: 0,
@@ -161,10 +162,27 @@ async function checkEnded(): Promise<void> {
   }
 }
 
+/** A stop loses nothing, whatever is under way: it has nothing to complain of. */
+async function stop(): Promise<void> {
+  const before = server.log().length;
+  assert.equal(await server.stop(), 0);
+  const errors = server
+    .log()
+    .slice(before)
+    .split('\n')
+    .filter((line) => line.includes('"level":50'));
+  assert.deepEqual(errors, [], 'errors while the server stopped');
+  figures.stops += 1;
+}
+
 async function kill(): Promise<void> {
-  if (random() < 0.5) {
-    await server.kill();
-    figures.serverKills += 1;
+  const chance = random();
+  if (chance < 0.6) {
+    if (chance < 0.3) await stop();
+    else {
+      await server.kill();
+      figures.serverKills += 1;
+    }
     server = await startTestServer(file, { dataDir });
     return;
   }
