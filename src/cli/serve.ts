@@ -19,6 +19,8 @@ export async function serve(flags: Record<string, unknown>): Promise<void> {
   );
   await told;
   await server.stop();
+  // What was still asked of an object store that does not answer would keep the process for minutes.
+  process.exit();
 }
 
 function readConfigFile(path: unknown): Record<string, unknown> {

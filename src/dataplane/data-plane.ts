@@ -4,6 +4,7 @@ import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { Repacked } from '../snapshots/repack.ts';
+import { withDeadline } from '../types/deadline.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
 import type {
@@ -424,10 +425,4 @@ export class DataPlane {
       log: (line) => this.#options.log(line),
     };
   }
-}
-
-function withDeadline<Answer>(milliseconds: number, what: string, work: Promise<Answer>): Promise<Answer> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`${what} took longer than ${milliseconds} ms`)), milliseconds);
-  return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
 }

@@ -4,8 +4,10 @@ import { workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { type Patience, realPatience } from '../objects/patience.ts';
+import { untilAborted } from '../objects/until-aborted.ts';
 import type { PackId } from '../snapshots/block-encoding.ts';
 import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
 import { Manifest } from '../snapshots/manifest.ts';
@@ -95,6 +97,8 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
   const { cut, base, sizeBytes, snapshotId, absentFrom } = order;
   const begun = performance.now();
   const patience = uploadPatience(snapshotId, signal);
+  // Whoever has it cancelled waits for its end: it must not wait for a store that is away.
+  const cancellable = untilAborted(store, signal);
   const key = order.key && new DataKey(order.key);
   const files = new CutFiles(disk, order.directory, sizeBytes, key, order.hydrating);
   const path = journalPath(order.directory, cut.boundary);
@@ -112,9 +116,9 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
         captured: (blocks) => owner.tell('captured', { cut, blocks }),
       },
       blocks: blockCount(sizeBytes),
-      store,
-      base: new Manifest(store, base.root, patience, key),
-      absentFrom: absentFrom && sourceOf(absentFrom, patience),
+      store: cancellable,
+      base: new Manifest(cancellable, base.root, patience, key),
+      absentFrom: absentFrom && sourceOf(cancellable, absentFrom, patience),
       journal,
       patience,
       onProgress: progressOf(snapshotId),
@@ -134,7 +138,7 @@ function recodeSnapshot(order: RecodeOrder): Promise<Captured> {
   const { snapshotId, source, sizeBytes } = order;
   const patience = uploadPatience(snapshotId, undefined);
   const key = order.key && new DataKey(order.key);
-  return recode(sourceOf(source, patience), sizeBytes, store, patience, key, progressOf(snapshotId));
+  return recode(sourceOf(store, source, patience), sizeBytes, store, patience, key, progressOf(snapshotId));
 }
 
 function repackStore({ groups, pinned, move, mostBytes }: RepackOrder): Promise<Repacked> {
@@ -147,16 +151,20 @@ function repackStore({ groups, pinned, move, mostBytes }: RepackOrder): Promise<
   return repack({ store, patience, roots, pinned: { roots: pinned.roots, packs }, move, mostBytes });
 }
 
-function sourceOf({ root, key }: RecodeOrder['source'], patience: Patience): SnapshotSource {
+function sourceOf(store: ObjectStore, { root, key }: RecodeOrder['source'], patience: Patience): SnapshotSource {
   return SnapshotSource.of(store, root, patience, key && new DataKey(key));
 }
 
 function uploadPatience(what: SnapshotId | 'repacking', signal: AbortSignal | undefined): Patience {
-  return realPatience(settings.uploadPatienceMilliseconds, (error, attempt) => {
-    signal?.throwIfAborted();
-    const message = `${what}: attempt ${attempt} failed, trying again: ${error.message}`;
-    owner.tell('log', { level: 'warn', message });
-  });
+  return realPatience(
+    settings.uploadPatienceMilliseconds,
+    (error, attempt) => {
+      signal?.throwIfAborted();
+      const message = `${what}: attempt ${attempt} failed, trying again: ${error.message}`;
+      owner.tell('log', { level: 'warn', message });
+    },
+    signal,
+  );
 }
 
 function progressOf(snapshotId: SnapshotId): (progress: CaptureProgress) => void {

@@ -59,7 +59,10 @@ export class Collector {
       await this.#records.requireAllKnown();
       if (remove) await this.#forgetRetired();
       const garbage = await findGarbage(this.#store, await this.#live());
-      if (remove) await removeGarbage(this.#store, garbage);
+      if (remove) {
+        await removeGarbage(this.#store, garbage);
+        await this.#store.removeUnfinished();
+      }
       const { objects, garbageBytes, liveBytes } = garbage;
       return { busy: undefined, removed: remove, objects: objects.length, garbageBytes, liveBytes };
     });

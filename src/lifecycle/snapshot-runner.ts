@@ -126,7 +126,8 @@ export class SnapshotRunner {
       .select('set_id')
       .where('state', '=', 'pending')
       .execute();
-    for (const { set_id } of sets) await this.#completeSet(set_id);
+    // Nor for this: the server is to serve, whatever the store says.
+    for (const { set_id } of sets) void this.#completeSet(set_id);
   }
 
   /** All bytes of an import are stored: its set can be completed. */
@@ -171,7 +172,8 @@ export class SnapshotRunner {
   async abandon(snapshot: SnapshotRow): Promise<void> {
     if (snapshot.boundary !== null) await this.#endCut(snapshot.volume_id, snapshot.boundary, false);
     this.#progress.delete(snapshot.snapshot_id);
-    await this.#completeSet(snapshot.set_id);
+    // Not waited for: a store that does not answer is no matter of who deletes one.
+    void this.#completeSet(snapshot.set_id);
     await this.#options.onSnapshotEnded(snapshot.volume_id);
     this.kick(snapshot.volume_id);
   }

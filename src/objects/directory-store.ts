@@ -4,8 +4,10 @@ import path from 'node:path';
 import { DIRECT_BYTES, writeDirectly } from './direct-write.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from './object-store.ts';
 
-/** Names that end so are puts that never finished. */
+/** Names that end so are puts that have not finished: or never will, when they have stood still for so long. */
 const TEMPORARY = '.partial';
+const IS_TEMPORARY = /\.[0-9a-f]{12}\.partial$/;
+const UNFINISHED_MILLISECONDS = 60 * 60 * 1000;
 
 /** @returns the file, open, and not synced */
 async function writeFile(path: string, pieces: readonly Uint8Array[]): Promise<FileHandle> {
@@ -87,7 +89,7 @@ export class DirectoryStore implements ObjectStore {
   async *list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
     const directory = prefix.slice(0, prefix.lastIndexOf('/') + 1);
     for await (const key of this.#walk(directory)) {
-      if (!key.startsWith(prefix)) continue;
+      if (!key.startsWith(prefix) || IS_TEMPORARY.test(key)) continue;
       const found = await stat(this.#pathOf(key)).catch(() => undefined);
       if (found !== undefined) yield { key, bytes: found.size };
     }
@@ -95,6 +97,16 @@ export class DirectoryStore implements ObjectStore {
 
   async remove(key: string): Promise<void> {
     await rm(this.#pathOf(key), { force: true });
+  }
+
+  /** A process that is killed in the midst of a put leaves a file that no one would ever see. */
+  async removeUnfinished(): Promise<void> {
+    const before = Date.now() - UNFINISHED_MILLISECONDS;
+    for await (const key of this.#walk('')) {
+      if (!IS_TEMPORARY.test(key)) continue;
+      const found = await stat(this.#pathOf(key)).catch(() => undefined);
+      if (found !== undefined && found.mtimeMs < before) await this.remove(key);
+    }
   }
 
   async #open(key: string): Promise<FileHandle> {
@@ -110,7 +122,7 @@ export class DirectoryStore implements ObjectStore {
     const entries = await readdir(path.join(this.#root, directory), { withFileTypes: true }).catch(() => []);
     for (const entry of entries) {
       if (entry.isDirectory()) yield* this.#walk(`${directory}${entry.name}/`);
-      else if (!entry.name.endsWith(TEMPORARY)) yield `${directory}${entry.name}`;
+      else yield `${directory}${entry.name}`;
     }
   }
 

@@ -61,6 +61,10 @@ export class MeasuredStore implements ObjectStore {
     await this.#count('remove', () => this.#store.remove(key));
   }
 
+  removeUnfinished(): Promise<void> {
+    return this.#store.removeUnfinished();
+  }
+
   async #count<Answer>(operation: StoreOperation, ask: () => Promise<Answer>): Promise<Answer> {
     this.figures[operation].requests += 1;
     try {

@@ -25,6 +25,9 @@ export interface ObjectStore {
 
   /** One that is not there is no error: a deletion may be done again. */
   remove(key: string): Promise<void>;
+
+  /** Removes what puts that were cut short long ago have left behind, where such a thing leaves anything. */
+  removeUnfinished(): Promise<void>;
 }
 
 /** A failure that asking again will not change. */

@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { FinalError } from './object-store.ts';
 
 export type Patience = {
@@ -33,12 +34,12 @@ export async function patiently<Answer>(patience: Patience, request: () => Promi
   }
 }
 
-/** Patience by the real clock. */
-export function realPatience(milliseconds: number, onRetry?: Patience['onRetry']): Patience {
+/** Patience by the real clock. @param signal ends a pause with an error */
+export function realPatience(milliseconds: number, onRetry?: Patience['onRetry'], signal?: AbortSignal): Patience {
   return {
     milliseconds,
     now: () => performance.now(),
-    sleep: (time) => new Promise((resolve) => setTimeout(resolve, time)),
+    sleep: (time) => setTimeout(time, undefined, { signal }),
     random: Math.random,
     ...(onRetry === undefined ? {} : { onRetry }),
   };

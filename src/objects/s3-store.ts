@@ -91,6 +91,9 @@ export class S3Store implements ObjectStore {
     );
   }
 
+  /** A put is one request: what was cut short was never there. */
+  async removeUnfinished(): Promise<void> {}
+
   async #ask<Answer>(
     key: string,
     request: (bucket: string, key: string, options: { abortSignal: AbortSignal }) => Promise<Answer>,

@@ -14,6 +14,7 @@ import { volumeOpenings } from '../lifecycle/volume-openings.ts';
 import { NbdListener } from '../nbd/listener.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
+import { withDeadline } from '../types/deadline.ts';
 import { HttpServer } from '../wire/http-server.ts';
 import { AuditLog } from './audit-log.ts';
 import { AuditedExports } from './audited-exports.ts';
@@ -77,11 +78,13 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const store = new MeasuredStore(await openObjectStore(config.objectStore));
   removeUnfinishedCopies(paths.catalog);
   const catalog = await openCatalog(paths.catalog);
-  await withinTime(new StoreOwner(catalog, store).refuseStranger(), STORE_MILLISECONDS).catch((error: Error) => {
-    // One that is away must not keep the volumes from their guests.
-    if (error instanceof StrangeStoreError) throw error;
-    log('warn', `whether ${store.url} is the object store of before cannot be told: ${error.message}`);
-  });
+  await withDeadline(STORE_MILLISECONDS, 'its answer', new StoreOwner(catalog, store).refuseStranger()).catch(
+    (error: Error) => {
+      // One that is away must not keep the volumes from their guests.
+      if (error instanceof StrangeStoreError) throw error;
+      log('warn', `whether ${store.url} is the object store of before cannot be told: ${error.message}`);
+    },
+  );
   const now = (): Date => new Date();
   const keys = await openDataKeys(config, catalog, store);
   const box = await openSecretBox(config, catalog);
@@ -248,7 +251,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
       await http.close();
       await dataPlane.stop();
       // An object store that is away must not keep the server from stopping.
-      if (saving !== undefined) await withinTime(saveNow(), SAVE_MILLISECONDS).catch(warnUnsaved);
+      if (saving !== undefined) await withDeadline(SAVE_MILLISECONDS, 'the store', saveNow()).catch(warnUnsaved);
       await catalog.destroy();
       audit.close();
       process.off('SIGHUP', reopenLogs);
@@ -258,10 +261,4 @@ export async function startServer(config: Config): Promise<RunningServer> {
       lock.close();
     },
   };
-}
-
-function withinTime<Answer>(work: Promise<Answer>, milliseconds: number): Promise<Answer> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
-  return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
 }

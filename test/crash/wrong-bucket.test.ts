@@ -141,6 +141,7 @@ test('a rebuild that is cut short is begun anew by the next, with volumes, users
     get: (key) => store.get(key),
     getRange: (key, offset, length) => store.getRange(key, offset, length),
     remove: (key) => store.remove(key),
+    removeUnfinished: () => store.removeUnfinished(),
     async *list(prefix) {
       yield* store.list(prefix);
       if (prefix === 'snapshots/') throw new Error('the store went away');

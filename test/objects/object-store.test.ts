@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
 import { openObjectStore } from '../../src/objects/open-store.ts';
+import { untilAborted } from '../../src/objects/until-aborted.ts';
+import { MemoryStore } from '../support/memory-store.ts';
 import { startS3Server } from '../support/s3-server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -70,6 +72,38 @@ test('directory: a put that fails leaves nothing behind', async (t) => {
   const store = await openObjectStore(pathToFileURL(directory).href);
   await assert.rejects(store.put('k', [Buffer.from('x'), 7 as never]));
   assert.deepEqual(readdirSync(directory), []);
+});
+
+test('directory: what a killed put has left is in no list, and goes when it is old', async (t) => {
+  const directory = temporaryDirectory(t);
+  const store = await openObjectStore(pathToFileURL(directory).href);
+  await store.put('packs/ab/whole', [Buffer.from('whole')]);
+  const [old, young] = ['old.0123456789ab.partial', 'young.ba9876543210.partial'];
+  for (const name of [old, young]) writeFileSync(`${directory}/packs/ab/${name}`, 'half');
+  const twoHoursAgo = Date.now() / 1000 - 2 * 60 * 60;
+  for (const name of [old, 'whole']) utimesSync(`${directory}/packs/ab/${name}`, twoHoursAgo, twoHoursAgo);
+  const keys = [];
+  for await (const { key } of store.list('packs/')) keys.push(key);
+  assert.deepEqual(keys, ['packs/ab/whole']);
+  await store.removeUnfinished();
+  // One that is young may be under way, in another process.
+  assert.deepEqual(readdirSync(`${directory}/packs/ab`).sort(), ['whole', young]);
+});
+
+test('who is told to stop waits a moment for a request, and no longer', async () => {
+  const store = new MemoryStore();
+  const slow = Promise.withResolvers<void>();
+  store.beforeRequest = (_, key) => (key === 'hangs' ? new Promise(() => undefined) : slow.promise);
+  const stop = new AbortController();
+  const given = untilAborted(store, stop.signal);
+  const [hangs, ends] = [given.put('hangs', []), given.put('slow', [Buffer.from('x')])];
+  const reason = new Error('no longer wanted');
+  stop.abort(reason);
+  slow.resolve();
+  await ends;
+  assert.equal((await store.get('slow')).toString(), 'x');
+  await assert.rejects(hangs, reason);
+  await assert.rejects(given.get('slow'), reason);
 });
 
 test('directory: a key cannot reach outside', async (t) => {

@@ -90,6 +90,8 @@ export class SimStore implements ObjectStore {
     for (const [key, bytes] of [...this.objects]) if (key.startsWith(prefix)) yield { key, bytes: bytes.length };
   }
 
+  async removeUnfinished(): Promise<void> {}
+
   async remove(key: string): Promise<void> {
     const life = this.#life;
     await this.#scheduler.turn();

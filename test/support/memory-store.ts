@@ -33,6 +33,8 @@ export class MemoryStore implements ObjectStore {
     for (const [key, bytes] of this.objects) if (key.startsWith(prefix)) yield { key, bytes: bytes.length };
   }
 
+  async removeUnfinished(): Promise<void> {}
+
   async remove(key: string): Promise<void> {
     await this.beforeRequest('remove', key);
     this.objects.delete(key);

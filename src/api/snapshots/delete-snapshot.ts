@@ -1,5 +1,6 @@
 import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
 import { removeTags } from '../../catalog/tags.ts';
+import { withDeadline } from '../../types/deadline.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
@@ -16,6 +17,9 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
     return {};
   },
 };
+
+/** So long a deletion waits for the object store: it is done whatever that says. */
+const RECORD_MILLISECONDS = 5000;
 
 /** @throws ApiError InvalidSnapshot.NotFound, InvalidSnapshot.InUse */
 export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void> {
@@ -38,7 +42,8 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
         .execute();
     });
     // After the catalog: the other way round, a snapshot that is still there could not be brought back from the bucket.
-    await lifecycle.records.remove(snapshotId, snapshot.set_id).catch((error: Error) => {
+    const removed = lifecycle.records.remove(snapshotId, snapshot.set_id);
+    await withDeadline(RECORD_MILLISECONDS, 'the store', removed).catch((error: Error) => {
       log('warn', `${snapshotId} is deleted, its record in the object store will be later: ${error.message}`);
     });
     if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
