@@ -54,14 +54,17 @@ class PreparedStatements {
 
   #prepare(sql: string): SqliteStatement {
     const statement = this.#database.prepare(sql);
-    const names = statement.columns().map((column) => column.name);
     // The objects that Node makes itself are slow to read and to copy, and were a third of the time of a page of 1,000.
     statement.setReturnArrays(true);
     const values = (parameters: readonly unknown[]): SQLInputValue[] => parameters as SQLInputValue[];
     return {
-      reader: names.length > 0,
-      all: (parameters) =>
-        (statement.all(...values(parameters)) as unknown as unknown[][]).map((row) => named(names, row)),
+      reader: statement.columns().length > 0,
+      all(parameters) {
+        const rows = statement.all(...values(parameters)) as unknown as unknown[][];
+        // Asked after the rows: by then SQLite has seen whether a table has changed.
+        const names = rows.length === 0 ? [] : statement.columns().map((column) => column.name);
+        return rows.map((row) => named(names, row));
+      },
       run: (parameters) => statement.run(...values(parameters)),
       // One that is gone through in part must not be begun again by another.
       iterate: (parameters) => this.#database.prepare(sql).iterate(...values(parameters)),
