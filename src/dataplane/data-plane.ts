@@ -25,8 +25,11 @@ import { ONE_HELPER_THREAD } from './thread-priorities.ts';
 export type DataPlaneOptions = {
   settings: WorkerSettings;
   workers: number;
-  /** What the catalog knows of a volume, for a worker that opens it. */
-  openingsOf: (volumeIds: readonly VolumeId[]) => Promise<VolumeOpening[]>;
+  /**
+   * What the catalog knows of volumes, for a worker that opens them.
+   * @param known of a moment ago: their keys are taken from there
+   */
+  openingsOf: (volumeIds: readonly VolumeId[], known?: readonly VolumeOpening[]) => Promise<VolumeOpening[]>;
   onProgress: (snapshotId: SnapshotId, progress: CaptureProgress) => void;
   /** A volume has given a cut up: its snapshot cannot be had any more. */
   onCutLost: (cut: CutVolume, reason: string) => void;
@@ -164,10 +167,20 @@ export class DataPlane {
    *
    * Every gate is closed before the first cut is made, and a worker opens its gates only after its own cut: so a write
    * that is in the cut of one volume has no cause that is missing from another's.
+   * @param openings of the volumes, of a moment ago
    * @throws CutFailedError
    */
-  cut(volumeIds: readonly VolumeId[], deadlineMilliseconds: number): Promise<Cut> {
-    return this.#oneCut.run(() => this.#cutNow(volumeIds, deadlineMilliseconds));
+  cut(openings: readonly VolumeOpening[], deadlineMilliseconds: number): Promise<Cut> {
+    return this.#oneCut.run(() => this.#cutNow(openings, deadlineMilliseconds));
+  }
+
+  /**
+   * What workers must know of volumes, their keys too. To be asked before a cut takes its turn: a keeper of keys that does
+   * not answer would keep all others waiting.
+   * @throws KeyError, KeysUnavailableError
+   */
+  openingsOf(volumeIds: readonly VolumeId[]): Promise<VolumeOpening[]> {
+    return this.#options.openingsOf(volumeIds);
   }
 
   /**
@@ -189,9 +202,11 @@ export class DataPlane {
    */
   async forgetHistory(volumeId: VolumeId, reason: string): Promise<void> {
     // Not between a cut's preparation and the cut: it takes the files that were prepared.
-    await this.#oneCut.run(async () =>
-      this.#of(volumeId).call('forgetHistory', { opening: await this.#openingOf(volumeId), reason }),
-    );
+    const known = await this.#openingOf(volumeId);
+    await this.#oneCut.run(async () => {
+      const [opening] = await this.#options.openingsOf([volumeId], [known]);
+      await this.#of(volumeId).call('forgetHistory', { opening, reason });
+    });
   }
 
   /** After a start: takes up the volume's pending cuts. @returns those that cannot be had, and why */
@@ -249,8 +264,10 @@ export class DataPlane {
     return this.#stopping;
   }
 
-  async #cutNow(volumeIds: readonly VolumeId[], deadlineMilliseconds: number): Promise<Cut> {
-    const openings = await this.#options.openingsOf(volumeIds);
+  async #cutNow(known: readonly VolumeOpening[], deadlineMilliseconds: number): Promise<Cut> {
+    // But for the keys they may say something else by now: the cut before this one may have been of the same volumes.
+    const ids = known.map(({ volumeId }) => volumeId);
+    const openings = await this.#options.openingsOf(ids, known);
     const byWorker = new Map<RpcPeer<WorkerMethods>, VolumeOpening[]>();
     for (const opening of openings) {
       const worker = this.#of(opening.volumeId);

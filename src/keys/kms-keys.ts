@@ -18,6 +18,8 @@ import { checkAlias, KeyError, type KeyOwner, type KeyReport, type KeyService } 
 /** `alias/aws/ebs` is reserved in every KMS; this one stands in for it. */
 const DEFAULT_ALIAS = 'alias/cleancut-ebs';
 const CONTEXT = 'cleancut:data-key';
+/** A KMS answers within milliseconds. One that does not must not have its askers wait for minutes. */
+const TIMEOUTS = { connectionTimeout: 3_000, socketTimeout: 5_000 };
 
 /**
  * KMS keys in a KMS: AWS's own, or any that speaks its API. The credentials are those of the server (the standard AWS
@@ -28,7 +30,7 @@ export class KmsKeys implements KeyService {
 
   /** @param endpoint undefined for AWS's own */
   constructor(endpoint: string | undefined, region: string) {
-    this.#client = new KMSClient({ region, ...(endpoint === undefined ? {} : { endpoint }) });
+    this.#client = new KMSClient({ region, requestHandler: TIMEOUTS, ...(endpoint === undefined ? {} : { endpoint }) });
   }
 
   async resolve(name: string, _owner: KeyOwner): Promise<string> {

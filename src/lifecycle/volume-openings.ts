@@ -8,12 +8,14 @@ import { asEpoch, type EpochNumber, GIB } from '../types/units.ts';
 /**
  * What workers must know to open volumes (see VolumeOpening), in the order of the ids. Two questions to the catalog,
  * however many volumes: a cut asks for all of its set.
+ * @param known of a moment ago: whose keys need not be asked for again
  * @throws when there is no such volume, or its key cannot be had
  */
 export async function volumeOpenings(
   catalog: Catalog,
   keys: DataKeys,
   volumeIds: readonly VolumeId[],
+  known: readonly VolumeOpening[] = [],
 ): Promise<VolumeOpening[]> {
   const rows = await catalog.selectFrom('volumes').selectAll().where('volume_id', 'in', volumeIds).execute();
   const volumes = new Map(rows.map((row) => [row.volume_id, row]));
@@ -22,13 +24,16 @@ export async function volumeOpenings(
     volumeIds.map(async (volumeId) => {
       const volume = volumes.get(volumeId);
       if (volume === undefined) throw new Error(`the catalog has no volume ${volumeId}`);
+      const before = known.find((each) => each.volumeId === volumeId);
+      const keyOf = async (): Promise<Uint8Array | undefined> => (await keys.open(volume.data_key_id))?.bytes;
+      const originKeyOf = async (): Promise<Uint8Array | undefined> => (await keys.open(volume.origin_key_id))?.bytes;
       const origin = volume.hydrated === 1 ? undefined : (volume.origin_root ?? undefined);
       return {
         volumeId,
         sizeBytes: volume.size_gib * GIB,
         origin,
-        key: (await keys.open(volume.data_key_id))?.bytes,
-        originKey: origin === undefined ? undefined : (await keys.open(volume.origin_key_id))?.bytes,
+        key: before === undefined ? await keyOf() : before.key,
+        originKey: origin === undefined ? undefined : before === undefined ? await originKeyOf() : before.originKey,
         base: asEpoch(volume.base_boundary),
         pendingCuts: pending.get(volumeId) ?? [],
       };

@@ -104,7 +104,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
       uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
     },
     workers: config.workers,
-    openingsOf: (volumeIds) => volumeOpenings(catalog, keys, volumeIds),
+    openingsOf: (volumeIds, known) => volumeOpenings(catalog, keys, volumeIds, known),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
     onCutLost: ({ volumeId, boundary }, reason) => {
       lifecycle.snapshots

@@ -44,7 +44,7 @@ test('what waits for the end of a hold begins when the writes go on, also where 
 
   /** Makes a cut. @returns whether somebody had to wait meanwhile, and what was known of the cut when he no longer had to */
   async function waitDuring(ids: VolumeId[]): Promise<{ waited: boolean; holds: number; failed: number }> {
-    const cut = dataPlane.cut(ids, 10_000);
+    const cut = dataPlane.openingsOf(ids).then((openings) => dataPlane.cut(openings, 10_000));
     let isOver = false;
     const over = cut.then(
       () => {

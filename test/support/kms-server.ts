@@ -8,12 +8,23 @@ type Input = Record<string, string> & { EncryptionContext?: Record<string, strin
 
 class Refusal extends Error {}
 
+export type TestKms = {
+  url: string;
+  calls: string[];
+  /** Else connections are closed at once. */
+  reachable: boolean;
+  /** Else it takes requests, and says nothing. */
+  answering: boolean;
+  /** So many it has left without an answer. */
+  unanswered: number;
+};
+
 /** A KMS in memory that speaks the real one's protocol (awsJson 1.1), as much of it as cleancut asks for. */
-export async function startKmsServer(test: Cleanup): Promise<{ url: string; calls: string[]; reachable: boolean }> {
+export async function startKmsServer(test: Cleanup): Promise<TestKms> {
   const keys = new Map<string, Key>();
   const aliases = new Map<string, string>();
   const wrapped = new Map<string, { keyId: string; context: string; bytes: string }>();
-  const state = { url: '', calls: [] as string[], reachable: true };
+  const state: TestKms = { url: '', calls: [], reachable: true, answering: true, unanswered: 0 };
 
   const arnOf = (id: string): string => `arn:aws:kms:us-east-1:111122223333:key/${id}`;
   const find = (name = ''): Key => {
@@ -83,6 +94,10 @@ export async function startKmsServer(test: Cleanup): Promise<{ url: string; call
   const server = createServer(async (request, response) => {
     if (!state.reachable) {
       request.socket.destroy();
+      return;
+    }
+    if (!state.answering) {
+      state.unanswered += 1;
       return;
     }
     let body = '';

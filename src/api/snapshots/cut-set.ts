@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { VolumeRow } from '../../catalog/schema.ts';
+import type { VolumeOpening } from '../../dataplane/messages.ts';
 import { KeyError } from '../../keys/key-service.ts';
 import type { InstanceId, SnapshotId, VolumeId } from '../../types/ids.ts';
 import { making, type Target, volumeArn } from '../authorization.ts';
@@ -43,11 +44,15 @@ const ONE_AT_A_TIME = new Set(['st1', 'sc1']);
  * @throws ApiError a limit, or InternalError when the volumes could not be cut
  */
 export async function cutSet(call: Call, order: CutOrder): Promise<{ snapshotIds: SnapshotId[]; startedAt: Date }> {
-  const { lifecycle } = call.services;
+  const { lifecycle, dataPlane } = call.services;
+  const openings = await dataPlane.openingsOf(idsOf(order.volumes)).catch((error: Error) => {
+    if (error instanceof KeyError) throw error;
+    throw errors.cutFailed(error.message);
+  });
   // One at a time: two calls must not both find room for the last snapshot. Innermost of all locks.
-  const made = await lifecycle.locks.hold(['snapshot limits'], async () => {
+  const made = await lifecycle.locks.hold([`snapshot limits of ${call.caller.accountId}`], async () => {
     await checkLimits(call, order.volumes);
-    return cutAndRecord(call, order);
+    return cutAndRecord(call, order, openings);
   });
   for (const { volume } of order.volumes) lifecycle.snapshots.kick(volume.volume_id);
   return made;
@@ -98,11 +103,13 @@ function idsOf(volumes: readonly VolumeToCut[]): VolumeId[] {
   return volumes.map(({ volume }) => volume.volume_id);
 }
 
-async function cutAndRecord(call: Call, order: CutOrder): Promise<{ snapshotIds: SnapshotId[]; startedAt: Date }> {
+async function cutAndRecord(
+  call: Call,
+  order: CutOrder,
+  openings: readonly VolumeOpening[],
+): Promise<{ snapshotIds: SnapshotId[]; startedAt: Date }> {
   const { catalog, dataPlane, now, holdDeadlineMilliseconds } = call.services;
-  const ids = order.volumes.map(({ volume }) => volume.volume_id);
-  const { cuts, holdMilliseconds } = await dataPlane.cut(ids, holdDeadlineMilliseconds).catch((error: Error) => {
-    if (error instanceof KeyError) throw error;
+  const { cuts, holdMilliseconds } = await dataPlane.cut(openings, holdDeadlineMilliseconds).catch((error: Error) => {
     throw errors.cutFailed(error.message);
   });
   const startedAt = now();
