@@ -29,7 +29,7 @@ export class HydrationRunner {
     if (this.#running.has(volumeId)) return;
     this.#running.add(volumeId);
     const grace = new Promise((resolve) => setTimeout(resolve, GRACE_MILLISECONDS).unref());
-    void grace.then(() => this.#limit.run(() => this.#hydrate(volumeId))).finally(() => this.#running.delete(volumeId));
+    void grace.then(() => this.#hydrate(volumeId)).finally(() => this.#running.delete(volumeId));
   }
 
   async recover(): Promise<void> {
@@ -42,21 +42,12 @@ export class HydrationRunner {
     for (const { volume_id } of volumes) this.kick(volume_id);
   }
 
+  /** Until it is done. One that fails has its pauses outside of the limit: it must not keep the others from theirs. */
   async #hydrate(volumeId: VolumeId): Promise<void> {
     let pause = RETRY_MILLISECONDS;
     while (!this.#dataPlane.stopping) {
       try {
-        const volume = await this.#catalog
-          .selectFrom('volumes')
-          .select(['state', 'hydrated'])
-          .where('volume_id', '=', volumeId)
-          .executeTakeFirst();
-        if (volume === undefined || volume.hydrated === 1 || volume.state === 'deleting') return;
-        if (await this.#dataPlane.hydrate(volumeId)) {
-          // After the worker has it all on disk: until then the snapshot's manifest is still needed.
-          await this.#catalog.updateTable('volumes').set({ hydrated: 1 }).where('volume_id', '=', volumeId).execute();
-          return;
-        }
+        if (await this.#limit.run(() => this.#hydrateNow(volumeId))) return;
       } catch (error) {
         if (this.#dataPlane.stopping) return;
         this.#log('warn', `${volumeId} could not be hydrated, trying again: ${(error as Error).message}`);
@@ -64,5 +55,19 @@ export class HydrationRunner {
       }
       await new Promise((resolve) => setTimeout(resolve, pause).unref());
     }
+  }
+
+  /** @returns whether there is nothing left to fetch */
+  async #hydrateNow(volumeId: VolumeId): Promise<boolean> {
+    const volume = await this.#catalog
+      .selectFrom('volumes')
+      .select(['state', 'hydrated'])
+      .where('volume_id', '=', volumeId)
+      .executeTakeFirst();
+    if (volume === undefined || volume.hydrated === 1 || volume.state === 'deleting') return true;
+    if (!(await this.#dataPlane.hydrate(volumeId))) return false;
+    // After the worker has it all on disk: until then the snapshot's manifest is still needed.
+    await this.#catalog.updateTable('volumes').set({ hydrated: 1 }).where('volume_id', '=', volumeId).execute();
+    return true;
   }
 }
