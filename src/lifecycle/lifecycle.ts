@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import { removeTags } from '../catalog/tags.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
@@ -40,6 +41,7 @@ export class Lifecycle {
   readonly #options: LifecycleOptions;
   /** Volumes that were being made when the last server ended. */
   readonly #toBeMade = new Set<VolumeId>();
+  readonly #choresUnderWay = new Set<string>();
   #collectedAt: number;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
@@ -196,21 +198,25 @@ export class Lifecycle {
     for (const { volume_id } of attached) await this.reap(volume_id);
   }
 
-  /** What is done once a minute. */
+  /** What is done once a minute: all but what is still under way from the last time, waiting for a store, say. */
   async tidy(): Promise<void> {
     const { log } = this.#options;
-    for (const chore of [
-      () => this.finishBegun(),
-      () => this.#forgetTerminated(),
-      () => this.#forgetDataKeys(),
-      () => this.#endIdleUploads(),
-      () => this.#endLostImports(),
-      () => this.storeOwner.claim(),
-      () => this.records.refreshStale(),
-      () => this.#collectWhenDue(),
-      () => this.scrubber.runWhenDue(),
-    ]) {
+    const chores: Record<string, () => Promise<void>> = {
+      'what was begun': () => this.finishBegun(),
+      'terminated instances': () => this.#forgetTerminated(),
+      'data keys': () => this.#forgetDataKeys(),
+      'idle uploads': () => this.#endIdleUploads(),
+      'lost imports': () => this.#endLostImports(),
+      'the store': () => this.storeOwner.claim(),
+      'its records': () => this.records.refreshStale(),
+      collection: () => this.#collectWhenDue(),
+      scrubbing: () => this.scrubber.runWhenDue(),
+    };
+    for (const [name, chore] of Object.entries(chores)) {
+      if (this.#choresUnderWay.has(name)) continue;
+      this.#choresUnderWay.add(name);
       await chore().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
+      this.#choresUnderWay.delete(name);
     }
   }
 
@@ -333,24 +339,13 @@ export class Lifecycle {
 
   /** Forgets data keys that nothing is encrypted with any more. */
   async #forgetDataKeys(): Promise<void> {
-    await this.#options.catalog
-      .deleteFrom('data_keys')
-      .where('data_key_id', 'not in', (select) =>
-        select.selectFrom('volumes').select('volumes.data_key_id').where('volumes.data_key_id', 'is not', null),
-      )
-      .where('data_key_id', 'not in', (select) =>
-        select.selectFrom('volumes').select('volumes.origin_key_id').where('volumes.origin_key_id', 'is not', null),
-      )
-      .where('data_key_id', 'not in', (select) =>
-        select.selectFrom('snapshots').select('snapshots.data_key_id').where('snapshots.data_key_id', 'is not', null),
-      )
-      .where('data_key_id', 'not in', (select) =>
-        select
-          .selectFrom('snapshot_copies')
-          .select('snapshot_copies.source_key_id')
-          .where('snapshot_copies.source_key_id', 'is not', null),
-      )
-      .execute();
+    await sql`delete from data_keys
+      where not exists (select 1 from snapshots where snapshots.data_key_id = data_keys.data_key_id)
+      and not exists (select 1 from volumes
+        where data_keys.data_key_id in (volumes.data_key_id, volumes.origin_key_id))
+      and not exists (select 1 from snapshot_copies where source_key_id = data_keys.data_key_id)`.execute(
+      this.#options.catalog,
+    );
   }
 
   /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */

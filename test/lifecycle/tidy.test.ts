@@ -1,33 +1,85 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openCatalog } from '../../src/catalog/catalog.ts';
+import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import type { DataPlane } from '../../src/dataplane/data-plane.ts';
 import type { DataKeys } from '../../src/keys/data-keys.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
 import type { SnapshotId } from '../../src/types/ids.ts';
-import { insertSnapshot } from '../support/catalog-rows.ts';
+import type { Sha256 } from '../../src/types/units.ts';
+import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const HOUR = 3_600_000;
 const START = Date.parse('2026-01-01T00:00:00Z');
 
-test('nothing stays pending for ever: lost imports and idle direct uploads end in error, in their time', async (t) => {
-  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
-  let now = START;
-  // Nothing here reaches the data plane: these snapshots have no cut.
-  const dataPlane = { stopping: false } as DataPlane;
-  const lifecycle = new Lifecycle(
+function lifecycleOf(catalog: Catalog, now: () => number, store: MemoryStore): Lifecycle {
+  return new Lifecycle(
     {
       catalog,
-      dataPlane,
-      store: new MemoryStore(),
+      // Nothing here reaches the data plane: these snapshots have no cut.
+      dataPlane: { stopping: false } as DataPlane,
+      store,
       keys: {} as DataKeys,
-      now: () => new Date(now),
+      now: () => new Date(now()),
       log: () => undefined,
     },
     { everyDays: 0, bytesPerSecond: 1 },
   );
+}
+
+test('data keys go when nothing is encrypted with them any more, and not before', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  const used = ['of a snapshot', 'of a volume', 'of its origin', 'of a copy'];
+  for (const data_key_id of [...used, 'of nothing']) {
+    await catalog.insertInto('data_keys').values({ data_key_id, kms_key_arn: 'arn', wrapped: '' }).execute();
+  }
+  const [ofSnapshot, ofVolume, ofOrigin, ofCopy] = used;
+  await insertSnapshot(catalog, { data_key_id: ofSnapshot });
+  const plain = (await insertSnapshot(catalog, {})).snapshot_id;
+  await insertVolume(catalog);
+  const encrypted = await insertVolume(catalog);
+  await catalog.updateTable('volumes').set({ data_key_id: ofVolume }).where('volume_id', '=', encrypted).execute();
+  const restored = await insertVolume(catalog);
+  await catalog.updateTable('volumes').set({ origin_key_id: ofOrigin }).where('volume_id', '=', restored).execute();
+  await catalog
+    .insertInto('snapshot_copies')
+    .values({ snapshot_id: plain, source_root: 'a'.repeat(64) as Sha256, source_key_id: ofCopy })
+    .execute();
+  await lifecycleOf(catalog, () => START, new MemoryStore()).tidy();
+  const left = await catalog.selectFrom('data_keys').select('data_key_id').execute();
+  assert.deepEqual(left.map((row) => row.data_key_id).sort(), [...used].sort());
+  await catalog.destroy();
+});
+
+test('a store that does not answer keeps one chore from its end, and none of the others', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  const store = new MemoryStore();
+  let asked = 0;
+  store.beforeRequest = () => {
+    asked += 1;
+    return new Promise(() => undefined);
+  };
+  let now = START;
+  const lifecycle = lifecycleOf(catalog, () => now, store);
+  const { snapshot_id } = await insertSnapshot(catalog, { startedAt: START });
+  void lifecycle.tidy();
+  while (asked === 0) await new Promise(setImmediate);
+  now = START + 25 * HOUR;
+  // One waits for the store to say whose it is; so does, the next time, the collection; then nobody is left who would.
+  void lifecycle.tidy();
+  const stateOf = (): Promise<{ state: string }> =>
+    catalog.selectFrom('snapshots').select('state').where('snapshot_id', '=', snapshot_id).executeTakeFirstOrThrow();
+  while ((await stateOf()).state === 'pending') await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  await lifecycle.tidy();
+  assert.equal(asked, 1, 'what has not ended was begun again');
+});
+
+test('nothing stays pending for ever: lost imports and idle direct uploads end in error, in their time', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  let now = START;
+  const lifecycle = lifecycleOf(catalog, () => now, new MemoryStore());
   const imported = (await insertSnapshot(catalog, { startedAt: START })).snapshot_id;
   const direct = (await insertSnapshot(catalog, { startedAt: START })).snapshot_id;
   await catalog
