@@ -31,7 +31,7 @@ import { socketPair, threadChannel } from './thread-channel.ts';
 import { lowerHelperThreads, raiseGuestsThread } from './thread-priorities.ts';
 import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
 
-/** A guest's read waits this long for an object store that fails; then it gets an I/O error. */
+/** A guest's read waits this long for an object store that fails, or is silent; then it gets an I/O error. */
 const READ_PATIENCE_MILLISECONDS = 30_000;
 
 const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings;
@@ -41,7 +41,8 @@ lowerHelperThreads();
 // must not be the thread that gives way, nor may they all go before the rest of the machine.
 await access(settings.volumesDirectory);
 raiseGuestsThread();
-const store = new MeasuredStore(await openObjectStore(settings.objectStore));
+// One attempt: who waits for a read is patient for so long in all, also where the store says nothing.
+const store = new MeasuredStore(await openObjectStore(settings.objectStore, 1));
 const patience = realPatience(READ_PATIENCE_MILLISECONDS);
 const engine = new LocalEngine({
   disk,

@@ -4,13 +4,15 @@ import type { ObjectStore } from './object-store.ts';
 
 const SETTINGS = ['endpoint', 'region', 'path-style', 'timeout'];
 const TIMEOUT_SECONDS = 30;
+const ATTEMPTS = 5;
 
 /**
  * Opens the store that a URL names: `file://PATH`, or
  * `s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true&timeout=SECONDS` (see S3Location).
+ * @param attempts how often a request is made before it fails; one is enough for who tries again himself
  * @throws when the URL is neither, with a message for the operator
  */
-export async function openObjectStore(url: string): Promise<ObjectStore> {
+export async function openObjectStore(url: string, attempts = ATTEMPTS): Promise<ObjectStore> {
   const parsed = URL.parse(url);
   switch (parsed?.protocol) {
     case 'file:':
@@ -31,6 +33,7 @@ export async function openObjectStore(url: string): Promise<ObjectStore> {
         endpoint: searchParams.get('endpoint') ?? undefined,
         region: searchParams.get('region') ?? process.env.AWS_REGION ?? 'us-east-1',
         pathStyle: searchParams.get('path-style') === 'true',
+        attempts,
         timeoutMilliseconds: secondsOf(url, searchParams.get('timeout')) * 1000,
       });
     }

@@ -16,6 +16,7 @@ export type S3Location = {
   endpoint: string | undefined;
   region: string;
   pathStyle: boolean;
+  attempts: number;
   /** After so long without a byte in either direction a request is given up, to be tried again. */
   timeoutMilliseconds: number;
 };
@@ -39,7 +40,7 @@ export class S3Store implements ObjectStore {
       // Blocks and manifests carry SHA-256 of their own, checked on each read; not all S3 servers know S3's newer ones.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
-      maxAttempts: 5,
+      maxAttempts: location.attempts,
       requestHandler: {
         connectionTimeout: location.timeoutMilliseconds,
         socketTimeout: location.timeoutMilliseconds,

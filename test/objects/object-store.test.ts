@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
@@ -104,6 +107,23 @@ test('who is told to stop waits a moment for a request, and no longer', async ()
   assert.equal((await store.get('slow')).toString(), 'x');
   await assert.rejects(hangs, reason);
   await assert.rejects(given.get('slow'), reason);
+});
+
+test('s3: a request that gets no answer is made as often as was said', async (t) => {
+  let asked = 0;
+  const silent = createServer(() => {
+    asked += 1;
+  }).listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  t.after(() => silent.close());
+  t.after(() => silent.closeAllConnections());
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
+  const { port } = silent.address() as AddressInfo;
+  const url = `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=0.1`;
+  await assert.rejects((await openObjectStore(url, 1)).get('key'), /time|connection/i);
+  assert.equal(asked, 1);
+  await assert.rejects((await openObjectStore(url, 2)).get('key'));
+  assert.equal(asked, 3);
 });
 
 test('directory: a key cannot reach outside', async (t) => {
