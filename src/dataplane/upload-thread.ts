@@ -18,7 +18,9 @@ import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
 import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
+import type { ChangedBlocks } from '../volumes/copy-before-write.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
+import type { CutVolume } from '../volumes/engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { asBaseLost } from './base-lost.ts';
 import { Encoder } from './encoder.ts';
@@ -36,9 +38,12 @@ import { Pace } from './pace.ts';
 import { RpcPeer } from './rpc.ts';
 import { threadChannel } from './thread-channel.ts';
 
-const CHANGED_BLOCKS_AT_ONCE = 65_536;
+/** It is the guests' thread that looks for them, and guests wait meanwhile. */
+const CHANGED_BLOCKS_AT_ONCE = 1024;
 const PROGRESS_MILLISECONDS = 200;
 const CAPTURES_AT_ONCE = 2;
+/** One of more blocks is large: it may take hours, and only one at once is. No other has to wait for it. */
+const LARGE_BLOCKS = 4096;
 /** In memory, of all captures: each fills one, and a few are on their way to the store. */
 const PACKS_AT_ONCE = 4;
 
@@ -50,6 +55,7 @@ const disk = new NodeDisk();
 const pace = new Pace(() => owner.call('guestLoad', {}));
 const encoder = new Encoder();
 const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
+const largeCaptures = new ConcurrencyLimit(1);
 const rooms = new PackRooms(PACKS_AT_ONCE);
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
 
@@ -79,11 +85,13 @@ const owner = new RpcPeer<OwnerMethods>(threadChannel(channel), methods);
 /** Waits for its turn; a cut that is no longer wanted does not. */
 function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
   let begun = false;
-  const work = captures.run(() => {
-    signal.throwIfAborted();
-    begun = true;
-    return captureCut(order, signal);
-  });
+  const inTurn = (): Promise<Captured> =>
+    captures.run(() => {
+      signal.throwIfAborted();
+      begun = true;
+      return captureCut(order, signal);
+    });
+  const work = isLarge(order).then((large) => (large ? largeCaptures.run(inTurn) : inTurn()));
   work.catch(() => undefined);
   const unwanted = Promise.withResolvers<never>();
   signal.addEventListener('abort', () => {
@@ -91,6 +99,22 @@ function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Pr
     if (!begun) unwanted.reject(signal.reason);
   });
   return Promise.race([work, unwanted.promise]);
+}
+
+async function isLarge({ cut, base }: CaptureOrder): Promise<boolean> {
+  let count = 0;
+  for (let from = 0; count <= LARGE_BLOCKS; ) {
+    const { blocks } = await changedBlocks(cut, base, from);
+    const last = blocks.at(-1);
+    if (last === undefined) return false;
+    count += blocks.length;
+    from = last + 1;
+  }
+  return true;
+}
+
+function changedBlocks(cut: CutVolume, base: CaptureOrder['base'], from: number): Promise<ChangedBlocks> {
+  return owner.call('changedBlocks', { cut, since: asEpoch(base.boundary), from, most: CHANGED_BLOCKS_AT_ONCE });
 }
 
 async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
@@ -106,8 +130,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
   try {
     return await capture({
       cut: {
-        changed: (from) =>
-          owner.call('changedBlocks', { cut, since: asEpoch(base.boundary), from, most: CHANGED_BLOCKS_AT_ONCE }),
+        changed: (from) => changedBlocks(cut, base, from),
         written: (blocks) => owner.call('writtenPages', { cut, since: asEpoch(base.boundary), blocks }),
         async read(pieces, target) {
           await pace.rest(performance.now() - begun);

@@ -3,7 +3,7 @@ import { asEpoch, BLOCK_BYTES, type EpochNumber, PAGE_BYTES, PAGES_PER_BLOCK } f
 import { Cut, CutLostError } from './cut.ts';
 import type { Disk } from './disk.ts';
 import { Epoch, isUntrusted } from './epoch.ts';
-import { nextSetInAny } from './paged-bitmap.ts';
+import { nextSetInAny, type PagedBitmap } from './paged-bitmap.ts';
 import type { RawFile } from './raw-file.ts';
 import type { PageRun } from './staging-log.ts';
 
@@ -131,13 +131,10 @@ export class CopyBeforeWrite {
     // Blocks that it did not want may have been overwritten since, unsaved.
     if (compareAll && !cut.everything) throw new CutLostError('The volume’s base was given up after the cut.');
     const epochs = this.#epochs.filter((epoch) => epoch.number >= since && epoch.number < boundary);
-    const next = compareAll
-      ? (at: number) => this.#nextWithData(at, cut.boundary)
-      : (at: number) =>
-          nextSetInAny(
-            epochs.map((epoch) => epoch.dirty.bits),
-            at,
-          );
+    const dirty = epochs.map((epoch) => epoch.dirty.bits);
+    const logs = this.#epochs.filter((epoch) => epoch.number >= boundary).flatMap((epoch) => epoch.staging ?? []);
+    const staged = logs.map((log) => log.blocks);
+    const next = compareAll ? (at: number) => this.#nextWithData(at, staged) : (at: number) => nextSetInAny(dirty, at);
     const blocks: number[] = [];
     for (let at = next(from); at !== -1 && blocks.length < most; at = next(at + 1)) blocks.push(at);
     return { blocks, compareAll };
@@ -434,14 +431,10 @@ export class CopyBeforeWrite {
     return cut;
   }
 
-  #nextWithData(from: number, boundary: EpochNumber): number {
+  #nextWithData(from: number, logs: readonly PagedBitmap[]): number {
     const data = from < this.#blocks ? this.#raw.nextData(from * BLOCK_BYTES) : undefined;
     const inFile = data === undefined ? -1 : Math.floor(data / BLOCK_BYTES);
-    const logs = this.#epochs.filter((epoch) => epoch.number >= boundary).flatMap((epoch) => epoch.staging ?? []);
-    const staged = nextSetInAny(
-      logs.map((log) => log.blocks),
-      from,
-    );
+    const staged = nextSetInAny(logs, from);
     if (inFile === -1) return staged;
     return staged === -1 ? inFile : Math.min(inFile, staged);
   }

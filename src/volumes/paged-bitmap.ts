@@ -97,16 +97,13 @@ export class PagedBitmap {
     return this.length;
   }
 
+  /** How many bits are set. Monitors ask for it, on the guests' thread: it looks at 32 bits at a time. */
   count(): number {
     let total = 0;
     for (const page of this.#pages) {
       if (page === undefined) continue;
-      for (let byte of page) {
-        while (byte !== 0) {
-          byte &= byte - 1;
-          total += 1;
-        }
-      }
+      const words = new Int32Array(page.buffer, page.byteOffset, PAGE_BYTES / 4);
+      for (const word of words) total += bitsIn(word);
     }
     return total;
   }
@@ -138,6 +135,13 @@ export class PagedBitmap {
     }
     return page;
   }
+}
+
+/** Sums of two bits, then of four, then of bytes (Warren, "Hacker's Delight", 5-1). */
+function bitsIn(word: number): number {
+  const pairs = word - ((word >>> 1) & 0x55555555);
+  const fours = (pairs & 0x33333333) + ((pairs >>> 2) & 0x33333333);
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
 /** Bytes of one page of a saved bitmap, and the bits in it. */
