@@ -126,7 +126,7 @@ export class SnapshotRunner {
       .select('set_id')
       .where('state', '=', 'pending')
       .execute();
-    // Nor for this: the server is to serve, whatever the store says.
+    // Not waited for: the server is to serve, whatever the store says.
     for (const { set_id } of sets) void this.#completeSet(set_id);
   }
 
