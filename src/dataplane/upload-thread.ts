@@ -42,7 +42,7 @@ import { threadChannel } from './thread-channel.ts';
 const CHANGED_BLOCKS_AT_ONCE = 1024;
 const PROGRESS_MILLISECONDS = 200;
 const CAPTURES_AT_ONCE = 2;
-/** One of more blocks is large: it may take hours, and only one at once is. No other has to wait for it. */
+/** One of more blocks is large, and may take hours: one at a time, so that small ones need not wait for any. */
 const LARGE_BLOCKS = 4096;
 /** In memory, of all captures: each fills one, and a few are on their way to the store. */
 const PACKS_AT_ONCE = 4;
