@@ -3,7 +3,6 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createSecureServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
-import { withDeadline } from '../types/deadline.ts';
 import { ApiError, wireErrors } from './api-error.ts';
 import type { SignedRequest } from './signature.ts';
 
@@ -114,7 +113,10 @@ export class HttpServer {
   async close(): Promise<void> {
     this.#closing = true;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    await withDeadline(LAST_ANSWERS_MILLISECONDS, 'the last answers', this.#answered()).catch(() => undefined);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, LAST_ANSWERS_MILLISECONDS);
+    await Promise.race([this.#answered(), late.promise]);
+    clearTimeout(timer);
     this.#server.closeAllConnections();
     await closed;
   }
