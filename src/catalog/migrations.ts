@@ -347,4 +347,12 @@ export const MIGRATIONS: Record<string, Migration> = {
       );
     },
   },
+  '0008-changes-of-records': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .alterTable('stale_records')
+        .addColumn('changes', 'integer', (c) => c.notNull().defaultTo(1))
+        .execute();
+    },
+  },
 };

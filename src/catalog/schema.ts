@@ -232,8 +232,8 @@ export type DirectBlockRow = {
 /** A manifest that was written anew: kept for those who read by it. */
 export type RetiredRootRow = { root: Sha256; retired_at: string };
 
-/** A snapshot whose record in the bucket does not say yet what the catalog says. */
-export type StaleRecordRow = { snapshot_id: SnapshotId };
+/** A snapshot whose record in the bucket does not say yet what the catalog says; how often that has changed since. */
+export type StaleRecordRow = { snapshot_id: SnapshotId; changes: number };
 
 /** A deleted snapshot whose record may still be in the bucket. */
 export type DeletedRecordRow = { snapshot_id: SnapshotId; set_id: SetId };

@@ -106,18 +106,15 @@ export class Repacker {
           .values({ root: from, retired_at })
           .onConflict((conflict) => conflict.column('root').doUpdateSet({ retired_at }))
           .execute();
-        const completed = transaction
+        const completed = await transaction
           .selectFrom('snapshots')
           .select('snapshot_id')
           .where('root', '=', from)
-          .where('state', '=', 'completed');
-        // With the new root, so that no crash leaves a record in the bucket that names what will be collected.
-        await transaction
-          .insertInto('stale_records')
-          .columns(['snapshot_id'])
-          .expression(completed)
-          .onConflict((conflict) => conflict.doNothing())
+          .where('state', '=', 'completed')
           .execute();
+        // With the new root, so that no crash leaves a record in the bucket that names what will be collected.
+        const ids = completed.map(({ snapshot_id }) => snapshot_id);
+        await this.#records.markStale(transaction, ids);
         await transaction
           .updateTable('snapshots')
           .set({ root: to })

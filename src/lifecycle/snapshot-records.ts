@@ -38,11 +38,7 @@ export class SnapshotRecords {
   /** Writes those of a set that is about to be completed. */
   async write(set: WholeSet, completedAt: string): Promise<void> {
     const records = await this.#recordsOf(set, set.snapshots, completedAt);
-    const limit = new ConcurrencyLimit(RECORDS_AT_ONCE);
-    const puts = records.map((record) => limit.run(() => putSnapshotRecord(this.#store, record)));
-    // Nothing goes on behind the back of who tries again.
-    await Promise.allSettled(puts);
-    await Promise.all(puts);
+    await someAtOnce(records, (record) => putSnapshotRecord(this.#store, record));
   }
 
   /**
@@ -58,10 +54,27 @@ export class SnapshotRecords {
   }
 
   /**
-   * Writes a completed snapshot's record anew, after a change of its tags or of who may use it. Where the store does not
-   * take it now, it will be written later.
+   * Notes that records are to be written anew, in the transaction that changes what they say: whoever is killed after
+   * it, or waits no longer for a silent store, leaves no record behind that says something old for ever.
    */
-  async refresh(snapshotId: SnapshotId): Promise<void> {
+  async markStale(transaction: Catalog, snapshotIds: readonly SnapshotId[]): Promise<void> {
+    for (const snapshot_id of snapshotIds) {
+      await transaction
+        .insertInto('stale_records')
+        .values({ snapshot_id, changes: 1 })
+        .onConflict((conflict) =>
+          conflict.column('snapshot_id').doUpdateSet((q) => ({ changes: q('changes', '+', 1) })),
+        )
+        .execute();
+    }
+  }
+
+  /** Writes those that are marked as stale anew. What the store does not take now will be written later. */
+  refresh(snapshotIds: readonly SnapshotId[]): Promise<void> {
+    return someAtOnce(snapshotIds, (id) => this.#refreshOne(id));
+  }
+
+  async #refreshOne(snapshotId: SnapshotId): Promise<void> {
     const row = await this.#catalog
       .selectFrom('snapshots')
       .select('set_id')
@@ -70,25 +83,24 @@ export class SnapshotRecords {
     if (row === undefined) return;
     // One at a time: of two that write it, the last must be the one that has read last.
     await this.setLocks.hold([row.set_id], async () => {
-      try {
-        await this.#refreshNow(snapshotId);
-      } catch (error) {
-        await this.#catalog
-          .insertInto('stale_records')
-          .columns(['snapshot_id'])
-          .expression((q) => q.selectFrom('snapshots').select('snapshot_id').where('snapshot_id', '=', snapshotId))
-          .onConflict((conflict) => conflict.doNothing())
-          .execute();
-        throw error;
-      }
-      await this.#catalog.deleteFrom('stale_records').where('snapshot_id', '=', snapshotId).execute();
+      const mark = this.#catalog.selectFrom('stale_records').selectAll().where('snapshot_id', '=', snapshotId);
+      const stale = await mark.executeTakeFirst();
+      if (stale === undefined) return;
+      await this.#refreshNow(snapshotId);
+      // Changed once more while it was being written, it stays marked: a crash now must not leave what was read before.
+      const { changes } = stale;
+      await this.#catalog
+        .deleteFrom('stale_records')
+        .where('snapshot_id', '=', snapshotId)
+        .where('changes', '=', changes)
+        .execute();
     });
   }
 
   /** Writes the records that are still to be written anew, and removes those that are still to be removed. */
   async refreshStale(): Promise<void> {
     const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
-    for (const { snapshot_id } of stale) await this.refresh(snapshot_id);
+    await this.refresh(stale.map(({ snapshot_id }) => snapshot_id));
     const deleted = await this.#catalog.selectFrom('deleted_records').selectAll().execute();
     for (const { snapshot_id, set_id } of deleted) await this.remove(snapshot_id, set_id);
   }
@@ -157,6 +169,15 @@ export class SnapshotRecords {
     const rows = await this.#catalog.selectFrom('data_keys').selectAll().where('data_key_id', 'in', ids).execute();
     return new Map(rows.map((row) => [row.data_key_id, row]));
   }
+}
+
+/** Does something with each; what fails does not keep the others from it. @throws the first failure, when all have ended */
+async function someAtOnce<Each>(all: readonly Each[], work: (each: Each) => Promise<void>): Promise<void> {
+  const limit = new ConcurrencyLimit(RECORDS_AT_ONCE);
+  const under = all.map((each) => limit.run(() => work(each)));
+  // Nothing goes on behind the back of who tries again.
+  await Promise.allSettled(under);
+  await Promise.all(under);
 }
 
 function recordOf(

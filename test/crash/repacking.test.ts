@@ -122,7 +122,8 @@ class World {
         data_key_id: key ? KEY_ID : null,
       });
       this.kept.push({ id: row.snapshot_id, key, contents: new Map(contents) });
-      await this.lifecycle().records.refresh(row.snapshot_id);
+      await this.lifecycle().records.markStale(this.catalog, [row.snapshot_id]);
+      await this.lifecycle().records.refreshStale();
     }
   }
 

@@ -62,8 +62,9 @@ export const modifySnapshotAttribute: Operation<ModifySnapshotAttributeRequest, 
             .where('grantee', 'in', [...remove])
             .execute();
         }
+        await lifecycle.records.markStale(transaction, [snapshotId]);
       });
-      await refreshRecords(call, [{ id: snapshotId, type: 'snapshot' }]);
+      await refreshRecords(call, [snapshotId]);
     });
     return {};
   },
@@ -80,8 +81,11 @@ export const resetSnapshotAttribute: Operation<ResetSnapshotAttributeRequest, ob
     const { catalog, lifecycle } = call.services;
     await lifecycle.locks.hold([snapshotId], async () => {
       await findOwnSnapshot(call, snapshotId);
-      await catalog.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshotId).execute();
-      await refreshRecords(call, [{ id: snapshotId, type: 'snapshot' }]);
+      await catalog.transaction().execute(async (transaction) => {
+        await transaction.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshotId).execute();
+        await lifecycle.records.markStale(transaction, [snapshotId]);
+      });
+      await refreshRecords(call, [snapshotId]);
     });
     return {};
   },

@@ -1,6 +1,7 @@
 import type { CreateTagsRequest } from '@aws-sdk/client-ec2';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
-import { knownId } from '../../types/ids.ts';
+import { withDeadline } from '../../types/deadline.ts';
+import { knownId, type SnapshotId } from '../../types/ids.ts';
 import { requestTags } from '../authorization.ts';
 import { errors } from '../errors.ts';
 import type { Call, Operation } from '../operation.ts';
@@ -31,20 +32,29 @@ export const createTags: Operation<CreateTagsRequest, object> = {
             tags,
           );
         }
+        await lifecycle.records.markStale(transaction, snapshotsAmong(resources));
       });
-      await refreshRecords(call, resources);
+      await refreshRecords(call, snapshotsAmong(resources));
     });
     return {};
   },
 };
 
-/** The bucket holds completed snapshots' tags too, for a day when nothing but the bucket is left. */
-export async function refreshRecords(call: Call, resources: readonly Resource[]): Promise<void> {
+export function snapshotsAmong(resources: readonly Resource[]): SnapshotId[] {
+  return resources.flatMap(({ id, type }) => (type === 'snapshot' ? [knownId('snap', id)] : []));
+}
+
+/** So long a change waits for the object store: it is made whatever that says. */
+const RECORDS_MILLISECONDS = 5000;
+
+/**
+ * The bucket has what the catalog says of completed snapshots, too, for a day when nothing but the bucket is left.
+ * Writes the records that were marked as stale, soon or later.
+ */
+export async function refreshRecords(call: Call, snapshotIds: readonly SnapshotId[]): Promise<void> {
   const { lifecycle, log } = call.services;
-  for (const { id, type } of resources) {
-    if (type !== 'snapshot') continue;
-    await lifecycle.records.refresh(knownId('snap', id)).catch((error: Error) => {
-      log('warn', `the record of ${id} in the object store still has the old tags: ${error.message}`);
-    });
-  }
+  const refreshed = lifecycle.records.refresh(snapshotIds);
+  await withDeadline(RECORDS_MILLISECONDS, 'the store', refreshed).catch((error: Error) => {
+    log('warn', `${snapshotIds.join(', ')}: changed, the records in the object store will be later: ${error.message}`);
+  });
 }

@@ -1,7 +1,7 @@
 import type { DeleteTagsRequest } from '@aws-sdk/client-ec2';
 import { errors } from '../errors.ts';
 import type { Operation } from '../operation.ts';
-import { refreshRecords } from './create-tags.ts';
+import { refreshRecords, snapshotsAmong } from './create-tags.ts';
 import { readResource, requireResource } from './resources.ts';
 
 export const deleteTags: Operation<DeleteTagsRequest, object> = {
@@ -26,8 +26,9 @@ export const deleteTags: Operation<DeleteTagsRequest, object> = {
           const named = all.where('tag_key', '=', Key ?? '');
           await (Value === undefined ? named : named.where('tag_value', '=', Value)).execute();
         }
+        await lifecycle.records.markStale(transaction, snapshotsAmong(resources));
       });
-      await refreshRecords(call, resources);
+      await refreshRecords(call, snapshotsAmong(resources));
     });
     return {};
   },
