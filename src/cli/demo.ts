@@ -3,17 +3,20 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { SingleBar } from 'cli-progress';
 import { type Narrator, runDemo } from '../demo/demo.ts';
+import { interruptible } from './interruptible.ts';
 
 /** Runs the demo in a directory of its own, which goes with it. */
 export async function demo(): Promise<void> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'cleancut-demo-'));
   const narrator = terminalNarrator();
-  try {
-    await runDemo(dataDir, narrator);
-  } finally {
-    narrator.end();
-    rmSync(dataDir, { recursive: true, force: true });
-  }
+  await interruptible(async (signal) => {
+    try {
+      await runDemo(dataDir, narrator, signal);
+    } finally {
+      narrator.end();
+      rmSync(dataDir, { recursive: true, force: true });
+    }
+  });
 }
 
 /** Lines on stdout; a bar, where someone looks, on stderr. */

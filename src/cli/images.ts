@@ -1,15 +1,18 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import type { BegunImport } from '../admin/import-snapshot.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
+import { untilAborted } from '../objects/until-aborted.ts';
+import type { CaptureProgress } from '../snapshots/capture.ts';
 import { exportImage, importImage } from '../snapshots/image-file.ts';
 import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { BLOCK_BYTES, formatBytes, GIB, type Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
+import { interruptible } from './interruptible.ts';
 import { type KeyFlags, SnapshotKeys } from './keys.ts';
 import { ByteProgress, print } from './output.ts';
 
@@ -32,23 +35,22 @@ export function chosenStore(flags: StoreFlags): Promise<ObjectStore> {
 /** Writes a snapshot into a sparse raw file, straight from the object store: no server is needed. */
 export async function exportSnapshot(snapshotId: string, file: string, flags: StoreFlags): Promise<void> {
   if (existsSync(file)) throw new Error(`${file} is there already; an export never writes over a file`);
+  if (existsSync(`${file}.partial`))
+    throw new Error(`${file}.partial is there: another export writes it, or one was killed; remove it then`);
   // Node's own four threads would have to read, decompress and write in turns. Read when the first of them is begun.
   process.env.UV_THREADPOOL_SIZE ??= '16';
   const store = await chosenStore(flags);
   const record = await getSnapshotRecord(store, snapshotId);
   const key = await new SnapshotKeys(flags, store).keyOf(record);
-  const source = SnapshotSource.of(store, record.root as Sha256, realPatience(PATIENCE_MILLISECONDS), key);
   const dataBytes = record.dataBlocks * BLOCK_BYTES;
   const progress = new ByteProgress(snapshotId, dataBytes);
   const begun = performance.now();
-  try {
-    await exportImage(source, file, record.volumeSizeGiB * GIB, (done) => progress.set(done));
-  } catch (error) {
-    // Half an image must not be taken for a whole one. (One that has come there meanwhile is someone else's.)
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') rmSync(file, { force: true });
-    throw error;
-  }
-  progress.end();
+  const size = record.volumeSizeGiB * GIB;
+  await interruptible((signal) => {
+    const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
+    const source = SnapshotSource.of(untilAborted(store, signal), record.root as Sha256, patience, key);
+    return progress.during(() => exportImage(source, file, size, (done) => progress.set(done)));
+  });
   const seconds = (performance.now() - begun) / 1000;
   print(
     flags.json,
@@ -68,37 +70,38 @@ export async function importFile(
   const image = new NodeDisk().open(file, 'read-only');
   const sizeGiB = Math.max(1, Math.ceil(image.size() / GIB));
   const description = flags.description ?? `Imported from ${file}`;
-  const { snapshotId, encryption } = await server.ask<BegunImport>('begin-import', {
+  const wish = {
     sizeGiB,
     description,
     encrypted: flags.encrypted === true || flags.kmsKey !== undefined ? true : undefined,
     kmsKeyId: flags.kmsKey,
+  };
+  const { snapshotId, captured } = await interruptible(async (signal) => {
+    const { snapshotId, encryption } = await server.ask<BegunImport>('begin-import', wish);
+    const progress = new ByteProgress(file, image.size());
+    const onProgress = ({ doneBlocks, totalBlocks }: CaptureProgress): void =>
+      progress.set((doneBlocks / Math.max(1, totalBlocks)) * image.size());
+    try {
+      const key = await new SnapshotKeys(flags, store).keyOf({ encryption });
+      const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
+      const storing = { store: untilAborted(store, signal), patience, key, onProgress, signal };
+      const captured = await progress.during(() => importImage(image, sizeGiB * GIB, storing));
+      const { root, dataBlocks, storedBytes } = captured;
+      await server.ask('finish-import', { snapshotId, root, dataBlocks, storedBytes });
+      return { snapshotId, captured };
+    } catch (error) {
+      // Where the server is away, too, it ends by itself after a day.
+      await server.ask('fail-import', { snapshotId, reason: (error as Error).message }).catch(() => undefined);
+      throw error;
+    } finally {
+      image.close();
+    }
   });
-  const progress = new ByteProgress(file, image.size());
-  try {
-    const key = await new SnapshotKeys(flags, store).keyOf({ encryption });
-    const captured = await importImage(
-      image,
-      sizeGiB * GIB,
-      store,
-      realPatience(PATIENCE_MILLISECONDS),
-      key,
-      ({ doneBlocks, totalBlocks }) => progress.set((doneBlocks / Math.max(1, totalBlocks)) * image.size()),
-    );
-    const { root, dataBlocks, storedBytes } = captured;
-    await server.ask('finish-import', { snapshotId, root, dataBlocks, storedBytes });
-    progress.end();
-    print(
-      flags.json,
-      { snapshotId, sizeGiB, dataBytes: dataBlocks * BLOCK_BYTES, storedBytes },
-      ['snapshot', 'size', 'data', 'stored'],
-      [[snapshotId, `${sizeGiB} GiB`, formatBytes(dataBlocks * BLOCK_BYTES), formatBytes(storedBytes)]],
-    );
-  } catch (error) {
-    // Where the server is away, too, it ends by itself after a day.
-    await server.ask('fail-import', { snapshotId, reason: (error as Error).message }).catch(() => undefined);
-    throw error;
-  } finally {
-    image.close();
-  }
+  const { dataBlocks, storedBytes } = captured;
+  print(
+    flags.json,
+    { snapshotId, sizeGiB, dataBytes: dataBlocks * BLOCK_BYTES, storedBytes },
+    ['snapshot', 'size', 'data', 'stored'],
+    [[snapshotId, `${sizeGiB} GiB`, formatBytes(dataBlocks * BLOCK_BYTES), formatBytes(storedBytes)]],
+  );
 }

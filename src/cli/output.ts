@@ -57,8 +57,15 @@ export class ByteProgress {
     this.#bar.update(Math.min(doneBytes, this.#bar.getTotal()), { done: formatBytes(doneBytes) });
   }
 
-  end(): void {
-    this.#bar.update(this.#bar.getTotal(), { done: formatBytes(this.#bar.getTotal()) });
-    this.#bar.stop();
+  /** Shows it while the work goes on: in the end it is full, or stands where the work has failed. */
+  async during<Answer>(work: () => Promise<Answer>): Promise<Answer> {
+    try {
+      const answer = await work();
+      this.#bar.update(this.#bar.getTotal(), { done: formatBytes(this.#bar.getTotal()) });
+      return answer;
+    } finally {
+      // A bar that goes on keeps the process, and the terminal's cursor.
+      this.#bar.stop();
+    }
   }
 }

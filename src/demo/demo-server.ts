@@ -15,10 +15,13 @@ export type DemoServer = {
   stop: () => Promise<void>;
 };
 
-/** A server in a process of its own, as `npm start` runs it, on free ports. */
-export async function startDemoServer(dataDir: string): Promise<DemoServer> {
+/** A server in a process of its own, as `npm start` runs it, on free ports. @param signal stops it */
+export async function startDemoServer(dataDir: string, signal: AbortSignal): Promise<DemoServer> {
   const flags = ['--data-dir', dataDir, '--port', '0', '--workers', '2', '--log-level', 'error'];
   const { apiUrl, child, exited } = await spawnServer(flags);
+  const end = (): void => void child.kill('SIGTERM');
+  if (signal.aborted) end();
+  signal.addEventListener('abort', end);
   const credentials = readCredentials(dataPaths(dataDir).credentials);
   const ec2 = new EC2Client({ region: REGION, endpoint: apiUrl, credentials });
   return {
@@ -28,7 +31,7 @@ export async function startDemoServer(dataDir: string): Promise<DemoServer> {
     connect: (exportName) => NbdClient.connect({ socketPath: dataPaths(dataDir).nbdSocket }, exportName),
     async stop() {
       ec2.destroy();
-      child.kill('SIGTERM');
+      end();
       const code = await exited;
       if (code !== 0) throw new Error(`the server stopped with exit code ${code}`);
     },

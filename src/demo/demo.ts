@@ -29,11 +29,12 @@ type CutSet = { snapshots: SnapshotInfo[]; before: Clock; after: Clock };
 /**
  * The main job, for real: an instance with three volumes, a writer that writes to all of them, snapshots in mid-write,
  * a restore of the whole set, and the proof. Every figure it tells is measured in this run.
+ * @param signal stops the server, and the demo with it
  * @throws when the proof fails
  */
-export async function runDemo(dataDir: string, { say, progress }: Narrator): Promise<void> {
+export async function runDemo(dataDir: string, { say, progress }: Narrator, signal: AbortSignal): Promise<void> {
   const begun = performance.now();
-  const server = await startDemoServer(dataDir);
+  const server = await startDemoServer(dataDir, signal);
   try {
     say(`The server is up (${since(begun)}): EC2 API at ${server.apiUrl}, volumes over NBD.`);
     const { instanceId, volumeIds } = await launch(server);

@@ -1,12 +1,10 @@
-import { open } from 'node:fs/promises';
-import type { DataKey } from '../encryption/data-key.ts';
+import { type FileHandle, link, open, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
 import { alignedBuffer, openDirectly } from '../objects/direct-write.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
-import type { Patience } from '../objects/patience.ts';
 import { asBlock, BLOCK_BYTES } from '../types/units.ts';
 import type { DiskFile } from '../volumes/disk.ts';
-import type { Captured, CaptureProgress } from './capture.ts';
-import { captureWhole } from './capture-whole.ts';
+import type { Captured } from './capture.ts';
+import { captureWhole, type Storing } from './capture-whole.ts';
 import type { SnapshotSource, Stride } from './snapshot-source.ts';
 
 /** Each request costs the thread that asks more than its bytes do: large ones, and no guest waits for them here. */
@@ -14,19 +12,60 @@ const STRIDE: Stride = { runBlocks: 8, runsAhead: 5 };
 const WRITES_AT_ONCE = 4;
 const BLOCKS_OF_A_WRITE = 4;
 const BLOCKS_AT_ONCE = 65_536;
+/** What file systems without links say. */
+const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 
 /**
- * Writes a snapshot into a sparse raw file, as `dd` would have made it of the volume.
- * @throws when the file is there already: an image is never written over
+ * Writes a snapshot into a sparse raw file, as `dd` would have made it of the volume. Until it is whole, and on the disk, it
+ * is called `IMAGE.partial`: from the first moment it has the size of a whole one.
+ * @throws when the image, or its partial, is there already: neither is written over; of what it has made, nothing stays
  */
 export async function exportImage(
   source: SnapshotSource,
-  path: string,
+  image: string,
   sizeBytes: number,
   onProgress: (doneBytes: number) => void,
 ): Promise<void> {
+  const partial = `${image}.partial`;
   // Without the page cache, where that can be: the image is written once, and may be larger than all memory.
-  const file = (await openDirectly(path)) ?? (await open(path, 'wx', 0o600));
+  const file = (await openDirectly(partial)) ?? (await open(partial, 'wx', 0o600));
+  try {
+    try {
+      await writeImage(source, file, sizeBytes, onProgress);
+      // Before it has its name: after a power loss, what has that name is whole.
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await giveName(partial, image);
+  } catch (error) {
+    await rm(partial, { force: true });
+    throw error;
+  }
+}
+
+/** @throws EEXIST when something has that name already */
+async function giveName(partial: string, image: string): Promise<void> {
+  // A rename would take the place of what has come there meanwhile; a link does not.
+  try {
+    await link(partial, image);
+    await rm(partial);
+  } catch (error) {
+    if (!NO_LINKS.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    // Takes the name, if it is free.
+    await (await open(image, 'wx', 0o600)).close();
+    await rename(partial, image);
+  }
+  const directory = await open(path.dirname(image), 'r');
+  await directory.sync().finally(() => directory.close());
+}
+
+async function writeImage(
+  source: SnapshotSource,
+  file: FileHandle,
+  sizeBytes: number,
+  onProgress: (doneBytes: number) => void,
+): Promise<void> {
   // One more than are written: that of the blocks that are gathered meanwhile.
   const rooms = Array.from({ length: WRITES_AT_ONCE + 1 }, () => alignedBuffer(BLOCKS_OF_A_WRITE * BLOCK_BYTES));
   const writing = new Set<Promise<void>>();
@@ -34,7 +73,7 @@ export async function exportImage(
   const write = async (room: Buffer, firstBlock: number, length: number): Promise<void> => {
     const { bytesWritten } = await file.write(room, 0, length, firstBlock * BLOCK_BYTES);
     // A disk that has just filled takes a part, and calls it no error.
-    if (bytesWritten < length) throw new Error(`${path} took ${bytesWritten} bytes of ${length}`);
+    if (bytesWritten < length) throw new Error(`the disk took ${bytesWritten} bytes of ${length}`);
     rooms.push(room);
     done += length;
     onProgress(done);
@@ -61,22 +100,13 @@ export async function exportImage(
     }
     await flush();
     await Promise.all(writing);
-    await file.sync();
   } finally {
     await Promise.allSettled(writing);
-    await file.close();
   }
 }
 
-/** Stores a raw file's blocks; holes are not read. @param sizeBytes the snapshot's size, at least the file's @param key encrypts the snapshot */
-export function importImage(
-  file: DiskFile,
-  sizeBytes: number,
-  store: ObjectStore,
-  patience: Patience,
-  key: DataKey | undefined,
-  onProgress: (progress: CaptureProgress) => void,
-): Promise<Captured> {
+/** Stores a raw file's blocks; holes are not read. @param sizeBytes the snapshot's size, at least the file's */
+export function importImage(file: DiskFile, sizeBytes: number, storing: Storing): Promise<Captured> {
   const whole = {
     blocks(from: number): number[] {
       const blocks: number[] = [];
@@ -95,5 +125,5 @@ export function importImage(
       }
     },
   };
-  return captureWhole(whole, sizeBytes, store, patience, key, onProgress);
+  return captureWhole(whole, sizeBytes, storing);
 }

@@ -1,0 +1,29 @@
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/**
+ * Work that takes long, and that a signal (Ctrl-C, say) is to end in good order: it hears of the first one, undoes what
+ * is half done, and then the process dies of that signal, as it would have at once. A second one is not waited for.
+ */
+export async function interruptible<Answer>(work: (signal: AbortSignal) => Promise<Answer>): Promise<Answer> {
+  const abort = new AbortController();
+  let heard: NodeJS.Signals | undefined;
+  const hear = (signal: NodeJS.Signals): void => {
+    for (const each of SIGNALS) process.off(each, hear);
+    heard = signal;
+    abort.abort(new Error(`ended by ${signal}`));
+  };
+  for (const each of SIGNALS) process.on(each, hear);
+  try {
+    return await work(abort.signal);
+  } finally {
+    for (const each of SIGNALS) process.off(each, hear);
+    // Also where the work was done all the same, or failed of what the signal did to other processes.
+    if (heard !== undefined) await dieOf(heard);
+  }
+}
+
+async function dieOf(signal: NodeJS.Signals): Promise<never> {
+  process.kill(process.pid, signal);
+  // It comes when the kernel likes.
+  return new Promise(() => setInterval(() => undefined, 1000));
+}

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
+import { FaultyProxy } from '../support/faulty-proxy.ts';
+import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
+import { startS3Server } from '../support/s3-server.ts';
+import { startTestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
+const MIB = 1024 * 1024;
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let tries = 0; !(await holds()); tries += 1) {
+    assert.ok(tries < 1500, `in vain: ${what}`);
+    await sleep(20);
+  }
+}
+
+/** A server, its store that can fall silent, and the CLI beside them. */
+async function withSilenceableStore(t: TestContext) {
+  const s3 = await startS3Server(t);
+  const { proxy, url } = await FaultyProxy.start(t, s3.url);
+  const server = await startTestServer(t, { flags: ['--object-store', url], environment: s3.environment });
+  const run = (...argv: string[]): ChildProcess => {
+    const child = spawn(process.execPath, [CLEANCUT, ...argv, '--data-dir', server.dataDir], {
+      stdio: 'ignore',
+      env: { ...process.env, ...s3.environment },
+    });
+    t.after(() => child.kill('SIGKILL'));
+    return child;
+  };
+  return { proxy, server, run };
+}
+
+/** Ctrl-C. @returns how it ended */
+async function interrupt(child: ChildProcess): Promise<NodeJS.Signals | null> {
+  const exit = once(child, 'exit');
+  child.kill('SIGINT');
+  const [, signal] = await exit;
+  return signal;
+}
+
+test('Ctrl-C in an export, beside a store that has fallen silent: it ends, and no half image stays', async (t) => {
+  const { proxy, server, run } = await withSilenceableStore(t);
+  const instance = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(instance.volumes[0]);
+  for (let at = 0; at < 40; at += 4) await client.write(at * MIB, randomBytes(4 * MIB));
+  await client.close();
+  const snapshots = await ended(server.ec2, await createSnapshots(server.ec2, instance.instanceId));
+  const id = snapshots.find(({ VolumeId }) => VolumeId === instance.volumes[0])?.SnapshotId ?? '';
+  const directory = temporaryDirectory(t);
+  let reads = 0;
+  proxy.chooseFault = (_method, path) => {
+    if (path.includes('/packs/')) reads += 1;
+    return reads > 4 ? 'no answer' : undefined;
+  };
+  const child = run('export', id, `${directory}/image`);
+  await until('the store is asked for packs', () => reads > 4);
+  assert.deepEqual(readdirSync(directory), ['image.partial']);
+  assert.equal(await interrupt(child), 'SIGINT');
+  assert.deepEqual(readdirSync(directory), []);
+
+  // One that was killed leaves what nobody takes for an image, and the next says so.
+  writeFileSync(`${directory}/image.partial`, 'half');
+  const next = run('export', id, `${directory}/image`);
+  const [code] = await once(next, 'exit');
+  assert.equal(code, 1);
+  assert.deepEqual(readdirSync(directory), ['image.partial']);
+});
+
+test('Ctrl-C in an import ends its snapshot in error at once', async (t) => {
+  const { proxy, server, run } = await withSilenceableStore(t);
+  const image = `${temporaryDirectory(t)}/image`;
+  writeFileSync(image, randomBytes(20 * MIB));
+  let puts = 0;
+  proxy.chooseFault = (method, path) => {
+    if (method !== 'PUT' || !path.includes('/packs/')) return undefined;
+    puts += 1;
+    return 'no answer';
+  };
+  const child = run('import', image);
+  await until('a pack is put', () => puts > 0);
+  assert.equal(await interrupt(child), 'SIGINT');
+  const { Snapshots = [] } = await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }));
+  assert.deepEqual(
+    Snapshots.map(({ State }) => State),
+    ['error'],
+  );
+  assert.match(Snapshots[0].StateMessage ?? '', /SIGINT/);
+});
+
+test('a demo that is told to end takes its server and its data with it', async (t) => {
+  const tmp = temporaryDirectory(t);
+  mkdirSync(`${tmp}/tmp`);
+  const child = spawn(process.execPath, [CLEANCUT, 'demo'], {
+    stdio: 'ignore',
+    env: { ...process.env, TMPDIR: `${tmp}/tmp` },
+  });
+  t.after(() => child.kill('SIGKILL'));
+  const dataDir = (): string => `${tmp}/tmp/${readdirSync(`${tmp}/tmp`).find((name) => name.includes('demo')) ?? ''}`;
+  await until('its server runs', () => existsSync(`${dataDir()}/running.json`));
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  const [, signal] = await exit;
+  assert.equal(signal, 'SIGTERM');
+  assert.deepEqual(
+    readdirSync(`${tmp}/tmp`).filter((name) => name.includes('demo')),
+    [],
+  );
+});
