@@ -225,6 +225,11 @@ export class DataPlane {
     return this.#anyWorker().peer.call('recode', order);
   }
 
+  /** A copy is no longer wanted: its `recode` fails soon, if it is under way. */
+  cancelRecode(snapshotId: SnapshotId): void {
+    for (const { peer } of this.#workers) peer.tell('cancelRecode', { snapshotId });
+  }
+
   /** Empties packs that are mostly dead. @throws WorkerDiedError */
   repack(order: RepackOrder): Promise<Repacked> {
     return this.#anyWorker().peer.call('repack', order);

@@ -117,6 +117,8 @@ export type WorkerMethods = {
   resumeCuts: (opening: VolumeOpening) => Promise<{ boundary: EpochNumber; reason: string }[]>;
   capture: (order: CaptureOrder & { opening: VolumeOpening }) => Promise<Captured>;
   recode: (order: RecodeOrder) => Promise<Captured>;
+  /** Its copy is no longer wanted. */
+  cancelRecode: (order: { snapshotId: SnapshotId }) => void;
   repack: (order: RepackOrder) => Promise<Repacked>;
   finishCut: (order: { cut: CutVolume; completed: boolean }) => Promise<void>;
   activity: (order: Record<string, never>) => VolumeActivity[];
@@ -154,6 +156,7 @@ export type OwnerMethods = {
 export type UploadMethods = {
   capture: (order: CaptureOrder & CutOnDisk) => Promise<Captured>;
   recode: (order: RecodeOrder) => Promise<Captured>;
+  cancelRecode: WorkerMethods['cancelRecode'];
   repack: (order: RepackOrder) => Promise<Repacked>;
   storeFigures: (order: Record<string, never>) => StoreFigures;
   cancel: (order: { cut: CutVolume }) => Promise<void>;

@@ -8,7 +8,7 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { type Patience, realPatience } from '../objects/patience.ts';
 import { untilAborted } from '../objects/until-aborted.ts';
-import type { PackId } from '../snapshots/block-encoding.ts';
+import type { Encoded, PackId } from '../snapshots/block-encoding.ts';
 import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
 import { Manifest } from '../snapshots/manifest.ts';
 import { PackRooms } from '../snapshots/pack-rooms.ts';
@@ -41,7 +41,10 @@ import { threadChannel } from './thread-channel.ts';
 /** It is the guests' thread that looks for them, and guests wait meanwhile. */
 const CHANGED_BLOCKS_AT_ONCE = 1024;
 const PROGRESS_MILLISECONDS = 200;
+const NO_LONGER_WANTED = 'the snapshot is no longer wanted';
 const CAPTURES_AT_ONCE = 2;
+/** Beside those: a copy may take hours, too, and no snapshot is to wait for it. */
+const COPIES_AT_ONCE = 1;
 /** One of more blocks is large, and may take hours: one at a time, so that small ones need not wait for any. */
 const LARGE_BLOCKS = 4096;
 /** In memory, of all captures: each fills one, and a few are on their way to the store. */
@@ -58,6 +61,8 @@ const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
 const largeCaptures = new ConcurrencyLimit(1);
 const rooms = new PackRooms(PACKS_AT_ONCE);
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
+const copies = new ConcurrencyLimit(COPIES_AT_ONCE);
+const copying = new Map<SnapshotId, AbortController>();
 
 const methods: UploadMethods = {
   async capture(order) {
@@ -71,12 +76,23 @@ const methods: UploadMethods = {
       running.delete(key);
     }
   },
-  recode: (order) => recodeSnapshot(order),
+  async recode(order) {
+    const abort = new AbortController();
+    copying.set(order.snapshotId, abort);
+    try {
+      return await copies.run(() => recodeSnapshot(order, abort.signal));
+    } finally {
+      copying.delete(order.snapshotId);
+    }
+  },
+  cancelRecode({ snapshotId }) {
+    copying.get(snapshotId)?.abort(new Error(NO_LONGER_WANTED));
+  },
   repack: (order) => repackStore(order),
   storeFigures: () => store.figures,
   async cancel({ cut }) {
     const run = running.get(keyOf(cut));
-    run?.abort.abort(new Error('the snapshot is no longer wanted'));
+    run?.abort.abort(new Error(NO_LONGER_WANTED));
     await run?.ended;
   },
 };
@@ -147,7 +163,7 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
       onProgress: progressOf(snapshotId),
       signal,
       rooms,
-      encode: (block) => encoder.encode(block, pace.factor),
+      encode: encodeAtPace,
     });
   } catch (error) {
     throw asBaseLost(error, base.root !== undefined && absentFrom === undefined);
@@ -157,11 +173,27 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
   }
 }
 
-function recodeSnapshot(order: RecodeOrder): Promise<Captured> {
+async function recodeSnapshot(order: RecodeOrder, signal: AbortSignal): Promise<Captured> {
+  signal.throwIfAborted();
   const { snapshotId, source, sizeBytes } = order;
-  const patience = uploadPatience(snapshotId, undefined);
-  const key = order.key && new DataKey(order.key);
-  return recode(sourceOf(store, source, patience), sizeBytes, store, patience, key, progressOf(snapshotId));
+  const begun = performance.now();
+  const patience = uploadPatience(snapshotId, signal);
+  const cancellable = untilAborted(store, signal);
+  const storing = {
+    store: cancellable,
+    patience,
+    key: order.key && new DataKey(order.key),
+    onProgress: progressOf(snapshotId),
+    signal,
+    rooms,
+    encode: encodeAtPace,
+  };
+  const rest = (): Promise<void> => pace.rest(performance.now() - begun);
+  return recode(sourceOf(cancellable, source, patience), sizeBytes, storing, rest);
+}
+
+function encodeAtPace(block: Buffer): Promise<Encoded> {
+  return encoder.encode(block, pace.factor);
 }
 
 function repackStore({ groups, pinned, move, mostBytes }: RepackOrder): Promise<Repacked> {

@@ -162,6 +162,7 @@ const methods: WorkerMethods = {
   },
 
   recode: (order) => uploads.call('recode', order),
+  cancelRecode: (order) => uploads.tell('cancelRecode', order),
   repack: (order) => uploads.call('repack', order),
 
   async finishCut({ cut, completed }) {

@@ -1,4 +1,5 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
+import { giveBack } from '../types/memory.ts';
 
 export const NONCE_BYTES = 12;
 export const TAG_BYTES = 16;
@@ -9,11 +10,30 @@ export const TAG_BYTES = 16;
  * @returns the ciphertext, then the tag: 16 bytes longer than what went in
  */
 export function seal(key: Buffer, nonce: Uint8Array, plain: Uint8Array, attached: Uint8Array): Buffer {
+  const target = Buffer.allocUnsafe(plain.length + TAG_BYTES);
+  sealInto(target, 0, key, nonce, plain, attached);
+  return target;
+}
+
+/** The same, to where it belongs. @returns how many bytes of `target`, from `at` on, it has taken */
+export function sealInto(
+  target: Buffer,
+  at: number,
+  key: Buffer,
+  nonce: Uint8Array,
+  plain: Uint8Array,
+  attached: Uint8Array,
+): number {
+  const length = plain.length + TAG_BYTES;
+  if (at + length > target.length) throw new RangeError(`there is no room for ${length} bytes at ${at}`);
   const cipher = createCipheriv('aes-256-gcm', key, nonce);
   cipher.setAAD(attached);
   const sealed = cipher.update(plain);
   cipher.final();
-  return Buffer.concat([sealed, cipher.getAuthTag()]);
+  sealed.copy(target, at);
+  giveBack(sealed);
+  cipher.getAuthTag().copy(target, at + plain.length);
+  return length;
 }
 
 /** @throws SealBrokenError when a single bit is not as it was sealed, or the key is another */

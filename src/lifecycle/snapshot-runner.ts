@@ -171,6 +171,7 @@ export class SnapshotRunner {
   /** Gives a pending snapshot up: deleted by its owner. What it owed passes to the volume's next. */
   async abandon(snapshot: SnapshotRow): Promise<void> {
     if (snapshot.boundary !== null) await this.#endCut(snapshot.volume_id, snapshot.boundary, false);
+    this.#options.dataPlane.cancelRecode(snapshot.snapshot_id);
     this.#progress.delete(snapshot.snapshot_id);
     // Not waited for: a store that does not answer is no matter of who deletes one.
     void this.#completeSet(snapshot.set_id);

@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from 'node:zlib';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
-import { NONCE_BYTES, seal, unseal } from '../encryption/sealing.ts';
+import { NONCE_BYTES, sealInto, unseal } from '../encryption/sealing.ts';
 import type { Branded } from '../types/ids.ts';
 import { giveBack } from '../types/memory.ts';
 import { countPages, isSameMask, type PageMask, runsOf } from '../types/page-mask.ts';
@@ -123,15 +123,18 @@ function chooseEncoding(block: Buffer, smaller: Buffer): Encoded {
 }
 
 /**
- * Seals an encoded block for its place: the key is the pack's own, the nonce the offset, which no other block of the
- * pack has.
+ * Seals an encoded block into its place in a pack: the key is the pack's own, the nonce the offset, which no other block
+ * of the pack has.
  */
-export function sealBlock({ encoding, stored }: Encoded, packKey: Buffer, offset: number): SealedBlock {
-  const sealed = seal(packKey, nonceAt(offset), stored, NOTHING);
-  return { encoding: encoding === ENCODING.ZSTD ? ENCODING.SEALED_ZSTD : ENCODING.SEALED_PLAIN, stored: sealed };
+export function sealBlock(
+  { encoding, stored }: Encoded,
+  packKey: Buffer,
+  pack: Buffer,
+  offset: number,
+): { encoding: Encoding; length: number } {
+  const length = sealInto(pack, offset, packKey, nonceAt(offset), stored, NOTHING);
+  return { encoding: encoding === ENCODING.ZSTD ? ENCODING.SEALED_ZSTD : ENCODING.SEALED_PLAIN, length };
 }
-
-export type SealedBlock = { encoding: Encoding; stored: Buffer };
 
 /**
  * Gives back what was stored as a record.

@@ -1,9 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
-import type { Patience } from '../objects/patience.ts';
 import { ALL_PAGES } from '../types/page-mask.ts';
 import { blockCount } from '../types/units.ts';
-import { type Captured, type CaptureProgress, type CutReader, capture } from './capture.ts';
+import { type Capture, type Captured, type CutReader, capture } from './capture.ts';
 import { Manifest } from './manifest.ts';
 import { NO_JOURNAL } from './upload-journal.ts';
 
@@ -15,18 +13,13 @@ export type Whole = {
   read: (blocks: readonly number[], target: Buffer) => void | Promise<void>;
 };
 
-/**
- * Stores a snapshot that has no base. Cut short, it begins again: what it had stored is collected.
- * @param key encrypts it
- */
-export function captureWhole(
-  whole: Whole,
-  sizeBytes: number,
-  store: ObjectStore,
-  patience: Patience,
-  key: DataKey | undefined,
-  onProgress: (progress: CaptureProgress) => void,
-): Promise<Captured> {
+/** Where and how it is stored; see Capture. `key` encrypts it. */
+export type Storing = Pick<Capture, 'store' | 'patience' | 'onProgress' | 'signal' | 'rooms' | 'encode'> & {
+  key: DataKey | undefined;
+};
+
+/** Stores a snapshot that has no base. Cut short, it begins again: what it had stored is collected. */
+export function captureWhole(whole: Whole, sizeBytes: number, { key, ...storing }: Storing): Promise<Captured> {
   const cut: CutReader = {
     changed: async (from) => ({ blocks: await whole.blocks(from), compareAll: false }),
     written: async (blocks) => blocks.map(() => ALL_PAGES),
@@ -43,11 +36,8 @@ export function captureWhole(
   return capture({
     cut,
     blocks: blockCount(sizeBytes),
-    store,
-    base: new Manifest(store, undefined, patience, key),
+    base: new Manifest(storing.store, undefined, storing.patience, key),
     journal: NO_JOURNAL,
-    patience,
-    onProgress,
-    signal: new AbortController().signal,
+    ...storing,
   });
 }

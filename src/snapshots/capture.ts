@@ -247,9 +247,7 @@ class CaptureRun {
   async #fetchAbsent(block: number, target: Buffer): Promise<boolean> {
     const { absentFrom } = this.#options;
     if (absentFrom === undefined) return false;
-    const bytes = await absentFrom.read(asBlock(block));
-    if (bytes === undefined) target.fill(0);
-    else target.set(bytes);
+    await absentFrom.readInto([asBlock(block)], target);
     return true;
   }
 

@@ -58,12 +58,17 @@ export class PackBuilder {
   add(encoded: Encoded, sha256: Sha256): RecordLocation {
     // No encoding makes nothing of a block: the bytes are lost, and whoever lost them must not name them.
     if (encoded.stored.length === 0) throw new Error(`a block of pack ${this.id} has no bytes`);
-    const { encoding, stored } = this.#key === undefined ? encoded : sealBlock(encoded, this.#key, this.#end);
-    const location = { pack: this.id, offset: this.#end, length: stored.length, encoding, sha256 };
-    copyWhole(stored, this.#bytes, this.#end);
+    const { encoding, length } = this.#put(encoded);
+    const location = { pack: this.id, offset: this.#end, length, encoding, sha256 };
     this.#entries.push(location);
-    this.#end += stored.length;
+    this.#end += length;
     return location;
+  }
+
+  #put({ encoding, stored }: Encoded): { encoding: Encoding; length: number } {
+    if (this.#key !== undefined) return sealBlock({ encoding, stored }, this.#key, this.#bytes, this.#end);
+    copyWhole(stored, this.#bytes, this.#end);
+    return { encoding, length: stored.length };
   }
 
   /** The object's bytes, in pieces. */

@@ -3,7 +3,7 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { keepLatest } from '../types/keep-latest.ts';
 import { giveBack } from '../types/memory.ts';
-import { asBlock, type BlockIndex, type Sha256 } from '../types/units.ts';
+import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
 import { applyPatch, type BlockLocation, decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
@@ -63,6 +63,28 @@ export class SnapshotSource implements BlockSource {
   async #read(block: BlockIndex): Promise<Buffer | undefined> {
     const location = await this.manifest.locate(block);
     return location && fetchPatiently(this.#patience, () => this.#fetchBlock({ block, location }));
+  }
+
+  /** Reads blocks to where they belong in `target`, one after another; nothing is kept of them. */
+  async readInto(blocks: readonly BlockIndex[], target: Buffer): Promise<void> {
+    const runs: Found[][] = [[]];
+    for (const [index, block] of blocks.entries()) {
+      const location = await this.manifest.locate(block);
+      if (location === undefined) {
+        target.fill(0, index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
+        continue;
+      }
+      const last = runs[runs.length - 1].at(-1);
+      if (last !== undefined && !follows(last, location.whole)) runs.push([]);
+      runs[runs.length - 1].push({ block, location });
+    }
+    await Promise.all(
+      runs.map(async (run) => {
+        const fetched = await fetchPatiently(this.#patience, () => this.#fetchRun(run));
+        for (const { block, bytes } of fetched.blocks) bytes.copy(target, blocks.indexOf(block) * BLOCK_BYTES);
+        for (const bytes of fetched.memory) giveBack(bytes);
+      }),
+    );
   }
 
   /** A block's bytes are there until the next one is asked for. */

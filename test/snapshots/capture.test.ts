@@ -11,7 +11,7 @@ import { recode } from '../../src/snapshots/recode.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { type JournalRecord, NO_JOURNAL, type UploadJournal } from '../../src/snapshots/upload-journal.ts';
 import { asBlock, BLOCK_BYTES, type Sha256 } from '../../src/types/units.ts';
-import { assertSame, contents, cutOf, NO_PATIENCE, run, someBlock } from '../support/captures.ts';
+import { assertSame, contents, cutOf, NO_PATIENCE, run, someBlock, storing } from '../support/captures.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 
@@ -248,7 +248,7 @@ test('a copy under another key has the same bytes, and shares nothing with its s
   for (let step = 1; step < keys.length; step += 1) {
     const source = SnapshotSource.of(store, root, NO_PATIENCE, keys[step - 1]);
     const before = new Set(store.objects.keys());
-    const copied = await recode(source, 1_000_000 * BLOCK_BYTES, store, NO_PATIENCE, keys[step], () => undefined);
+    const copied = await recode(source, 1_000_000 * BLOCK_BYTES, storing(store, keys[step]), async () => undefined);
     root = copied.root;
     assert.equal(copied.dataBlocks, blocks.size);
     assertSame(await contents(store, root, keys[step]), blocks, `copy ${step}`);

@@ -14,7 +14,7 @@ import { verifySnapshots } from '../../src/snapshots/verify.ts';
 import { PAGE_MASK_BYTES, type PageMask } from '../../src/types/page-mask.ts';
 import { asBlock, BLOCK_BYTES, GIB, PAGE_BYTES, PAGES_PER_BLOCK, type Sha256 } from '../../src/types/units.ts';
 import { WrittenPages } from '../../src/volumes/written-pages.ts';
-import { assertSame, contents, cutOf, NO_PATIENCE, run, someBlock } from '../support/captures.ts';
+import { assertSame, contents, cutOf, NO_PATIENCE, run, someBlock, storing } from '../support/captures.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 
@@ -109,7 +109,7 @@ for (const key of [undefined, DataKey.generate()]) {
     const { root, expected } = snapshots[snapshots.length - 1];
     const source = SnapshotSource.of(live.store, root, NO_PATIENCE, key);
     const other = DataKey.generate();
-    const copy = await recode(source, 1_000_000 * BLOCK_BYTES, live.store, NO_PATIENCE, other, () => undefined);
+    const copy = await recode(source, 1_000_000 * BLOCK_BYTES, storing(live.store, other), async () => undefined);
     assertSame(await contents(live.store, copy.root, other), expected, 'the copy');
   });
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import type { DataKey } from '../../src/encryption/data-key.ts';
 import { type Captured, type CutReader, capture } from '../../src/snapshots/capture.ts';
+import type { Storing } from '../../src/snapshots/capture-whole.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { NO_JOURNAL, type UploadJournal } from '../../src/snapshots/upload-journal.ts';
@@ -41,6 +42,12 @@ export function cutOf(
       for (const block of blocks) done.add(block);
     },
   };
+}
+
+/** For captureWhole. */
+export function storing(store: MemoryStore, key: DataKey | undefined): Storing {
+  const { signal } = new AbortController();
+  return { store, patience: NO_PATIENCE, key, onProgress: () => undefined, signal };
 }
 
 export function run(
