@@ -1,4 +1,4 @@
-import { type ChildProcess, fork } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
@@ -19,8 +19,8 @@ import type {
   WorkerMethods,
   WorkerSettings,
 } from './messages.ts';
-import { type RpcMessage, RpcPeer } from './rpc.ts';
-import { ONE_HELPER_THREAD } from './thread-priorities.ts';
+import { RpcPeer } from './rpc.ts';
+import { forkWorker, processChannel } from './worker-process.ts';
 
 export type DataPlaneOptions = {
   settings: WorkerSettings;
@@ -361,36 +361,16 @@ export class DataPlane {
   }
 
   #startWorker(number: number): WorkerSlot {
-    const child = fork(new URL('./worker.ts', import.meta.url), {
-      serialization: 'advanced',
-      execArgv: [...process.execArgv, ONE_HELPER_THREAD],
-      env: {
-        ...process.env,
-        CLEANCUT_WORKER: JSON.stringify(this.#options.settings),
-        UV_THREADPOOL_SIZE: '8',
-        MALLOC_ARENA_MAX: '2',
-        // Fixed: left to itself, glibc takes ever larger buffers into its heap, where one that lives keeps the rest.
-        MALLOC_MMAP_THRESHOLD_: String(1024 * 1024),
-        MALLOC_TRIM_THRESHOLD_: String(8 * 1024 * 1024),
+    const child = forkWorker(this.#options.settings);
+    const handingOver = new Map<number, Socket>();
+    const peer = new RpcPeer<WorkerMethods>(processChannel(child), {
+      ...this.#serverMethods(),
+      taken: ({ connection }: { connection: number }) => {
+        handingOver.get(connection)?.destroy();
+        handingOver.delete(connection);
+        peer.tell('begin', { connection });
       },
     });
-    const handingOver = new Map<number, Socket>();
-    const peer = new RpcPeer<WorkerMethods>(
-      {
-        post: (messages, socket) => {
-          child.send([...messages], socket, { keepOpen: true }, () => undefined);
-        },
-        onMessages: (receive) => child.on('message', (messages) => receive(messages as RpcMessage[])),
-      },
-      {
-        ...this.#serverMethods(),
-        taken: ({ connection }: { connection: number }) => {
-          handingOver.get(connection)?.destroy();
-          handingOver.delete(connection);
-          peer.tell('begin', { connection });
-        },
-      },
-    );
     // The first answer says that the worker is up: messages sent before wait in its pipe.
     const ready = peer.call('activity', {}).then(
       () => {

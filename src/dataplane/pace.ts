@@ -17,6 +17,11 @@ export type GuestLoad = {
  */
 const REST_FACTOR = 32;
 const FULLY_BUSY_SHARE = 0.75;
+/**
+ * Other workers' guests count for less: only the processors are what they want, too. Beside an upload of 1 GiB on another
+ * worker's volume, guests who did what they could had 51 to 57 % of their rate with a half, 90 with two thirds.
+ */
+const NEIGHBOURS_WEIGHT = 2 / 3;
 /** An upload that takes long rests less, from a quarter of an hour on so many times: one of many GiB must end, too. */
 const REST_FACTOR_OF_OLD = 4;
 const YOUNG_MILLISECONDS = 5 * 60_000;
@@ -46,6 +51,7 @@ const SHORTEST_REST_MILLISECONDS = 1;
  */
 export class Pace {
   readonly #ask: () => Promise<GuestLoad>;
+  readonly #neighbours: () => number;
   readonly #now: () => number;
   #since: number;
   #active = 0;
@@ -56,9 +62,13 @@ export class Pace {
   /** What a piece of work is to be multiplied with for the rest after it. */
   factor = 0;
 
-  /** @param now in milliseconds */
-  constructor(ask: () => Promise<GuestLoad>, now: () => number = () => performance.now()) {
+  /**
+   * @param neighbours how busy the guests of other workers are, from 0 to 1: see Neighbours
+   * @param now in milliseconds
+   */
+  constructor(ask: () => Promise<GuestLoad>, neighbours: () => number, now: () => number = () => performance.now()) {
     this.#ask = ask;
+    this.#neighbours = neighbours;
     this.#now = now;
     this.#since = now();
   }
@@ -85,7 +95,7 @@ export class Pace {
     this.#since = now;
     this.#active = activeMilliseconds;
     this.#requests = requests;
-    const seen = busy < GUESTS_SHARE ? this.#busy : Math.max(busy, this.#busy);
+    const seen = Math.max(busy < GUESTS_SHARE ? 0 : busy, this.#busy, NEIGHBOURS_WEIGHT * this.#neighbours());
     const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * Math.min(1, seen / FULLY_BUSY_SHARE) ** 3;
     this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
     const { user, system } = process.threadCpuUsage(this.#worked);

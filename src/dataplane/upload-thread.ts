@@ -34,6 +34,7 @@ import type {
   UploadMethods,
   UploadThreadData,
 } from './messages.ts';
+import { Neighbours } from './neighbours.ts';
 import { Pace } from './pace.ts';
 import { RpcPeer } from './rpc.ts';
 import { threadChannel } from './thread-channel.ts';
@@ -55,7 +56,11 @@ const { settings, channel } = workerData as UploadThreadData;
 os.setPriority(os.constants.priority.PRIORITY_LOW);
 const store = new MeasuredStore(await openObjectStore(settings.objectStore));
 const disk = new NodeDisk();
-const pace = new Pace(() => owner.call('guestLoad', {}));
+const neighbours = new Neighbours();
+const pace = new Pace(
+  () => owner.call('guestLoad', {}),
+  () => neighbours.busyShare(),
+);
 const encoder = new Encoder();
 const captures = new ConcurrencyLimit(CAPTURES_AT_ONCE);
 const largeCaptures = new ConcurrencyLimit(1);

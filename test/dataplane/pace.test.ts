@@ -7,8 +7,10 @@ const MINUTE = 60_000;
 test('uploads rest the longer busier guests are, less when they are old, and not at all when old pages pile up', async () => {
   let load: GuestLoad = { requests: 0, activeMilliseconds: 0, stagedShare: 0 };
   let now = 0;
+  let neighbours = 0;
   const pace = new Pace(
     async () => load,
+    () => neighbours,
     () => now,
   );
   /** After so many milliseconds, of which the worker was busy for such a share. */
@@ -54,6 +56,12 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   // Without any request it was not for guests that the worker was busy, however much it was.
   for (let batch = 0; batch < 6; batch += 1) await factorAfter(60, 0.9, 0, 0, 0);
   assert.equal(pace.factor, 0);
+  // Other workers' guests are guests, too.
+  neighbours = 1;
+  const beside = await factorAfter(10, 0, 0);
+  assert.ok(beside > 22 && beside < 23, `${beside}`);
+  neighbours = 0;
+  assert.equal(await factorAfter(10, 0, 0), 0);
 });
 
 test('a rest is as long as the work before it says, and bounded', async () => {
@@ -61,11 +69,14 @@ test('a rest is as long as the work before it says, and bounded', async () => {
   assert.equal(restAfter(5, 6), 30);
   assert.equal(restAfter(1000, 6), 200);
   const load = { requests: 0, activeMilliseconds: 0, stagedShare: 0 };
-  const pace = new Pace(async () => {
-    load.requests += 1;
-    load.activeMilliseconds += 1_000_000;
-    return load;
-  });
+  const pace = new Pace(
+    async () => {
+      load.requests += 1;
+      load.activeMilliseconds += 1_000_000;
+      return load;
+    },
+    () => 0,
+  );
   // Ten milliseconds of the processor, however busy the machine is.
   for (const before = process.threadCpuUsage(); process.threadCpuUsage(before).user < 10_000; );
   const begun = performance.now();
