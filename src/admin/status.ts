@@ -6,7 +6,7 @@ export const status = verb(NOTHING, async (_, call) => {
   requireOperator(call);
   await call.permit();
   const { catalog, dataPlane } = call.services;
-  const activity = await dataPlane.activity();
+  const { volumes, silent } = await dataPlane.activity();
   const { count } = catalog.fn;
   const states = async (table: 'instances' | 'volumes' | 'snapshots'): Promise<Record<string, number>> => {
     const rows = await catalog
@@ -24,7 +24,9 @@ export const status = verb(NOTHING, async (_, call) => {
     instances: await states('instances'),
     volumes: await states('volumes'),
     snapshots: await states('snapshots'),
-    connections: activity.reduce((sum, volume) => sum + volume.connections, 0),
-    stagedBytes: activity.reduce((sum, volume) => sum + volume.stagedBytes, 0),
+    connections: volumes.reduce((sum, volume) => sum + volume.connections, 0),
+    stagedBytes: volumes.reduce((sum, volume) => sum + volume.stagedBytes, 0),
+    /** Data-plane processes that do not answer: what they know is left out. */
+    silentWorkers: silent.length,
   };
 });

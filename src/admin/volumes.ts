@@ -15,11 +15,15 @@ export type VolumeReport = {
   hydratedShare: number;
 };
 
+/** `silentWorkers`: data-plane processes that do not answer; what only they know of their volumes is left out. */
+export type VolumesReport = { volumes: VolumeReport[]; silentWorkers: number };
+
 /** The caller's volumes with what the data plane knows of them. */
-export const volumes = verb(NOTHING, async (_, call): Promise<{ volumes: VolumeReport[] }> => {
+export const volumes = verb(NOTHING, async (_, call): Promise<VolumesReport> => {
   await call.permit();
   const { catalog, dataPlane } = call.services;
-  const activity = new Map((await dataPlane.activity()).map((volume) => [volume.volumeId, volume]));
+  const { volumes: known, silent } = await dataPlane.activity();
+  const activity = new Map(known.map((volume) => [volume.volumeId, volume]));
   const rows = await catalog
     .selectFrom('volumes')
     .leftJoin('attachments', 'attachments.volume_id', 'volumes.volume_id')
@@ -51,5 +55,5 @@ export const volumes = verb(NOTHING, async (_, call): Promise<{ volumes: VolumeR
       hydratedShare: row.hydrated === 1 ? 1 : share,
     };
   });
-  return { volumes: reports };
+  return { volumes: reports, silentWorkers: silent.length };
 });

@@ -1,6 +1,6 @@
 import type { RestoredSet } from '../admin/restore-set.ts';
 import type { SetReport } from '../admin/sets.ts';
-import type { VolumeReport } from '../admin/volumes.ts';
+import type { VolumesReport } from '../admin/volumes.ts';
 import type { CollectReport } from '../lifecycle/repacker.ts';
 import { formatBytes } from '../types/units.ts';
 import { connectToServer, type DataDirFlag } from './connection.ts';
@@ -15,7 +15,7 @@ export async function status(flags: Flags): Promise<void> {
 }
 
 export async function volumes(flags: Flags): Promise<void> {
-  const report = await connectToServer(flags).ask<{ volumes: VolumeReport[] }>('volumes');
+  const report = await connectToServer(flags).ask<VolumesReport>('volumes');
   const rows = report.volumes.map((volume) => [
     volume.volumeId,
     `${volume.sizeGiB} GiB`,
@@ -41,6 +41,10 @@ export async function volumes(flags: Flags): Promise<void> {
     'local',
   ];
   print(flags.json, report, headings, rows);
+  if (report.silentWorkers > 0) {
+    const which = report.silentWorkers === 1 ? 'A data-plane worker does' : `${report.silentWorkers} workers do`;
+    process.stderr.write(`${which} not answer: clients, requests and pages of their volumes are not known\n`);
+  }
 }
 
 export async function sets(flags: Flags): Promise<void> {

@@ -1,4 +1,3 @@
-import type { ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
@@ -20,7 +19,10 @@ import type {
   WorkerSettings,
 } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
-import { forkWorker, processChannel } from './worker-process.ts';
+import { askAll, forkWorker, processChannel, type WorkerSlot } from './worker-process.ts';
+
+/** `silent`: the numbers of the workers that do not answer, of whose volumes nothing is known just now. */
+export type Activity = { volumes: VolumeActivity[]; silent: number[] };
 
 export type DataPlaneOptions = {
   settings: WorkerSettings;
@@ -59,14 +61,6 @@ export class CutFailedError extends Error {
 export class WorkerDiedError extends Error {
   override name = 'WorkerDiedError';
 }
-
-type WorkerSlot = {
-  process: ChildProcess;
-  peer: RpcPeer<WorkerMethods>;
-  ready: Promise<void>;
-  /** Connections on their way to the worker: should it die, their clients must not wait for ever. */
-  handingOver: Map<number, Socket>;
-};
 
 const RESTART_PAUSE_MILLISECONDS = 200;
 /** Twice as long after each start that came to nothing (no memory, a store's address that cannot be read), up to this. */
@@ -235,16 +229,18 @@ export class DataPlane {
     return this.#anyWorker().peer.call('repack', order);
   }
 
-  async activity(): Promise<VolumeActivity[]> {
-    return (await Promise.all(this.#workers.map((worker) => worker.peer.call('activity', {})))).flat();
+  /** What the workers say of the volumes that they have open. */
+  async activity(): Promise<Activity> {
+    const { answers, silent } = await askAll(this.#workers, (worker) => worker.call('activity', {}));
+    return { volumes: answers.flat(), silent };
   }
 
-  /** What the workers have asked of the object store. */
-  async storeFigures(): Promise<StoreFigures> {
+  /** What the workers have asked of the object store; undefined while one does not answer: sums must not go down. */
+  async storeFigures(): Promise<StoreFigures | undefined> {
+    const { answers, silent } = await askAll(this.#workers, (worker) => worker.call('storeFigures', {}));
+    if (silent.length > 0) return undefined;
     const sum = noStoreFigures();
-    for (const figures of await Promise.all(this.#workers.map(({ peer }) => peer.call('storeFigures', {})))) {
-      addStoreFigures(sum, figures);
-    }
+    for (const figures of answers) addStoreFigures(sum, figures);
     return sum;
   }
 

@@ -1,7 +1,20 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import type { WorkerSettings } from './messages.ts';
-import type { Channel, RpcMessage } from './rpc.ts';
+import type { Socket } from 'node:net';
+import { withDeadline } from '../types/deadline.ts';
+import type { WorkerMethods, WorkerSettings } from './messages.ts';
+import type { Channel, RpcMessage, RpcPeer } from './rpc.ts';
 import { ONE_HELPER_THREAD } from './thread-priorities.ts';
+
+/** So long a worker has to say how it is. */
+const ANSWER_MILLISECONDS = 2000;
+
+export type WorkerSlot = {
+  process: ChildProcess;
+  peer: RpcPeer<WorkerMethods>;
+  ready: Promise<void>;
+  /** Connections on their way to the worker: should it die, their clients must not wait for ever. */
+  handingOver: Map<number, Socket>;
+};
 
 /** Begins the process of a data-plane worker. */
 export function forkWorker(settings: WorkerSettings): ChildProcess {
@@ -28,4 +41,21 @@ export function processChannel(child: ChildProcess): Channel {
     },
     onMessages: (receive) => child.on('message', (messages) => receive(messages as RpcMessage[])),
   };
+}
+
+/** Asks all; who asks how things are must have an answer above all when one gives none. @returns `silent`: their numbers */
+export async function askAll<Answer>(
+  workers: readonly WorkerSlot[],
+  ask: (worker: RpcPeer<WorkerMethods>) => Promise<Answer>,
+): Promise<{ answers: Answer[]; silent: number[] }> {
+  const answers: Answer[] = [];
+  const silent: number[] = [];
+  const askOne = async ({ peer }: WorkerSlot, number: number): Promise<void> => {
+    await withDeadline(ANSWER_MILLISECONDS, 'its answer', ask(peer)).then(
+      (answer) => answers.push(answer),
+      () => silent.push(number),
+    );
+  };
+  await Promise.all(workers.map(askOne));
+  return { answers, silent };
 }

@@ -1,7 +1,9 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
+import { withDeadline } from '../types/deadline.ts';
 
-const CHECK_MILLISECONDS = 2_000;
+/** A little longer than the workers have for theirs. */
+const CHECK_MILLISECONDS = 3_000;
 
 export type HealthReport = {
   /** `ready` takes work; `live` answers, and no more: it is starting, stopping, or something does not answer. */
@@ -34,19 +36,21 @@ export class Health {
   async report(): Promise<HealthReport> {
     const [catalog, workers] = await Promise.all([
       check(this.#catalog.selectFrom('users').select('user_name').limit(1).execute()),
-      check(this.#dataPlane.activity()),
+      check(this.#askWorkers()),
     ]);
     const ready = this.#open && catalog === 'ok' && workers === 'ok';
     return { status: ready ? 'ready' : 'live', version: this.#version, checks: { catalog, workers } };
   }
+
+  async #askWorkers(): Promise<void> {
+    const { silent } = await this.#dataPlane.activity();
+    if (silent.length > 0) throw new Error(`no answer from worker ${silent.join(', ')}`);
+  }
 }
 
-async function check(work: Promise<unknown>): Promise<'ok' | string> {
-  const late = Promise.withResolvers<string>();
-  const timer = setTimeout(() => late.resolve(`no answer within ${CHECK_MILLISECONDS} ms`), CHECK_MILLISECONDS);
-  const answered = work.then(
+function check(work: Promise<unknown>): Promise<'ok' | string> {
+  return withDeadline(CHECK_MILLISECONDS, 'the answer', work).then(
     () => 'ok',
     (error: Error) => error.message,
   );
-  return Promise.race([answered, late.promise]).finally(() => clearTimeout(timer));
 }

@@ -43,7 +43,9 @@ export class Metrics {
   async text(): Promise<string> {
     const { catalog, dataPlane, lifecycle, storeFigures } = this.#sources;
     const text = new MetricsText();
-    volumeMetrics(text, await dataPlane.activity());
+    const [{ volumes, silent }, figures] = await Promise.all([dataPlane.activity(), dataPlane.storeFigures()]);
+    volumeMetrics(text, volumes);
+    text.metric('cleancut_workers_silent', 'gauge', 'Data-plane processes that do not answer.', [[{}, silent.length]]);
     for (const seconds of dataPlane.figures.holdSeconds.splice(0)) observe(this.#holds, HOLD_BOUNDS_SECONDS, seconds);
     text.histogram('cleancut_cut_hold_seconds', 'How long writes were held for a cut.', HOLD_BOUNDS_SECONDS, [
       [{}, this.#holds],
@@ -72,9 +74,10 @@ export class Metrics {
     ]);
     text.metric('cleancut_scrub_bytes_total', 'counter', 'Bytes that were read for it.', [[{}, scrub.bytes]]);
     text.metric('cleancut_scrub_damaged', 'gauge', 'Damaged things that the last one found.', [[{}, scrub.damaged]]);
-    const figures = await dataPlane.storeFigures();
-    addStoreFigures(figures, storeFigures);
-    storeMetrics(text, figures);
+    if (figures !== undefined) {
+      addStoreFigures(figures, storeFigures);
+      storeMetrics(text, figures);
+    }
     const calls = [...this.#calls.values()].map(({ labels, requests }): [Labels, number] => [labels, requests]);
     text.metric('cleancut_api_requests_total', 'counter', 'API requests, by service and outcome.', calls);
     const latencies = [...this.#latency].map(([service, latency]): [Labels, Counted] => [{ service }, latency]);

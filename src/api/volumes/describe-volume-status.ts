@@ -59,13 +59,14 @@ export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, Descri
 
 /** Asks the workers once, for all volumes of a request. */
 async function watcher(call: Call): Promise<(volume: VolumeRow) => Watched> {
-  // One that does not answer has died, and is being started again.
-  const activity = await call.services.dataPlane.activity().catch(() => undefined);
-  const faults = new Map(activity?.map(({ volumeId, fault }) => [volumeId, fault]));
+  const { volumes, silent } = await call.services.dataPlane.activity();
+  const faults = new Map(volumes.map(({ volumeId, fault }) => [volumeId, fault]));
   return (volume) => {
     const fault = faults.get(volume.volume_id);
     const isImpaired = fault !== undefined || volume.state === 'error';
-    const status = isImpaired ? 'impaired' : activity === undefined ? 'insufficient-data' : 'ok';
+    // It may be with a worker that does not answer: one that has died, and is being started again, or hangs.
+    const isUnknown = silent.length > 0 && !faults.has(volume.volume_id);
+    const status = isImpaired ? 'impaired' : isUnknown ? 'insufficient-data' : 'ok';
     return { volume, status, fault };
   };
 }
