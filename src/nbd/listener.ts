@@ -14,6 +14,11 @@ export type Accepted = Extract<HandshakeStep, { kind: 'transmit' }>;
 type Introduction = { identity: string; clientFlags: number; address: string };
 
 const HANDSHAKE_MILLISECONDS = 30_000;
+/**
+ * Answers go at once. And a client whose machine or network is gone, which an idle connection never notices, is asked for
+ * after a minute, and given up ten minutes later (Linux's nine questions): it would be connected for ever.
+ */
+export const NBD_SOCKET = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 } as const;
 const MAX_HANDSHAKES = 256;
 
 /**
@@ -74,7 +79,7 @@ export class NbdListener {
   }
 
   async #listen(start: (server: Server, done: () => void) => void, accept: (socket: Socket) => void): Promise<Server> {
-    const server = createServer({ noDelay: true }, accept);
+    const server = createServer(NBD_SOCKET, accept);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       start(server, () => {

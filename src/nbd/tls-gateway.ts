@@ -8,6 +8,7 @@
 import { connect, createServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { type GatewaySettings, secureContext, watchFiles } from './gateway-settings.ts';
+import { NBD_SOCKET } from './listener.ts';
 import { readPskFile } from './psk-file.ts';
 import { TlsNegotiation } from './tls-negotiation.ts';
 
@@ -42,7 +43,7 @@ const secure = createTlsServer(
 );
 secure.on('tlsClientError', (_, socket) => socket.destroy());
 
-const server = createServer({ noDelay: true, pauseOnConnect: false }, (socket) => {
+const server = createServer(NBD_SOCKET, (socket) => {
   const address = socket.remoteAddress ?? '';
   const count = perClient.get(address) ?? 0;
   if (count >= settings.connectionsPerClient) {

@@ -41,6 +41,9 @@ async function withSilenceableStore(t: TestContext) {
 /** Ctrl-C. @returns how it ended */
 async function interrupt(child: ChildProcess): Promise<NodeJS.Signals | null> {
   const exit = once(child, 'exit');
+  // Twice: a terminal sends it to the whole group, and npm, or another Node before this one, passes it on.
+  child.kill('SIGINT');
+  await sleep(100);
   child.kill('SIGINT');
   const [, signal] = await exit;
   return signal;

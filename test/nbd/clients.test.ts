@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, ended, launchInstance, type TestInstance } from '../support/instances.ts';
@@ -30,6 +32,27 @@ after(async () => {
 function uri(name: string): string {
   return `nbd+unix:///${name}?socket=${server.nbdSocket}`;
 }
+
+/** Whether the kernel will ask for the peer of a connection to this port when it is idle (proc(5): timer 2). */
+function isKeptAlive(serverPort: number): boolean {
+  const port = serverPort.toString(16).toUpperCase().padStart(4, '0');
+  const lines = readFileSync('/proc/net/tcp', 'utf8').trim().split('\n').slice(1);
+  const timers = lines
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, local, , state]) => local.endsWith(`:${port}`) && state === '01');
+  assert.equal(timers.length, 1, 'one connection');
+  return timers[0][5].startsWith('02:');
+}
+
+test('a client over TCP is asked for when it says nothing: it may be gone', {
+  skip: process.platform !== 'linux' && 'needs Linux',
+}, async () => {
+  const socket = connect(server.nbdPort, '127.0.0.1');
+  // The greeting: the connection is up on both sides.
+  await once(socket, 'data');
+  assert.ok(isKeptAlive(server.nbdPort));
+  socket.destroy();
+});
 
 test('nbdinfo lists the exports and sees what each can do', { skip: NBDINFO }, async () => {
   const list = await tool('nbdinfo', ['--list', '--json', `nbd+unix:///?socket=${server.nbdSocket}`]);
