@@ -1,13 +1,17 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { PackId } from '../snapshots/block-encoding.ts';
-import { findGarbage, type Live, removeGarbage } from '../snapshots/collection.ts';
+import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/collection.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
 import type { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
+/** So long it looks for a moment without uploads, when all that can be done beside them is done. */
+const QUIET_MILLISECONDS = 60_000;
+const LOOK_MILLISECONDS = 100;
 /** How long a manifest that was written anew is kept for those who read by it. */
 const RETIRED_MILLISECONDS = 24 * 60 * 60 * 1000;
 
@@ -20,6 +24,9 @@ export type Collected = {
   liveBytes: number;
 };
 
+const UPLOADING = 'an upload is under way';
+const NOTHING = { removed: false, objects: 0, garbageBytes: 0, liveBytes: 0 };
+
 /** Frees what deleted snapshots and broken uploads have left in the object store. */
 export class Collector {
   readonly #catalog: Catalog;
@@ -28,9 +35,11 @@ export class Collector {
   readonly #records: SnapshotRecords;
   readonly #owner: StoreOwner;
   readonly #now: () => Date;
+  readonly #rest: () => Promise<void>;
+  #isRunning = false;
 
   constructor(
-    { catalog, store, now }: LifecycleOptions,
+    { catalog, store, now, dataPlane }: LifecycleOptions,
     owner: StoreOwner,
     gate: UploadGate,
     records: SnapshotRecords,
@@ -39,34 +48,67 @@ export class Collector {
     this.#store = store;
     this.#owner = owner;
     this.#now = now;
+    // What it does with a node takes this thread a moment, for which no guest is to wait.
+    this.#rest = () => dataPlane.afterHold();
     this.#gate = gate;
     this.#records = records;
   }
 
   /**
-   * Looks for garbage, and removes it unless it is only to be shown.
+   * Looks for garbage, and removes it unless it is only to be shown. Uploads wait for the end of it only, in which what has
+   * changed meanwhile is looked at, and garbage is removed.
    * @throws when the store belongs to another server, or what is live cannot all be read: then nothing is removed
    */
   async collect(remove: boolean): Promise<Collected> {
-    const nothing = { removed: false, objects: 0, garbageBytes: 0, liveBytes: 0 };
-    const collected = await this.#gate.collect(async (): Promise<Collected> => {
-      // An upload that is to go on after a restart has objects in the store that only its journal names.
-      const owed = await this.#owed();
-      if (owed !== undefined) return { busy: `${owed} is not stored yet`, ...nothing };
+    if (this.#isRunning) return { busy: 'another collection is under way', ...NOTHING };
+    this.#isRunning = true;
+    try {
+      // Before the work, which would be in vain.
+      const busy = this.#gate.busy ? UPLOADING : await this.#unstored();
+      if (busy !== undefined) return { busy, ...NOTHING };
       await this.#owner.require();
       // Before what they name can be taken away: a record in the bucket must not outlive its manifest.
       await this.#records.refreshStale();
       await this.#records.requireAllKnown();
       if (remove) await this.#forgetRetired();
-      const garbage = await findGarbage(this.#store, await this.#live());
-      if (remove) {
-        await removeGarbage(this.#store, garbage);
-        await this.#store.removeUnfinished();
-      }
-      const { objects, garbageBytes, liveBytes } = garbage;
-      return { busy: undefined, removed: remove, objects: objects.length, garbageBytes, liveBytes };
-    });
-    return collected ?? { busy: 'an upload is under way', ...nothing };
+      const marking = new Marking(this.#store, this.#rest);
+      await marking.add(await this.#live());
+      const candidates = await marking.list();
+      return await this.#inQuiet(() => this.#finish(marking, candidates, remove));
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  /** While no upload is under way: what has come to be since then is marked, and all else of the list is garbage. */
+  async #finish(marking: Marking, candidates: Garbage, remove: boolean): Promise<Collected> {
+    const busy = await this.#unstored();
+    if (busy !== undefined) return { busy, ...NOTHING };
+    // It may have been some time.
+    await this.#owner.require();
+    await this.#records.refreshStale();
+    await marking.add(await this.#live());
+    const garbage = marking.without(candidates);
+    if (remove) {
+      await removeGarbage(this.#store, garbage);
+      await this.#store.removeUnfinished();
+    }
+    const { objects, garbageBytes, liveBytes } = garbage;
+    return { busy: undefined, removed: remove, objects: objects.length, garbageBytes, liveBytes };
+  }
+
+  /** Looks for a moment in which nothing is being uploaded. */
+  async #inQuiet(work: () => Promise<Collected>): Promise<Collected> {
+    for (const begun = performance.now(); ; await sleep(LOOK_MILLISECONDS)) {
+      const collected = (await this.#gate.collect(work)) ?? { busy: UPLOADING, ...NOTHING };
+      if (collected.busy === undefined || performance.now() - begun > QUIET_MILLISECONDS) return collected;
+    }
+  }
+
+  /** An upload that is to go on after a restart has objects in the store that only its journal names. */
+  async #unstored(): Promise<string | undefined> {
+    const owed = await this.#owed();
+    return owed && `${owed} is not stored yet`;
   }
 
   async #owed(): Promise<string | undefined> {

@@ -17,9 +17,14 @@ export class UploadGate {
     }
   }
 
+  /** Whether a collection would have to wait. */
+  get busy(): boolean {
+    return this.#uploads > 0 || this.#collection !== undefined;
+  }
+
   /** Runs a collection if nothing is being uploaded. @returns undefined when something is: try again later */
   async collect<Answer>(work: () => Promise<Answer>): Promise<Answer | undefined> {
-    if (this.#uploads > 0 || this.#collection !== undefined) return undefined;
+    if (this.busy) return undefined;
     const ended = Promise.withResolvers<void>();
     this.#collection = ended.promise;
     try {

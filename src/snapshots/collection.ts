@@ -17,40 +17,114 @@ export type Live = {
 
 export type Garbage = { objects: { key: string; bytes: number }[]; garbageBytes: number; liveBytes: number };
 
+/** A store in a network answers in tens of milliseconds: one by one, a hundred thousand snapshots would take hours. */
+const READS_AT_ONCE = 16;
+const REMOVALS_AT_ONCE = 16;
+
 /**
- * Finds the objects that nothing needs any more: everything reachable from the roots is marked, the rest is garbage.
- * The caller sees to it that no upload is under way, and none begins, until what is found has been removed.
- * @throws when a node cannot be read: with a mark that is not whole nothing may be removed
+ * What is needed of a store: everything that can be reached from what lives. It only grows: what lives now can be added to
+ * what lived before, and costs only what is new.
+ *
+ * Most of the work can so be done beside uploads. What decides is the last look, at a time when no upload is under way and
+ * none begins: everything that lives then is marked, and nothing has objects that only it knows of; so what is not marked
+ * then is garbage, whenever it was listed.
  */
-export async function findGarbage(store: ObjectStore, live: Live): Promise<Garbage> {
-  const keep = new Set<string>([...live.packs.map(packKey), ...live.snapshotIds.map(recordKey)]);
-  for (const root of live.roots) await markNode(store, root, keep);
-  const garbage: Garbage = { objects: [], garbageBytes: 0, liveBytes: 0 };
-  for (const prefix of ['packs/', 'manifests/', 'snapshots/']) {
-    for await (const object of store.list(prefix)) {
-      if (keep.has(object.key)) {
-        garbage.liveBytes += object.bytes;
-      } else {
-        garbage.objects.push(object);
-        garbage.garbageBytes += object.bytes;
+export class Marking {
+  readonly #store: ObjectStore;
+  readonly #rest: () => Promise<void>;
+  readonly #needed = new Set<string>();
+
+  /** @param rest before each piece of work: waits for who has precedence */
+  constructor(store: ObjectStore, rest: () => Promise<void> = async () => undefined) {
+    this.#store = store;
+    this.#rest = rest;
+  }
+
+  /** @throws when a node cannot be read: with a mark that is not whole nothing may be removed */
+  async add({ roots, packs, snapshotIds }: Live): Promise<void> {
+    for (const pack of packs) this.#needed.add(packKey(pack));
+    for (const id of snapshotIds) this.#needed.add(recordKey(id));
+    const waiting = roots.filter((root) => !this.#needed.has(nodeKey(root)));
+    const readers = new Set<Promise<void>>();
+    let failure: { error: unknown } | undefined;
+    const read = async (): Promise<void> => {
+      for (let node = waiting.pop(); node !== undefined; node = waiting.pop()) {
+        for (const child of await this.#mark(node)) waiting.push(child);
+        begin();
+      }
+    };
+    /** As many readers as there is work for. */
+    const begin = (): void => {
+      for (let more = Math.min(waiting.length, READS_AT_ONCE - readers.size); more > 0; more -= 1) {
+        const reader = read()
+          .catch((error: unknown) => {
+            failure ??= { error };
+            waiting.length = 0;
+          })
+          .finally(() => readers.delete(reader));
+        readers.add(reader);
+      }
+    };
+    begin();
+    while (readers.size > 0) await Promise.race(readers);
+    if (failure !== undefined) throw failure.error;
+  }
+
+  /** What the store has, and nothing is known to need. */
+  async list(): Promise<Garbage> {
+    const garbage: Garbage = { objects: [], garbageBytes: 0, liveBytes: 0 };
+    for (const prefix of ['packs/', 'manifests/', 'snapshots/']) {
+      for await (const object of this.#store.list(prefix)) {
+        if (this.#needed.has(object.key)) {
+          garbage.liveBytes += object.bytes;
+        } else {
+          garbage.objects.push(object);
+          garbage.garbageBytes += object.bytes;
+        }
       }
     }
+    return garbage;
   }
-  return garbage;
+
+  /** What is left of a list, now that more may be known to be needed. */
+  without({ objects, garbageBytes, liveBytes }: Garbage): Garbage {
+    const left: Garbage = { objects: [], garbageBytes: 0, liveBytes: liveBytes + garbageBytes };
+    for (const object of objects) {
+      if (this.#needed.has(object.key)) continue;
+      left.objects.push(object);
+      left.garbageBytes += object.bytes;
+      left.liveBytes -= object.bytes;
+    }
+    return left;
+  }
+
+  /** @returns the nodes below it. None where it is marked already: then it has been gone through; manifests share most of theirs. */
+  async #mark(node: Sha256): Promise<readonly Sha256[]> {
+    const key = nodeKey(node);
+    if (this.#needed.has(key)) return [];
+    this.#needed.add(key);
+    await this.#rest();
+    const { nodes, packs } = referencesOf(node, await this.#store.get(key));
+    for (const pack of packs) this.#needed.add(packKey(pack));
+    return nodes;
+  }
 }
 
 /** Records first, then nodes, then packs: a removal that is cut short leaves nothing that names what is gone. */
 export async function removeGarbage(store: ObjectStore, garbage: Garbage): Promise<void> {
   for (const prefix of ['snapshots/', 'manifests/', 'packs/']) {
-    for (const { key } of garbage.objects) if (key.startsWith(prefix)) await store.remove(key);
+    const keys = garbage.objects.flatMap(({ key }) => (key.startsWith(prefix) ? [key] : []));
+    const removeNext = async (): Promise<void> => {
+      try {
+        for (let key = keys.pop(); key !== undefined; key = keys.pop()) await store.remove(key);
+      } catch (error) {
+        keys.length = 0;
+        throw error;
+      }
+    };
+    const removing = Array.from({ length: REMOVALS_AT_ONCE }, removeNext);
+    // Of these none may come behind the ones that follow.
+    await Promise.allSettled(removing);
+    await Promise.all(removing);
   }
-}
-
-/** Marks a node and all below it. One that is marked already has been gone through: manifests share most of theirs. */
-async function markNode(store: ObjectStore, node: Sha256, keep: Set<string>): Promise<void> {
-  if (keep.has(nodeKey(node))) return;
-  keep.add(nodeKey(node));
-  const { nodes, packs } = referencesOf(node, await store.get(nodeKey(node)));
-  for (const pack of packs) keep.add(packKey(pack));
-  for (const child of nodes) await markNode(store, child, keep);
 }

@@ -61,6 +61,7 @@ class World {
   lifecycle(): Lifecycle {
     const dataPlane = {
       stopping: false,
+      afterHold: async () => undefined,
       repack: ({ groups, pinned, move, mostBytes }: Parameters<DataPlane['repack']>[0]) =>
         repack({
           store: this.store,

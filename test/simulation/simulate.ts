@@ -3,7 +3,7 @@ import { chooseSeed } from '../support/random.ts';
 import { World } from './world.ts';
 
 /** How many seeds are run in all; two files run half of them each, beside each other. */
-const SEEDS = Number(process.env.CLEANCUT_SIMULATION_SEEDS ?? 8_000);
+const SEEDS = Number(process.env.CLEANCUT_SIMULATION_SEEDS ?? 5_000);
 const STEPS = 50;
 
 /** Runs half of the seeds. @throws with the seed that failed: CLEANCUT_SEED replays it */

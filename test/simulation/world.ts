@@ -5,7 +5,7 @@ import { FinalError } from '../../src/objects/object-store.ts';
 import type { Patience } from '../../src/objects/patience.ts';
 import { ENCODING } from '../../src/snapshots/block-encoding.ts';
 import { capture } from '../../src/snapshots/capture.ts';
-import { findGarbage, removeGarbage } from '../../src/snapshots/collection.ts';
+import { type Garbage, Marking, removeGarbage } from '../../src/snapshots/collection.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { FileJournal } from '../../src/snapshots/upload-journal.ts';
@@ -37,6 +37,7 @@ const DIRECTORY = '/volumes/vol';
 export type Planted = DiskLies & {
   packsLate?: boolean;
   collectWithoutPending?: boolean;
+  collectWithoutSecondLook?: boolean;
   forgetPages?: boolean;
   unconfirmed?: boolean;
 };
@@ -83,6 +84,7 @@ export class World {
   #bootNumber = 1;
   #volume: LocalVolume | undefined;
   #gate = new UploadGate();
+  #collecting = false;
   #tasks = new Set<Promise<void>>();
   #stopping = new AbortController();
   #uploading = false;
@@ -148,7 +150,7 @@ export class World {
     else if (chance < 0.75) this.#upload();
     else if (chance < 0.8) this.#background(this.#checkNow());
     else if (chance < 0.83) this.#deleteSnapshot();
-    else if (chance < 0.86) this.#background(this.#collect());
+    else if (chance < 0.86) this.#background(this.#collectIfReadable());
     else if (chance < 0.91) await this.#restore();
     else if (chance < 0.95) this.#hydrate();
     else if (chance < 0.965) await this.#verify();
@@ -361,18 +363,33 @@ export class World {
     if (snapshots.length > 1) snapshots.splice(Math.floor(this.#scheduler.random() * snapshots.length), 1);
   }
 
+  async #collectIfReadable(): Promise<void> {
+    // One at a time.
+    if (this.#collecting) return;
+    this.#collecting = true;
+    try {
+      await this.#collect();
+    } catch (error) {
+      if (!/503|500|aborted|damaged/.test((error as Error).message)) throw error;
+    } finally {
+      this.#collecting = false;
+    }
+  }
+
   async #collect(): Promise<void> {
     const planted = this.#planted.collectWithoutPending === true;
+    const marking = new Marking(this.#store);
+    // Beside uploads, cuts and deletions; what has come of them is looked at when none is under way.
+    await marking.add(this.#live(planted));
+    const candidates = await marking.list();
     const collect = async (): Promise<void> => {
       // As the product does: not while a pending snapshot's bytes are only in its journal.
       if (this.#catalog.pending.length > 0 && !planted) return;
-      await removeGarbage(this.#store, await findGarbage(this.#store, this.#live(planted)));
+      if (this.#planted.collectWithoutSecondLook !== true) await marking.add(this.#live(planted));
+      await removeGarbage(this.#store, marking.without(candidates));
       this.figures.collections += 1;
     };
-    const done = planted ? collect() : this.#gate.collect(collect);
-    await Promise.resolve(done).catch((error: Error) => {
-      if (!/503|500|aborted|damaged/.test(error.message)) throw error;
-    });
+    await (planted ? collect() : this.#gate.collect(collect));
   }
 
   #live(planted: boolean): { roots: Sha256[]; packs: []; snapshotIds: [] } {
@@ -517,6 +534,7 @@ export class World {
     this.#cutting = false;
     this.#tasks = new Set();
     this.#gate = new UploadGate();
+    this.#collecting = false;
     this.#scheduler.forget();
     this.#store.restart();
     this.#disk.restart(powerLost);
@@ -671,10 +689,16 @@ export class World {
     await this.#verify();
     if (this.#planted.collectWithoutPending === true) return;
     this.#store.calm();
-    await this.#soon(this.#collect());
-    const { objects } = await this.#soon(findGarbage(this.#store, this.#live(false)));
+    await this.#soon(this.#collectIfReadable());
+    const { objects } = await this.#soon(this.#garbage());
     assert.deepEqual(objects, [], 'a collection left something that no one needs');
     await this.#verify();
+  }
+
+  async #garbage(): Promise<Garbage> {
+    const marking = new Marking(this.#store);
+    await marking.add(this.#live(false));
+    return marking.list();
   }
 
   async #rest(): Promise<void> {

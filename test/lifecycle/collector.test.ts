@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { openCatalog } from '../../src/catalog/catalog.ts';
+import type { DataPlane } from '../../src/dataplane/data-plane.ts';
+import type { DataKeys } from '../../src/keys/data-keys.ts';
+import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
+import { Marking, removeGarbage } from '../../src/snapshots/collection.ts';
+import type { Sha256 } from '../../src/types/units.ts';
+import { assertSame, contents, cutOf, run, someBlock } from '../support/captures.ts';
+import { insertSnapshot } from '../support/catalog-rows.ts';
+import { MemoryStore } from '../support/memory-store.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+
+async function newWorld(t: TestContext) {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  t.after(() => catalog.destroy());
+  const store = new MemoryStore();
+  const lifecycle = new Lifecycle(
+    {
+      catalog,
+      dataPlane: { stopping: false, afterHold: async () => undefined } as unknown as DataPlane,
+      store,
+      keys: {} as unknown as DataKeys,
+      now: () => new Date(0),
+      log: () => undefined,
+    },
+    { everyDays: 0, bytesPerSecond: 1e12 },
+  );
+  /** Stores a snapshot of these blocks; nothing names it yet. */
+  const stored = async (blocks: Map<number, Buffer>): Promise<Sha256> =>
+    (await run(store, cutOf(blocks, [...blocks.keys()]), undefined)).root;
+  const live = (roots: Sha256[]) => ({ roots, packs: [], snapshotIds: [] });
+  return { catalog, store, lifecycle, stored, live };
+}
+
+test('uploads go on while a collection looks; it waits for their end before it removes anything, and what they stored stays', async (t) => {
+  const { catalog, store, lifecycle, stored } = await newWorld(t);
+  await lifecycle.storeOwner.claim();
+  const [first, second, third] = [1, 2, 3].map((block) => new Map([[block, someBlock(Math.random)]]));
+  const roots = [await stored(first)];
+  await insertSnapshot(catalog, { root: roots[0] });
+  await stored(new Map([[4, someBlock(Math.random)]]));
+  const all = store.objects.size;
+  const [looking, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  store.beforeRequest = (request, key) => {
+    if (request !== 'get' || !key.startsWith('manifests/')) return;
+    looking.resolve();
+    return go.promise;
+  };
+  const collecting = lifecycle.collector.collect(true);
+  let isOver = false;
+  void collecting.then(() => {
+    isOver = true;
+  });
+  await looking.promise;
+  assert.equal((await lifecycle.collector.collect(true)).busy, 'another collection is under way');
+  // One that ends before the collection looks again, and one that does not.
+  await lifecycle.uploads.upload(async () => {
+    roots.push(await stored(second));
+    await insertSnapshot(catalog, { root: roots[1] });
+  });
+  const ended = Promise.withResolvers<void>();
+  const long = lifecycle.uploads.upload(async () => {
+    roots.push(await stored(third));
+    await ended.promise;
+    await insertSnapshot(catalog, { root: roots[2] });
+  });
+  go.resolve();
+  await sleep(300);
+  assert.equal(isOver, false, 'nothing is removed while an upload is under way');
+  assert.ok(store.objects.size > all);
+  ended.resolve();
+  await long;
+  const collected = await collecting;
+  assert.deepEqual([collected.busy, collected.removed], [undefined, true]);
+  // A pack, and three nodes, that nobody names.
+  assert.equal(collected.objects, 4);
+  for (const [index, blocks] of [first, second, third].entries())
+    assertSame(await contents(store, roots[index]), blocks, `snapshot ${index}`);
+  assert.equal((await lifecycle.collector.collect(false)).objects, 0);
+});
+
+test('nodes are read several at once, each of them once; a mark that is not whole says so', async (t) => {
+  const { store, stored, live } = await newWorld(t);
+  // A leaf for each.
+  const blocks = new Map(Array.from({ length: 40 }, (_, index) => [index * 1024, someBlock(Math.random)]));
+  const root = await stored(blocks);
+  const reads: string[] = [];
+  let [now, most] = [0, 0];
+  store.beforeRequest = async (request, key) => {
+    assert.equal(request, 'get');
+    reads.push(key);
+    now += 1;
+    most = Math.max(most, now);
+    await sleep(1);
+    now -= 1;
+  };
+  const marking = new Marking(store);
+  await marking.add(live([root]));
+  assert.ok(most > 8 && most <= 16, `${most} at once`);
+  assert.equal(reads.length, 42);
+  assert.equal(new Set(reads).size, 42);
+  await marking.add(live([root]));
+  assert.equal(reads.length, 42, 'what is known is not read again');
+  assert.deepEqual((await marking.list()).objects, []);
+
+  let left = 20;
+  store.beforeRequest = () => {
+    left -= 1;
+    if (left < 0) throw new Error('away');
+  };
+  await assert.rejects(new Marking(store).add(live([root])), /away/);
+  assert.ok(left > -20, 'after the first failure hardly anything more is asked');
+});
+
+test('what is removed goes in an order that leaves nothing behind that names what is gone, also where a removal fails', async (t) => {
+  const { store, stored } = await newWorld(t);
+  await stored(new Map(Array.from({ length: 40 }, (_, index) => [index * 1024, someBlock(Math.random)])));
+  const garbage = await new Marking(store).list();
+  assert.equal(garbage.objects.length, store.objects.size);
+  let left = 10;
+  store.beforeRequest = () => {
+    left -= 1;
+    if (left < 0) throw new Error('away');
+  };
+  await assert.rejects(removeGarbage(store, garbage), /away/);
+  const packs = garbage.objects.filter(({ key }) => key.startsWith('packs/'));
+  assert.ok(packs.length > 0 && packs.every(({ key }) => store.objects.has(key)), 'manifests name them still');
+  store.beforeRequest = () => undefined;
+  await removeGarbage(store, await new Marking(store).list());
+  assert.equal(store.objects.size, 0);
+});
