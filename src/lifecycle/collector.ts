@@ -73,7 +73,7 @@ export class Collector {
       if (remove) await this.#forgetRetired();
       const marking = new Marking(this.#store, this.#rest);
       await marking.add(await this.#live());
-      const candidates = await marking.list();
+      const candidates = await marking.listUnneeded();
       return await this.#inQuiet(() => this.#finish(marking, candidates, remove));
     } finally {
       this.#isRunning = false;
@@ -88,7 +88,7 @@ export class Collector {
     await this.#owner.require();
     await this.#records.refreshStale();
     await marking.add(await this.#live());
-    const garbage = marking.without(candidates);
+    const garbage = marking.stillUnneeded(candidates);
     if (remove) {
       await removeGarbage(this.#store, garbage);
       await this.#store.removeUnfinished();

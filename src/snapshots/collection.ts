@@ -71,7 +71,7 @@ export class Marking {
   }
 
   /** What the store has, and nothing is known to need. */
-  async list(): Promise<Garbage> {
+  async listUnneeded(): Promise<Garbage> {
     const garbage: Garbage = { objects: [], garbageBytes: 0, liveBytes: 0 };
     for (const prefix of ['packs/', 'manifests/', 'snapshots/']) {
       for await (const object of this.#store.list(prefix)) {
@@ -87,7 +87,7 @@ export class Marking {
   }
 
   /** What is left of a list, now that more may be known to be needed. */
-  without({ objects, garbageBytes, liveBytes }: Garbage): Garbage {
+  stillUnneeded({ objects, garbageBytes, liveBytes }: Garbage): Garbage {
     const left: Garbage = { objects: [], garbageBytes: 0, liveBytes: liveBytes + garbageBytes };
     for (const object of objects) {
       if (this.#needed.has(object.key)) continue;

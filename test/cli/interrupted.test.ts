@@ -6,10 +6,8 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
-import { FaultyProxy } from '../support/faulty-proxy.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
-import { startS3Server } from '../support/s3-server.ts';
-import { startTestServer } from '../support/server.ts';
+import { startProxiedServer } from '../support/proxied-server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
@@ -24,9 +22,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
 
 /** A server, its store that can fall silent, and the CLI beside them. */
 async function withSilenceableStore(t: TestContext) {
-  const s3 = await startS3Server(t);
-  const { proxy, url } = await FaultyProxy.start(t, s3.url);
-  const server = await startTestServer(t, { flags: ['--object-store', url], environment: s3.environment });
+  const { s3, proxy, server } = await startProxiedServer(t);
   const run = (...argv: string[]): ChildProcess => {
     const child = spawn(process.execPath, [CLEANCUT, ...argv, '--data-dir', server.dataDir], {
       stdio: 'ignore',

@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CreateTagsCommand, DescribeTagsCommand, ModifySnapshotAttributeCommand } from '@aws-sdk/client-ec2';
 import { openCatalog } from '../../src/catalog/catalog.ts';
-import { FaultyProxy } from '../support/faulty-proxy.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
-import { startS3Server } from '../support/s3-server.ts';
+import { startProxiedServer } from '../support/proxied-server.ts';
 import { startTestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool } from '../support/tools.ts';
@@ -15,10 +14,7 @@ const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
 test('a store that does not answer: tags and permissions are changed all the same, and a kill right after leaves nothing old in the bucket', {
   timeout: 100_000,
 }, async (t) => {
-  const s3 = await startS3Server(t);
-  const { proxy, url } = await FaultyProxy.start(t, s3.url);
-  const options = { flags: ['--object-store', url], environment: s3.environment };
-  const server = await startTestServer(t, options);
+  const { s3, proxy, options, server } = await startProxiedServer(t);
   const instance = await launchInstance(server.ec2, [1]);
   const [{ SnapshotId }] = await ended(server.ec2, await createSnapshots(server.ec2, instance.instanceId));
   assert.ok(SnapshotId);

@@ -4,21 +4,14 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
 import { BLOCK_BYTES, PAGE_BYTES } from '../../src/types/units.ts';
-import { FaultyProxy } from '../support/faulty-proxy.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
-import { startS3Server } from '../support/s3-server.ts';
-import { startTestServer } from '../support/server.ts';
+import { startProxiedServer } from '../support/proxied-server.ts';
 
 /** Each a block of its own: more than what counts as a small snapshot. */
 const PAGES = 4200;
 
 test('snapshots that take long keep a small one of the same worker from nothing', { timeout: 150_000 }, async (t) => {
-  const s3 = await startS3Server(t);
-  const { proxy, url } = await FaultyProxy.start(t, s3.url);
-  const server = await startTestServer(t, {
-    flags: ['--object-store', `${url}&timeout=20`, '--workers', '1'],
-    environment: s3.environment,
-  });
+  const { proxy, server } = await startProxiedServer(t, '&timeout=20', ['--workers', '1']);
   const dataOnly = (InstanceId: string) => ({ InstanceSpecification: { InstanceId, ExcludeBootVolume: true } });
   const large = await launchInstance(server.ec2, [3, 3]);
   const small = await launchInstance(server.ec2, [1]);

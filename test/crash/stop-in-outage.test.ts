@@ -3,9 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DeleteSnapshotCommand } from '@aws-sdk/client-ec2';
-import { FaultyProxy } from '../support/faulty-proxy.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
-import { startS3Server } from '../support/s3-server.ts';
+import { startProxiedServer } from '../support/proxied-server.ts';
 import { startTestServer } from '../support/server.ts';
 
 const MIB = 1024 * 1024;
@@ -14,10 +13,7 @@ const MIB = 1024 * 1024;
 test('a store that does not answer: a pending snapshot can be deleted, the server stops, and the next one goes on', {
   timeout: 100_000,
 }, async (t) => {
-  const s3 = await startS3Server(t);
-  const { proxy, url } = await FaultyProxy.start(t, s3.url);
-  const options = { flags: ['--object-store', url], environment: s3.environment };
-  const server = await startTestServer(t, options);
+  const { proxy, options, server } = await startProxiedServer(t);
   const instance = await launchInstance(server.ec2, [1, 1]);
   const contents = instance.volumes.map(() => randomBytes(MIB));
   for (const [index, volume] of instance.volumes.entries()) {

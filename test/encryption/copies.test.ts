@@ -4,18 +4,14 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CopySnapshotCommand, DeleteSnapshotCommand, DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
 import type { Collected } from '../../src/lifecycle/collector.ts';
-import { FaultyProxy } from '../support/faulty-proxy.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
-import { startS3Server } from '../support/s3-server.ts';
-import { startTestServer } from '../support/server.ts';
+import { startProxiedServer } from '../support/proxied-server.ts';
 
 const MIB = 1024 * 1024;
 
 /** A server, its store that can fall silent, and a plain snapshot whose bytes take more than one pack. */
 async function withSnapshot(t: TestContext) {
-  const s3 = await startS3Server(t);
-  const { proxy, url } = await FaultyProxy.start(t, s3.url);
-  const server = await startTestServer(t, { flags: ['--object-store', url], environment: s3.environment });
+  const { proxy, server } = await startProxiedServer(t);
   const instance = await launchInstance(server.ec2, [1]);
   const bytes = randomBytes(20 * MIB);
   const client = await server.connect(instance.volumes[0]);

@@ -381,12 +381,12 @@ export class World {
     const marking = new Marking(this.#store);
     // Beside uploads, cuts and deletions; what has come of them is looked at when none is under way.
     await marking.add(this.#live(planted));
-    const candidates = await marking.list();
+    const candidates = await marking.listUnneeded();
     const collect = async (): Promise<void> => {
       // As the product does: not while a pending snapshot's bytes are only in its journal.
       if (this.#catalog.pending.length > 0 && !planted) return;
       if (this.#planted.collectWithoutSecondLook !== true) await marking.add(this.#live(planted));
-      await removeGarbage(this.#store, marking.without(candidates));
+      await removeGarbage(this.#store, marking.stillUnneeded(candidates));
       this.figures.collections += 1;
     };
     await (planted ? collect() : this.#gate.collect(collect));
@@ -698,7 +698,7 @@ export class World {
   async #garbage(): Promise<Garbage> {
     const marking = new Marking(this.#store);
     await marking.add(this.#live(false));
-    return marking.list();
+    return marking.listUnneeded();
   }
 
   async #rest(): Promise<void> {

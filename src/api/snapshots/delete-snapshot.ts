@@ -1,11 +1,11 @@
 import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
 import { removeTags } from '../../catalog/tags.ts';
-import { withDeadline } from '../../types/deadline.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { findOwnSnapshot } from './find-snapshot.ts';
+import { removeRecord } from './stored-records.ts';
 
 export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
   honoured: ['SnapshotId'],
@@ -18,12 +18,9 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
   },
 };
 
-/** So long a deletion waits for the object store: it is done whatever that says. */
-const RECORD_MILLISECONDS = 5000;
-
 /** @throws ApiError InvalidSnapshot.NotFound, InvalidSnapshot.InUse */
 export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void> {
-  const { catalog, lifecycle, log } = call.services;
+  const { catalog, lifecycle } = call.services;
   return lifecycle.locks.hold([snapshotId], async () => {
     const snapshot = await findOwnSnapshot(call, snapshotId);
     await catalog.transaction().execute(async (transaction) => {
@@ -42,10 +39,7 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
         .execute();
     });
     // After the catalog: the other way round, a snapshot that is still there could not be brought back from the bucket.
-    const removed = lifecycle.records.remove(snapshotId, snapshot.set_id);
-    await withDeadline(RECORD_MILLISECONDS, 'the store', removed).catch((error: Error) => {
-      log('warn', `${snapshotId} is deleted, its record in the object store will be later: ${error.message}`);
-    });
+    await removeRecord(call, snapshot);
     if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
   });
 }

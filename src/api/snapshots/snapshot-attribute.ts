@@ -13,8 +13,8 @@ import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { publicAccessState } from '../settings/snapshot-block-public-access.ts';
-import { refreshRecords } from '../tags/create-tags.ts';
 import { findOwnSnapshot } from './find-snapshot.ts';
+import { refreshRecords } from './stored-records.ts';
 
 /** Who may make volumes of a snapshot; and product codes, which none here has. */
 export const describeSnapshotAttribute: Operation<DescribeSnapshotAttributeRequest, DescribeSnapshotAttributeResult> = {

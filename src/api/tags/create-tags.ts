@@ -1,11 +1,10 @@
 import type { CreateTagsRequest } from '@aws-sdk/client-ec2';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
-import { withDeadline } from '../../types/deadline.ts';
-import { knownId, type SnapshotId } from '../../types/ids.ts';
 import { requestTags } from '../authorization.ts';
 import { errors } from '../errors.ts';
-import type { Call, Operation } from '../operation.ts';
-import { type Resource, readResource, requireResource } from './resources.ts';
+import type { Operation } from '../operation.ts';
+import { refreshRecords } from '../snapshots/stored-records.ts';
+import { readResource, requireResource, snapshotsAmong } from './resources.ts';
 import { checkTagCount, readTags } from './tag-rules.ts';
 
 export const createTags: Operation<CreateTagsRequest, object> = {
@@ -39,22 +38,3 @@ export const createTags: Operation<CreateTagsRequest, object> = {
     return {};
   },
 };
-
-export function snapshotsAmong(resources: readonly Resource[]): SnapshotId[] {
-  return resources.flatMap(({ id, type }) => (type === 'snapshot' ? [knownId('snap', id)] : []));
-}
-
-/** So long a change waits for the object store: it is made whatever that says. */
-const RECORDS_MILLISECONDS = 5000;
-
-/**
- * The bucket has what the catalog says of completed snapshots, too, for a day when nothing but the bucket is left.
- * Writes the records that were marked as stale, soon or later.
- */
-export async function refreshRecords(call: Call, snapshotIds: readonly SnapshotId[]): Promise<void> {
-  const { lifecycle, log } = call.services;
-  const refreshed = lifecycle.records.refresh(snapshotIds);
-  await withDeadline(RECORDS_MILLISECONDS, 'the store', refreshed).catch((error: Error) => {
-    log('warn', `${snapshotIds.join(', ')}: changed, the records in the object store will be later: ${error.message}`);
-  });
-}

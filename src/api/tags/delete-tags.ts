@@ -1,8 +1,8 @@
 import type { DeleteTagsRequest } from '@aws-sdk/client-ec2';
 import { errors } from '../errors.ts';
 import type { Operation } from '../operation.ts';
-import { refreshRecords, snapshotsAmong } from './create-tags.ts';
-import { readResource, requireResource } from './resources.ts';
+import { refreshRecords } from '../snapshots/stored-records.ts';
+import { readResource, requireResource, snapshotsAmong } from './resources.ts';
 
 export const deleteTags: Operation<DeleteTagsRequest, object> = {
   honoured: ['Resources', 'Tags'],

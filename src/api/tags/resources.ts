@@ -1,5 +1,5 @@
 import type { ResourceType } from '../../catalog/schema.ts';
-import { type AccountId, knownId, parseId } from '../../types/ids.ts';
+import { type AccountId, knownId, parseId, type SnapshotId } from '../../types/ids.ts';
 import type { ApiError } from '../../wire/api-error.ts';
 import { errors } from '../errors.ts';
 import type { Call } from '../operation.ts';
@@ -23,6 +23,10 @@ export function readResource(id: string): Resource {
   if (parseId('i', id) !== undefined) return { id, type: 'instance' };
   if (parseId('ami', id) !== undefined) return { id, type: 'image' };
   throw errors.unknownResource(id);
+}
+
+export function snapshotsAmong(resources: readonly Resource[]): SnapshotId[] {
+  return resources.flatMap(({ id, type }) => (type === 'snapshot' ? [knownId('snap', id)] : []));
 }
 
 /** @throws ApiError the NotFound of its kind when the caller has no such resource */
