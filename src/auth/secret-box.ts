@@ -1,13 +1,13 @@
-import { randomBytes } from 'node:crypto';
+import { type KeyObject, randomBytes } from 'node:crypto';
 import type { Catalog } from '../catalog/catalog.ts';
 import { NONCE_BYTES, SealBrokenError, seal, unseal } from '../encryption/sealing.ts';
 
 /** Seals what the catalog keeps of secrets: whoever has the catalog alone has none of them. */
 export class SecretBox {
-  readonly #key: Buffer;
+  readonly #key: KeyObject;
 
   /** @param key 32 bytes, which lie elsewhere than the catalog */
-  constructor(key: Buffer) {
+  constructor(key: KeyObject) {
     this.#key = key;
   }
 

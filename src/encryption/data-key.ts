@@ -1,9 +1,9 @@
-import { createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import { createHmac, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto';
 import type { Sha256 } from '../types/units.ts';
 
 const DATA_KEY_BYTES = 32;
 const XTS_KEY_BYTES = 64;
-const GCM_KEY_BYTES = 32;
+const SECRET_KEY_BYTES = 32;
 
 /**
  * The secret under which a volume and the snapshots of its lineage are encrypted. What encrypts is never this key
@@ -11,14 +11,16 @@ const GCM_KEY_BYTES = 32;
  */
 export class DataKey {
   readonly #bytes: Uint8Array;
-  readonly #hashKey: Buffer;
-  #nodeKeys: { seal: Buffer; nonce: Buffer } | undefined;
+  readonly #secret: KeyObject;
+  readonly #hashKey: KeyObject;
+  #nodeKeys: { seal: KeyObject; nonce: KeyObject } | undefined;
 
   /** @param bytes 32 of them */
   constructor(bytes: Uint8Array) {
     if (bytes.length !== DATA_KEY_BYTES) throw new Error(`a data key has ${DATA_KEY_BYTES} bytes, not ${bytes.length}`);
     this.#bytes = bytes;
-    this.#hashKey = this.#derive('cleancut block hash', GCM_KEY_BYTES);
+    this.#secret = createSecretKey(bytes);
+    this.#hashKey = this.#deriveKey('cleancut block hash');
   }
 
   static generate(): DataKey {
@@ -36,15 +38,15 @@ export class DataKey {
   }
 
   /** For AES-256-GCM over the blocks of one pack. */
-  packKey(packId: string): Buffer {
-    return this.#derive(`cleancut pack ${packId}`, GCM_KEY_BYTES);
+  packKey(packId: string): KeyObject {
+    return this.#deriveKey(`cleancut pack ${packId}`);
   }
 
   /** For AES-256-GCM over manifest nodes, and for the nonces that are made of what they hold. */
-  nodeKeys(): { seal: Buffer; nonce: Buffer } {
+  nodeKeys(): { seal: KeyObject; nonce: KeyObject } {
     this.#nodeKeys ??= {
-      seal: this.#derive('cleancut node', GCM_KEY_BYTES),
-      nonce: this.#derive('cleancut node nonce', GCM_KEY_BYTES),
+      seal: this.#deriveKey('cleancut node'),
+      nonce: this.#deriveKey('cleancut node nonce'),
     };
     return this.#nodeKeys;
   }
@@ -62,8 +64,13 @@ export class DataKey {
     return this.#derive('cleancut check', 16).toString('hex');
   }
 
+  /** Of 32 bytes, for AES-256-GCM or HMAC-SHA-256. */
+  #deriveKey(purpose: string): KeyObject {
+    return createSecretKey(this.#derive(purpose, SECRET_KEY_BYTES));
+  }
+
   #derive(purpose: string, length: number): Buffer {
-    return Buffer.from(hkdfSync('sha256', this.#bytes, '', purpose, length));
+    return Buffer.from(hkdfSync('sha256', this.#secret, '', purpose, length));
   }
 }
 

@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { NONCE_BYTES, SealBrokenError, seal, unseal } from '../encryption/sealing.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
@@ -47,12 +47,12 @@ export type KeyringOptions = {
 /** KMS keys in a file, each sealed under a root key that lies elsewhere: in a key file, or in someone's head. */
 export class Keyring implements KeyService {
   readonly #options: KeyringOptions;
-  readonly #root: Buffer;
+  readonly #root: KeyObject;
   #saved: Saved;
   /** One change after the other. */
   #changing: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: KeyringOptions, root: Buffer, saved: Saved) {
+  private constructor(options: KeyringOptions, root: KeyObject, saved: Saved) {
     this.#options = options;
     this.#root = root;
     this.#saved = saved;
@@ -245,10 +245,10 @@ export class Keyring implements KeyService {
     return changed;
   }
 
-  #material(key: SavedKey, version: number): Buffer {
+  #material(key: SavedKey, version: number): KeyObject {
     const sealed = key.versions[version];
     if (sealed === undefined) throw new KeyError('Unusable', `the key ${arnOf(key)} has no version ${version}`);
-    return unsealText(this.#root, sealed, `${key.keyId} ${version}`);
+    return createSecretKey(unsealText(this.#root, sealed, `${key.keyId} ${version}`));
   }
 
   #keysOf(owner: KeyOwner): SavedKey[] {
@@ -323,13 +323,13 @@ function reportOf(key: SavedKey): KeyReport {
   return { keyId, arn: arnOf(key), aliases, description, enabled, createdAt, versions: key.versions.length };
 }
 
-function sealText(key: Buffer, plain: Uint8Array, purpose: string): string {
+function sealText(key: KeyObject, plain: Uint8Array, purpose: string): string {
   const nonce = randomBytes(NONCE_BYTES);
   return Buffer.concat([nonce, seal(key, nonce, plain, Buffer.from(purpose))]).toString('base64');
 }
 
 /** @throws SealBrokenError */
-function unsealText(key: Buffer, text: string, purpose: string): Buffer {
+function unsealText(key: KeyObject, text: string, purpose: string): Buffer {
   const bytes = Buffer.from(text, 'base64');
   return unseal(key, bytes.subarray(0, NONCE_BYTES), bytes.subarray(NONCE_BYTES), Buffer.from(purpose));
 }

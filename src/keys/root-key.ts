@@ -1,4 +1,4 @@
-import { hkdfSync, randomBytes, scryptSync } from 'node:crypto';
+import { createSecretKey, hkdfSync, type KeyObject, randomBytes, scryptSync } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import type { Disk } from '../volumes/disk.ts';
 
@@ -11,17 +11,17 @@ const SCRYPT = { N: 2 ** 17, r: 8, p: 1, maxmem: 256 * 1024 * 1024 };
 export type Protection = { kind: 'file'; path: string } | { kind: 'passphrase'; passphrase: string };
 
 /** The key that protects a keyring. @param salt kept beside the keyring @throws with what to do */
-export function rootKey(protection: Protection, salt: Buffer): Buffer {
+export function rootKey(protection: Protection, salt: Buffer): KeyObject {
   switch (protection.kind) {
     case 'passphrase':
-      return scryptSync(protection.passphrase, salt, ROOT_KEY_BYTES, SCRYPT);
+      return createSecretKey(scryptSync(protection.passphrase, salt, ROOT_KEY_BYTES, SCRYPT));
     case 'file': {
       const mode = statSync(protection.path).mode & 0o077;
       if (mode !== 0) throw new Error(`${protection.path} can be read by others: chmod 600 it`);
       const secret = readFileSync(protection.path);
       if (secret.length < LEAST_FILE_BYTES)
         throw new Error(`${protection.path} holds ${secret.length} bytes; a key file needs ${LEAST_FILE_BYTES}`);
-      return Buffer.from(hkdfSync('sha256', secret, salt, 'cleancut keyring', ROOT_KEY_BYTES));
+      return createSecretKey(Buffer.from(hkdfSync('sha256', secret, salt, 'cleancut keyring', ROOT_KEY_BYTES)));
     }
     default:
       return protection satisfies never;

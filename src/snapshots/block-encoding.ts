@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto';
+import { hash, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from 'node:zlib';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
@@ -128,7 +128,7 @@ function chooseEncoding(block: Buffer, smaller: Buffer): Encoded {
  */
 export function sealBlock(
   { encoding, stored }: Encoded,
-  packKey: Buffer,
+  packKey: KeyObject,
   pack: Buffer,
   offset: number,
 ): { encoding: Encoding; length: number } {

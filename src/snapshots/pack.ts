@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { type KeyObject, randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { DataKey } from '../encryption/data-key.ts';
 import { alignedBuffer } from '../objects/direct-write.ts';
@@ -32,7 +32,7 @@ export class PackBuilder {
   readonly id: PackId = randomBytes(16).toString('hex') as PackId;
   readonly #bytes: Buffer;
   readonly #entries: RecordLocation[] = [];
-  readonly #key: Buffer | undefined;
+  readonly #key: KeyObject | undefined;
   #end = HEADER_BYTES;
 
   /**

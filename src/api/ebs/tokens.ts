@@ -1,4 +1,4 @@
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Catalog } from '../../catalog/catalog.ts';
 import { ebsErrors } from './ebs-errors.ts';
 
@@ -6,10 +6,10 @@ const LIFETIME_MILLISECONDS = 7 * 24 * 60 * 60 * 1000;
 
 /** Opaque tokens of the EBS direct APIs: each is good for one thing, for seven days, and for no one who makes one up. */
 export class Tokens {
-  readonly #key: Buffer;
+  readonly #key: KeyObject;
   readonly #now: () => Date;
 
-  private constructor(key: Buffer, now: () => Date) {
+  private constructor(key: KeyObject, now: () => Date) {
     this.#key = key;
     this.#now = now;
   }
@@ -26,7 +26,7 @@ export class Tokens {
       .select('value')
       .where('name', '=', 'ebs-tokens')
       .executeTakeFirstOrThrow();
-    return new Tokens(Buffer.from(row.value, 'hex'), now);
+    return new Tokens(createSecretKey(row.value, 'hex'), now);
   }
 
   expiry(): Date {
