@@ -28,6 +28,7 @@ import { allowedFlags, REQUEST_BYTES, type Request, readRequest } from './reques
 
 const MAX_EXTENTS = 2048;
 const MOST_AHEAD = 64;
+const CACHE_PIECE_BYTES = 1024 * 1024;
 const NO_PAYLOAD = Buffer.alloc(0);
 /** A client that sends without reading its answers, or while writes are held, is not read from past these. */
 const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
@@ -297,7 +298,7 @@ export class Transmission {
       this.#reserveSuccess(request);
       return undefined;
     }
-    const piece = Buffer.allocUnsafe(Math.min(request.length, 1024 * 1024));
+    const piece = Buffer.allocUnsafe(keptBytes(request));
     const fetch = async (): Promise<void> => {
       for (let done = 0; done < request.length && this.#export.readsMayWait; done += piece.length) {
         await this.#export.read(piece, 0, Math.min(piece.length, request.length - done), request.offset + done);
@@ -345,8 +346,9 @@ export class Transmission {
   }
 
   #wait(request: Request, waiting: Promise<void>): void {
+    const bytes = keptBytes(request);
     this.#waitingRequests += 1;
-    this.#waitingBytes += request.length;
+    this.#waitingBytes += bytes;
     const begun = performance.now();
     waiting
       .catch((failure: unknown) => {
@@ -356,7 +358,7 @@ export class Transmission {
       .finally(() => {
         observeLatency(this.#counters, performance.now() - begun, 1);
         this.#waitingRequests -= 1;
-        this.#waitingBytes -= request.length;
+        this.#waitingBytes -= bytes;
         if (this.#waitingRequests === 0) for (const settled of this.#settling.splice(0)) settled();
         this.#leaveIfDone();
         this.#resumeIfRoom();
@@ -428,4 +430,10 @@ export class Transmission {
     this.#replies.flush();
     this.#connection.end();
   }
+}
+
+/** How many bytes a request that waits keeps in memory. (It may be about gigabytes that are nowhere: to discard, to zero.) */
+function keptBytes({ command, length }: Request): number {
+  if (command === COMMAND.READ || command === COMMAND.WRITE) return length;
+  return command === COMMAND.CACHE ? Math.min(length, CACHE_PIECE_BYTES) : 0;
 }

@@ -317,8 +317,9 @@ export class CopyBeforeWrite {
    * Saves, with one write, what the writes to these ranges will overwrite: early is no harm, the pages are still as they
    * are. What cannot be saved so is left to each write.
    * @param ranges offset, length, offset, length … in bytes
+   * @returns whether all is saved
    */
-  stageAhead(ranges: readonly number[]): void {
+  stageAhead(ranges: readonly number[]): boolean {
     const runs: PageRun[] = [];
     const ahead = new Set<number>();
     for (let index = 0; index < ranges.length; index += 2) {
@@ -331,11 +332,14 @@ export class CopyBeforeWrite {
         at = blockEnd;
       }
     }
-    if (runs.length === 0 || this.stagedBytes + ahead.size * PAGE_BYTES > this.#bounds.stagingLimitBytes) return;
+    if (runs.length === 0) return true;
+    if (this.stagedBytes + ahead.size * PAGE_BYTES > this.#bounds.stagingLimitBytes) return false;
     try {
       this.#current.stagingLog(this.#disk).save(this.#raw, runs);
+      return true;
     } catch {
       // The write that needs it tries again, and says what gives way.
+      return false;
     }
   }
 

@@ -35,3 +35,9 @@ export function findExtents(
   }
   return extents;
 }
+
+/** The first byte from `offset` on that may be something else than zero; infinity where there is none. */
+export function nextNonZero(raw: RawFile, hydration: Hydration | undefined, offset: number): number {
+  const data = raw.nextData(offset) ?? Number.POSITIVE_INFINITY;
+  return hydration === undefined ? data : Math.max(offset, hydration.presentUntil(offset, data));
+}

@@ -7,14 +7,14 @@ import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite } from './copy-b
 import type { DiskFile } from './disk.ts';
 import type { KnownCuts } from './engine.ts';
 import type { Epoch } from './epoch.ts';
-import { type Extent, findExtents } from './extents.ts';
+import { type Extent, findExtents, nextNonZero } from './extents.ts';
 import { Flushes } from './flushes.ts';
 import { Gate } from './gate.ts';
 import { Hydration } from './hydration.ts';
 import { PagedBitmap } from './paged-bitmap.ts';
 import { RawFile } from './raw-file.ts';
 import { openEpochs, syncUploads, whatRemains } from './recovery.ts';
-import { inSteps } from './steps.ts';
+import { inSteps, type RangeStep } from './steps.ts';
 import type { VolumeEnvironment } from './volume-environment.ts';
 import { underLock } from './volume-lock.ts';
 import { readVolumeState, requireItsKey, type VolumeState, writeVolumeState } from './volume-state.ts';
@@ -173,19 +173,20 @@ export class LocalVolume {
 
   /** Makes the range read as zeroes. @param keepAllocated NBD's NO_HOLE: later writes there shall not find a full disk */
   zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void> {
-    return inSteps(offset, length, (at, bytes) => {
-      if (!keepAllocated && this.#isHole(at, bytes)) return;
-      return this.#change(at, bytes, () => this.#raw.zero(at, bytes, keepAllocated));
-    });
+    const step: RangeStep = (at, bytes) => this.#change(at, bytes, () => this.#raw.zero(at, bytes, keepAllocated));
+    return this.#inSteps(offset, length, keepAllocated, step);
   }
 
-  /** Gives back space. What is not on a page boundary, or not yet fetched from a snapshot, may keep its bytes. */
+  /** Gives back space. What is not on a page boundary, not fetched yet, or cannot be kept for a cut, may keep its bytes. */
   discard(offset: number, length: number): void | Promise<void> {
-    return inSteps(offset, length, (at, bytes) => {
-      if (this.#isHole(at, bytes)) return;
-      if (this.#hydration !== undefined && !this.#hydration.hasRange(at, bytes)) return;
-      return this.#change(at, bytes, () => this.#raw.discard(at, bytes));
-    });
+    const step = (at: number, bytes: number): void | Promise<void> => {
+      const held = this.#gate.opened;
+      if (held !== undefined) return held.then(() => step(at, bytes));
+      const local = this.#hydration?.hasRange(at, bytes) ?? true;
+      // Where there is no room for old pages a write would cost the cut; this need not be done.
+      if (local && this.#history.stageAhead([at, bytes])) this.#change(at, bytes, () => this.#raw.discard(at, bytes));
+    };
+    return this.#inSteps(offset, length, false, step);
   }
 
   /** Resolves when every write that was answered before the call survives a power loss. */
@@ -391,11 +392,10 @@ export class LocalVolume {
     }
   }
 
-  #isHole(offset: number, length: number): boolean {
+  #inSteps(offset: number, length: number, everywhere: boolean, step: RangeStep): void | Promise<void> {
     if (this.#fault !== undefined) throw this.#fault;
-    if (this.#hydration !== undefined && !this.#hydration.hasRange(offset, length)) return false;
-    const data = this.#raw.nextData(offset);
-    return data === undefined || data >= offset + length;
+    const nextFrom = (at: number): number => (everywhere ? at : nextNonZero(this.#raw, this.#hydration, at));
+    return inSteps(offset, length, nextFrom, step, () => this.stagedBytes);
   }
 
   /** @param settled writes the marks of what the sync has made durable */

@@ -1,21 +1,42 @@
+import { setImmediate, setTimeout } from 'node:timers/promises';
 import { BLOCK_BYTES } from '../types/units.ts';
 
-const STEP_BYTES = 64 * BLOCK_BYTES;
+/** Two blocks: to save their old bytes, or to give back their pages, takes the thread that serves guests a millisecond or two. */
+const STEP_BYTES = 2 * BLOCK_BYTES;
+/** Times as long as the step took. */
+const REST = 2;
 
-/** Goes over a range in steps, with turns for others between: a request for gigabytes does not hold them up. */
+/** Does what is to be done to a part of the range, in bytes. */
+export type RangeStep = (offset: number, length: number) => void | Promise<void>;
+
+/**
+ * Goes over a range in steps, with turns for others between: a request for gigabytes does not hold them up.
+ *
+ * After a step that has saved old bytes it rests. Else the kernel, once the disk has too much to write, makes the thread
+ * stand still for hundreds of milliseconds, and all its guests with it.
+ * @param nextFrom the first byte at or after the one it is given at which there may be something to do
+ * @param savedBytes so far
+ */
 export function inSteps(
   offset: number,
   length: number,
-  step: (offset: number, length: number) => void | Promise<void>,
+  nextFrom: (at: number) => number,
+  step: RangeStep,
+  savedBytes: () => number,
 ): void | Promise<void> {
-  if (length <= STEP_BYTES) return step(offset, length);
+  const end = offset + length;
+  const first = nextFrom(offset);
+  if (first >= end) return;
+  if (end - first <= STEP_BYTES) return step(first, end - first);
   return (async () => {
-    for (let done = 0; done < length; ) {
-      const at = offset + done;
-      const bytes = Math.min(length - done, STEP_BYTES - (at % STEP_BYTES));
+    for (let at = first; at < end; at = nextFrom(at)) {
+      const bytes = Math.min(end - at, STEP_BYTES - (at % STEP_BYTES));
+      const saved = savedBytes();
+      const begun = performance.now();
       await step(at, bytes);
-      done += bytes;
-      await new Promise(setImmediate);
+      at += bytes;
+      if (savedBytes() > saved) await setTimeout(REST * (performance.now() - begun));
+      else await setImmediate();
     }
   })();
 }

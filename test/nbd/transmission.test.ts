@@ -13,13 +13,17 @@ const SIZE = 8 * 1024 * 1024;
 
 /** A volume in memory; while it is held, its writes wait, as they do in a cut. */
 class HeldVolume implements OpenVolume {
-  readonly sizeBytes = SIZE;
+  readonly sizeBytes: number;
   readonly readsMayWait = false;
   readonly savesOldPages = false;
   readonly bytes = Buffer.alloc(SIZE);
   /** Bytes, by all reads together. */
   readBytes = 0;
   #held: PromiseWithResolvers<void> | undefined;
+
+  constructor(sizeBytes = SIZE) {
+    this.sizeBytes = sizeBytes;
+  }
 
   get writesMayWait(): boolean {
     return this.#held !== undefined;
@@ -51,7 +55,9 @@ class HeldVolume implements OpenVolume {
 
   saveAhead(): void {}
   zero(): void {}
-  discard(): void {}
+  discard(): void | Promise<void> {
+    return this.#held?.promise;
+  }
   async flush(): Promise<void> {}
   extents(_offset: number, length: number): { length: number; hole: boolean }[] {
     return [{ length, hole: false }];
@@ -193,4 +199,19 @@ test('what is on the local disk needs not be brought near', async (t) => {
   const [reply] = (await once(client, 'data')) as [Buffer];
   assert.equal(reply.readUInt32BE(4), 0);
   assert.equal(volume.readBytes, 0);
+});
+
+test('while gigabytes are discarded, what else the client asks for is done', async (t) => {
+  const volume = new HeldVolume(4 * 1024 ** 3);
+  const client = await connected(t, volume);
+  volume.hold();
+  // Where the read is not answered before, it is answered after this.
+  const released = new Promise((resolve) => setTimeout(resolve, 200)).then(() => volume.release());
+  client.write(requestBytes(COMMAND.TRIM, 1, 0, 3 * 1024 ** 3));
+  client.write(requestBytes(COMMAND.READ, 2, 0, 1));
+  const [first] = (await once(client, 'data')) as [Buffer];
+  assert.equal(first.readUInt32BE(12), 2);
+  await released;
+  const [second] = (await once(client, 'data')) as [Buffer];
+  assert.equal(second.readUInt32BE(12), 1);
 });

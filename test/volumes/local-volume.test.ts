@@ -122,7 +122,7 @@ class Rig {
   }
 
   async zero(): Promise<void> {
-    const { offset, length } = this.range(BLOCK_BYTES);
+    const { offset, length } = this.range(this.random() < 0.2 ? SIZE : BLOCK_BYTES);
     this.unacknowledged = { offset, bytes: Buffer.alloc(length) };
     await this.volume.zero(offset, length, this.random() < 0.5);
     this.model.fill(0, offset, offset + length);
@@ -130,8 +130,10 @@ class Rig {
   }
 
   async discard(): Promise<void> {
-    const { offset, length } = this.range(BLOCK_BYTES);
+    const { offset, length } = this.range(this.random() < 0.2 ? SIZE : BLOCK_BYTES);
+    this.unacknowledged = { offset, bytes: Buffer.alloc(length) };
     await this.volume.discard(offset, length);
+    this.unacknowledged = undefined;
     // A discarded byte is what it was, or zero: whichever it is now, it stays.
     const now = Buffer.alloc(length);
     await this.volume.read(now, 0, length, offset);
@@ -556,6 +558,42 @@ test('a full disk under the old pages costs the snapshot, never the write', asyn
     failures-- > 0 ? Object.assign(new Error('ENOSPC: full'), { code: 'ENOSPC' }) : undefined;
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 2)], PAGE_BYTES, 0);
   assert.equal(rig.lost.length, 1);
+  await rig.volume.close();
+});
+
+test('a discard for whose old pages there is no room is left undone, and costs no snapshot', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
+  const discarded = async (): Promise<number> => {
+    const now = Buffer.alloc(SIZE);
+    await rig.volume.read(now, 0, SIZE, 0);
+    let pages = 0;
+    for (let at = 0; at < SIZE; at += PAGE_BYTES) {
+      const page = now.subarray(at, at + PAGE_BYTES);
+      if (page.every((byte) => byte === 0)) pages += 1;
+      else assert.ok(page.equals(rig.model.subarray(at, at + PAGE_BYTES)));
+    }
+    return pages;
+  };
+  await rig.volume.write([randomBytes(SIZE)], SIZE, 0);
+  await rig.volume.read(rig.model, 0, SIZE, 0);
+  await rig.cut();
+  rig.disk.failChange = () => Object.assign(new Error('ENOSPC: full'), { code: 'ENOSPC' });
+  await rig.volume.discard(0, SIZE);
+  assert.equal(await discarded(), 0);
+  rig.disk.failChange = () => undefined;
+  await rig.volume.discard(0, BLOCK_BYTES);
+  assert.equal(await discarded(), PAGES_PER_BLOCK, 'where there is room it is done');
+  assert.deepEqual(rig.lost, []);
+  await rig.check(rig.cuts[0]);
+  await rig.volume.close();
+
+  rig.stagingLimitBytes = (PAGES_PER_BLOCK + 8) * PAGE_BYTES;
+  rig.volume = rig.open();
+  assert.equal(rig.volume.resumeCut(rig.cuts[0].boundary), undefined);
+  await rig.volume.discard(BLOCK_BYTES, SIZE - BLOCK_BYTES);
+  assert.equal(await discarded(), PAGES_PER_BLOCK);
+  assert.deepEqual(rig.lost, []);
+  await rig.check(rig.cuts[0]);
   await rig.volume.close();
 });
 
