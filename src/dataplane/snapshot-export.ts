@@ -5,7 +5,7 @@ import type { Extent } from '../volumes/extents.ts';
 
 /** A completed snapshot as a read-only export: every read goes to the object store, nothing is restored. */
 export class SnapshotExport implements OpenVolume {
-  readonly readsMayWait = true;
+  readonly isPartlyRemote = true;
   readonly writesMayWait = false;
   readonly savesOldPages = false;
   readonly sizeBytes: number;
@@ -15,6 +15,12 @@ export class SnapshotExport implements OpenVolume {
     this.#source = source;
     this.sizeBytes = sizeBytes;
   }
+
+  readNow(): 'remote' {
+    return 'remote';
+  }
+
+  async bringNear(): Promise<void> {}
 
   async read(target: Uint8Array, targetStart: number, length: number, offset: number): Promise<void> {
     const pieces: Promise<void>[] = [];

@@ -21,10 +21,15 @@ const YIELD_MILLISECONDS = 0.1;
 const VAIN_LOOKS = 4;
 const LEFT_OUT = 64;
 
+/** What a disk that is worth waiting for takes for one read; another thread takes as long to be woken, and to wake this one. */
+const DISK_MILLISECONDS = 0.25;
+
 /** Those that had something to do a moment ago, and when. */
 const busy = new Map<Polled, number>();
 let vain = 0;
 let leftOut = 0;
+let vainReads = 0;
+let leftOutReads = 0;
 
 /**
  * After a turn of a connection whose client waits for each answer: looks for the next request for a moment, instead of
@@ -59,4 +64,24 @@ export function pollOn(connection: Polled): void {
     return;
   }
   vain = anything ? 0 : vain + 1;
+}
+
+/**
+ * After a read of one who asks one by one, of what the kernel has just begun to bring from the disk: looks for it for a
+ * moment, as long as such looks find something.
+ */
+export function lookAgain(read: () => boolean): boolean {
+  if (vainReads >= VAIN_LOOKS) {
+    leftOutReads += 1;
+    if (leftOutReads < LEFT_OUT) return false;
+    leftOutReads = 0;
+  }
+  const begun = performance.now();
+  do {
+    if (!read()) continue;
+    vainReads = 0;
+    return true;
+  } while (performance.now() - begun < DISK_MILLISECONDS);
+  vainReads += 1;
+  return false;
 }

@@ -1,4 +1,4 @@
-import { COMMAND, COMMAND_FLAG, MAGIC_REQUEST } from './protocol.ts';
+import { COMMAND, COMMAND_FLAG, ERROR, MAGIC_REQUEST, MAX_PAYLOAD_BYTES } from './protocol.ts';
 
 /** A request without its payload. */
 export const REQUEST_BYTES = 28;
@@ -26,8 +26,27 @@ export function readRequest(bytes: Buffer, at: number): Request | undefined {
   };
 }
 
+/** What client and server have agreed on. */
+export type TransmissionOptions = { structuredReplies: boolean; baseAllocation: boolean; readOnly: boolean };
+
+/** What the spec has a server refuse before anything is done. @returns 0 where there is nothing to refuse */
+export function refusalOf(request: Request, sizeBytes: number, options: TransmissionOptions): number {
+  const { command, flags, offset, length } = request;
+  const changes = command === COMMAND.WRITE || command === COMMAND.TRIM || command === COMMAND.WRITE_ZEROES;
+  if (command > COMMAND.BLOCK_STATUS) return ERROR.EINVAL;
+  if ((flags & ~allowedFlags(command, options.structuredReplies)) !== 0) return ERROR.EINVAL;
+  if (changes && options.readOnly) return ERROR.EPERM;
+  if (command === COMMAND.FLUSH) return offset === 0 && length === 0 ? 0 : ERROR.EINVAL;
+  if (length === 0) return ERROR.EINVAL;
+  const carriesData = command === COMMAND.READ || command === COMMAND.WRITE;
+  if (carriesData && length > MAX_PAYLOAD_BYTES) return ERROR.EINVAL;
+  if (offset + length > sizeBytes) return changes ? ERROR.ENOSPC : ERROR.EINVAL;
+  if (command === COMMAND.BLOCK_STATUS && !options.baseAllocation) return ERROR.EINVAL;
+  return 0;
+}
+
 /** The flags that a request of a kind may have. */
-export function allowedFlags(command: number, structuredReplies: boolean): number {
+function allowedFlags(command: number, structuredReplies: boolean): number {
   switch (command) {
     case COMMAND.READ:
       return COMMAND_FLAG.FUA | (structuredReplies ? COMMAND_FLAG.DF : 0);

@@ -1,19 +1,11 @@
 import type { Socket } from 'node:net';
 import type { OpenVolume } from '../volumes/engine.ts';
 import { Connection } from './connection.ts';
+import { DiskReads } from './disk-reads.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
 import { type IoCounters, observeLatency } from './io-counters.ts';
-import { pollOn } from './polling.ts';
-import {
-  ALLOCATION_HOLE,
-  ALLOCATION_ZERO,
-  CHUNK,
-  CHUNK_DONE,
-  COMMAND,
-  COMMAND_FLAG,
-  ERROR,
-  MAX_PAYLOAD_BYTES,
-} from './protocol.ts';
+import { lookAgain, pollOn } from './polling.ts';
+import { ALLOCATION_HOLE, ALLOCATION_ZERO, CHUNK, CHUNK_DONE, COMMAND, COMMAND_FLAG } from './protocol.ts';
 import { ReceiveBuffer } from './receive-buffer.ts';
 import {
   CHUNK_HEADER_BYTES,
@@ -24,7 +16,7 @@ import {
   writeSimpleHeader,
 } from './reply.ts';
 import { ReplyBuffer } from './reply-buffer.ts';
-import { allowedFlags, REQUEST_BYTES, type Request, readRequest } from './request.ts';
+import { REQUEST_BYTES, type Request, readRequest, refusalOf, type TransmissionOptions } from './request.ts';
 
 const MAX_EXTENTS = 2048;
 const MOST_AHEAD = 64;
@@ -34,8 +26,6 @@ const NO_PAYLOAD = Buffer.alloc(0);
 const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 const MAX_WAITING_REQUESTS = 512;
 const MAX_WAITING_BYTES = 64 * 1024 * 1024;
-
-export type TransmissionOptions = { structuredReplies: boolean; baseAllocation: boolean; readOnly: boolean };
 
 /**
  * The transmission phase of one connection: requests in, replies out, in the order in which they are done.
@@ -61,6 +51,7 @@ export class Transmission {
   #doneThisTurn = 0;
   #requests = 0;
   #askingOneByOne = false;
+  readonly #diskReads: DiskReads;
   readonly #settling: (() => void)[] = [];
   readonly closed: Promise<void>;
 
@@ -75,6 +66,12 @@ export class Transmission {
       () => this.#resumeIfRoom(),
     );
     this.#replies = new ReplyBuffer(this.#connection);
+    this.#diskReads = new DiskReads(
+      target,
+      (request) => this.#readNow(request) === 'done',
+      (request) => this.#readByItself(request),
+      () => this.#replies.flush(),
+    );
     this.closed = this.#connection.closed;
   }
 
@@ -166,7 +163,7 @@ export class Transmission {
       if (request === undefined) break;
       if (request.command !== COMMAND.WRITE) continue;
       at += request.length;
-      if (at + REQUEST_BYTES > end || this.#refusal(request) !== 0) break;
+      if (at + REQUEST_BYTES > end || refusalOf(request, this.#export.sizeBytes, this.#options) !== 0) break;
       ranges.push(request.offset, request.length);
     }
     if (ranges.length > 2) this.#export.saveAhead(ranges);
@@ -186,7 +183,7 @@ export class Transmission {
       this.#execute(request, NO_PAYLOAD);
       return 0;
     }
-    const error = this.#refusal(request);
+    const error = refusalOf(request, this.#export.sizeBytes, this.#options);
     if (error !== 0) {
       this.#incoming.consume(REQUEST_BYTES);
       this.#requests += 1;
@@ -210,7 +207,7 @@ export class Transmission {
       this.#leaveIfDone();
       return;
     }
-    const error = request.command === COMMAND.WRITE ? 0 : this.#refusal(request);
+    const error = request.command === COMMAND.WRITE ? 0 : refusalOf(request, this.#export.sizeBytes, this.#options);
     if (error !== 0) {
       this.#fail(request, error);
       return;
@@ -254,23 +251,22 @@ export class Transmission {
   }
 
   #read(request: Request): Promise<void> | undefined {
-    const { offset, length } = request;
     this.#counters.reads += 1;
-    this.#counters.readBytes += length;
-    const structured = this.#options.structuredReplies;
-    const headerBytes = structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_REPLY_BYTES;
-    if (!this.#export.readsMayWait) {
-      const { buffer, start } = this.#replies.reserve(headerBytes + length);
-      try {
-        this.#export.read(buffer, start + headerBytes, length, offset);
-      } catch (failure) {
-        this.#replies.unreserve(headerBytes + length);
-        throw failure;
-      }
-      this.#writeReadHeader(request, buffer, start);
-      return undefined;
+    this.#counters.readBytes += request.length;
+    const found = this.#readNow(request);
+    if (found === 'done') return undefined;
+    if (found === 'on disk') {
+      const isAlone = this.#askingOneByOne && this.#waitingRequests === 0;
+      if (isAlone && lookAgain(() => this.#readNow(request) === 'done')) return undefined;
+      return this.#diskReads.wait(request);
     }
-    // The shared room must be filled this turn, and these bytes may come later: a buffer of their own.
+    return this.#readByItself(request);
+  }
+
+  /** Into a buffer of its own: the shared room must be filled this turn, and these bytes may come later. */
+  #readByItself(request: Request): Promise<void> | undefined {
+    const { offset, length } = request;
+    const headerBytes = this.#readHeaderBytes();
     const own = Buffer.allocUnsafeSlow(headerBytes + length);
     const answer = (): void => {
       this.#writeReadHeader(request, own, 0);
@@ -281,6 +277,25 @@ export class Transmission {
     if (waiting !== undefined) return waiting.then(answer);
     answer();
     return undefined;
+  }
+
+  /** Reads into the room for replies, and answers, where nothing must be waited for. */
+  #readNow(request: Request): 'done' | 'on disk' | 'remote' {
+    const headerBytes = this.#readHeaderBytes();
+    const room = headerBytes + request.length;
+    const { buffer, start } = this.#replies.reserve(room);
+    let found: 'done' | 'on disk' | 'remote' | undefined;
+    try {
+      found = this.#export.readNow(buffer, start + headerBytes, request.length, request.offset);
+      return found;
+    } finally {
+      if (found === 'done') this.#writeReadHeader(request, buffer, start);
+      else this.#replies.unreserve(room);
+    }
+  }
+
+  #readHeaderBytes(): number {
+    return this.#options.structuredReplies ? CHUNK_HEADER_BYTES + 8 : SIMPLE_REPLY_BYTES;
   }
 
   #writeReadHeader(request: Request, buffer: Buffer, start: number): void {
@@ -294,13 +309,13 @@ export class Transmission {
 
   /** Brings the range near: for a restored volume, from the object store; for a local one there is nothing to do. */
   #cache(request: Request): Promise<void> | undefined {
-    if (!this.#export.readsMayWait) {
+    if (!this.#export.isPartlyRemote) {
       this.#reserveSuccess(request);
       return undefined;
     }
     const piece = Buffer.allocUnsafe(keptBytes(request));
     const fetch = async (): Promise<void> => {
-      for (let done = 0; done < request.length && this.#export.readsMayWait; done += piece.length) {
+      for (let done = 0; done < request.length && this.#export.isPartlyRemote; done += piece.length) {
         await this.#export.read(piece, 0, Math.min(piece.length, request.length - done), request.offset + done);
         // What is near already is read without a wait, and the range may be 4 GiB.
         await new Promise(setImmediate);
@@ -363,22 +378,6 @@ export class Transmission {
         this.#leaveIfDone();
         this.#resumeIfRoom();
       });
-  }
-
-  /** What the spec has a server refuse before anything is done. @returns 0 where there is nothing to refuse */
-  #refusal(request: Request): number {
-    const { command, flags, offset, length } = request;
-    const changes = command === COMMAND.WRITE || command === COMMAND.TRIM || command === COMMAND.WRITE_ZEROES;
-    if (command > COMMAND.BLOCK_STATUS) return ERROR.EINVAL;
-    if ((flags & ~allowedFlags(command, this.#options.structuredReplies)) !== 0) return ERROR.EINVAL;
-    if (changes && this.#options.readOnly) return ERROR.EPERM;
-    if (command === COMMAND.FLUSH) return offset === 0 && length === 0 ? 0 : ERROR.EINVAL;
-    if (length === 0) return ERROR.EINVAL;
-    const carriesData = command === COMMAND.READ || command === COMMAND.WRITE;
-    if (carriesData && length > MAX_PAYLOAD_BYTES) return ERROR.EINVAL;
-    if (offset + length > this.#export.sizeBytes) return changes ? ERROR.ENOSPC : ERROR.EINVAL;
-    if (command === COMMAND.BLOCK_STATUS && !this.#options.baseAllocation) return ERROR.EINVAL;
-    return 0;
   }
 
   #reserveSuccess(request: Request): void {

@@ -8,6 +8,13 @@
 export interface DiskFile {
   /** Fills `target[targetStart, targetStart+length)` from `position` (bytes); past the end of the file it reads zeroes. */
   read(target: Uint8Array, targetStart: number, length: number, position: number): void;
+  /**
+   * Reads as `read` does, where all that is asked for is in memory.
+   * @returns false where it is not, or not known to be: then anything may be in the target
+   */
+  readNow(target: Uint8Array, targetStart: number, length: number, position: number): boolean;
+  /** Brings a range into memory, not on the thread that calls. Where that fails, the read that follows says why. */
+  bringNear(length: number, position: number): Promise<void>;
   /** Writes all of the bytes, or throws (ENOSPC, EIO …); after a throw any part of them may have been written. */
   write(source: Uint8Array, sourceStart: number, length: number, position: number): void;
   /** Like write, for bytes that lie in several buffers, one after the other. */

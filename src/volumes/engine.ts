@@ -20,14 +20,22 @@ export type NewVolume = {
 /** A volume that can be read and written. A method that need not wait returns at once; else a promise. */
 export interface OpenVolume {
   readonly sizeBytes: number;
-  /** False when reads are sure to be done when they return: they may then fill a buffer that is used again at once. */
-  readonly readsMayWait: boolean;
+  /** True while some of what is read may have to come from an object store. */
+  readonly isPartlyRemote: boolean;
   /** True while a write may have to wait: it then keeps the bytes that it was given until it is done. */
   readonly writesMayWait: boolean;
   /** True while the old bytes of what is overwritten may have to be kept: then `saveAhead` saves time. */
   readonly savesOldPages: boolean;
   /** Tells of writes that are about to come: offset, length, offset, length … in bytes, all within the volume. */
   saveAhead(ranges: readonly number[]): void;
+  /**
+   * Reads what need not be waited for, into a buffer that may be used again at once. Where it is not `done`, nothing is
+   * known of the target: of what is `on disk`, `read` makes all who share the thread wait, unless `bringNear` was before
+   * it; what is `remote`, it waits for alone.
+   */
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' | 'remote';
+  /** Has a range that is on the local disk read into memory, by another thread. */
+  bringNear(offset: number, length: number): Promise<void>;
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void>;
   zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void>;

@@ -71,10 +71,7 @@ export class Hydration {
 
   hasRange(offset: number, length: number): boolean {
     const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
-    for (let block = Math.floor(offset / BLOCK_BYTES); block <= last; block += 1) {
-      if (!this.#local.bits.get(block)) return false;
-    }
-    return true;
+    return this.#local.bits.hasAll(Math.floor(offset / BLOCK_BYTES), last);
   }
 
   hydratedCount(): number {

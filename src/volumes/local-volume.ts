@@ -17,10 +17,7 @@ import { openEpochs, syncUploads, whatRemains } from './recovery.ts';
 import { inSteps, type RangeStep } from './steps.ts';
 import type { VolumeEnvironment } from './volume-environment.ts';
 import { underLock } from './volume-lock.ts';
-import { readVolumeState, requireItsKey, type VolumeState, writeVolumeState } from './volume-state.ts';
-
-/** No boot has this id: what is said to have been opened in it is not believed. */
-const NO_BOOT = 'none';
+import { NO_BOOT, readVolumeState, requireItsKey, type VolumeState, writeVolumeState } from './volume-state.ts';
 
 /**
  * A live volume of the local engine. All its mutable state has this one owner, and everything that changes bytes or
@@ -127,7 +124,7 @@ export class LocalVolume {
     return this.#fault?.message;
   }
 
-  get readsMayWait(): boolean {
+  get isPartlyRemote(): boolean {
     return this.#hydration !== undefined;
   }
 
@@ -150,6 +147,16 @@ export class LocalVolume {
 
   get stagedBytes(): number {
     return this.#history.stagedBytes;
+  }
+
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' | 'remote' {
+    if (this.#fault !== undefined) throw this.#fault;
+    if (this.#hydration !== undefined && !this.#hydration.hasRange(offset, length)) return 'remote';
+    return this.#raw.readNow(target, targetStart, length, offset) ? 'done' : 'on disk';
+  }
+
+  bringNear(offset: number, length: number): Promise<void> {
+    return this.#raw.bringNear(offset, length);
   }
 
   /** Reads into `target[targetStart, targetStart+length)`. Returns at once where it can; a promise where it must wait. */
@@ -338,7 +345,10 @@ export class LocalVolume {
       if (this.#fault === undefined) {
         this.#flushes.wrote();
         await this.flush();
-        await this.#syncHistory();
+        const history = this.#history.sync().then(() => syncUploads(this.#environment.disk, this.#directory));
+        await history.catch((error: Error) => {
+          throw this.#fail(error.message);
+        });
         this.#environment.disk.syncDirectory(this.#directory);
         // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
         this.#save({ clean: true });
@@ -354,10 +364,7 @@ export class LocalVolume {
 
   #passesRange(offset: number, length: number): boolean {
     const last = Math.floor((offset + length - 1) / BLOCK_BYTES);
-    for (let block = Math.floor(offset / BLOCK_BYTES); block <= last; block += 1) {
-      if (!this.#passes.get(block)) return false;
-    }
-    return true;
+    return this.#passes.hasAll(Math.floor(offset / BLOCK_BYTES), last);
   }
 
   /** A write that may have more to do first: wait at the gate, fetch, save old pages, mark. */
@@ -411,16 +418,6 @@ export class LocalVolume {
     } catch (error) {
       // The kernel reports a failed write-back once and then forgets the pages: a second sync would say yes to bytes
       // that are gone.
-      throw this.#fail((error as Error).message);
-    }
-  }
-
-  /** What is refused here, too, can be believed no more. */
-  async #syncHistory(): Promise<void> {
-    try {
-      await this.#history.sync();
-      await syncUploads(this.#environment.disk, this.#directory);
-    } catch (error) {
       throw this.#fail((error as Error).message);
     }
   }

@@ -6,6 +6,7 @@ import {
   forgetPages,
   lockFile,
   punchHole,
+  readCached,
   seekData,
   seekHole,
   writeBackError,
@@ -27,8 +28,16 @@ const ZEROES = new Uint8Array(1 << 20);
  */
 const PIECE_BYTES = 64 * 1024;
 
+/** What is read to be brought near goes here, all at once: nobody looks at it. */
+const nowhere = Buffer.allocUnsafeSlow(128 * 1024);
+
 class NodeFile implements DiskFile {
   readonly #fd: number;
+  /** Reads that other threads are at. */
+  #reading = 0;
+  #closeAfterReads = false;
+  /** The file system cannot say what is in memory. */
+  #isBlind = false;
 
   constructor(fd: number) {
     this.#fd = fd;
@@ -44,6 +53,33 @@ class NodeFile implements DiskFile {
       }
       done += more;
     }
+  }
+
+  readNow(target: Uint8Array, targetStart: number, length: number, position: number): boolean {
+    const read = this.#isBlind ? undefined : readCached(this.#fd, target, targetStart, length, position);
+    if (read !== undefined) return read === length;
+    this.#isBlind = true;
+    this.read(target, targetStart, length, position);
+    return true;
+  }
+
+  bringNear(length: number, position: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#reading += 1;
+      let done = 0;
+      const next = (): void => {
+        if (done < length && !this.#closeAfterReads) {
+          const bytes = Math.min(nowhere.length, length - done);
+          fs.read(this.#fd, nowhere, 0, bytes, position + done, next);
+          done += bytes;
+          return;
+        }
+        this.#reading -= 1;
+        if (this.#reading === 0 && this.#closeAfterReads) fs.closeSync(this.#fd);
+        resolve();
+      };
+      next();
+    });
   }
 
   write(source: Uint8Array, sourceStart: number, length: number, position: number): void {
@@ -123,7 +159,9 @@ class NodeFile implements DiskFile {
   }
 
   close(): void {
-    fs.closeSync(this.#fd);
+    // Its number must not become another file's under a read that another thread is at.
+    if (this.#reading > 0) this.#closeAfterReads = true;
+    else fs.closeSync(this.#fd);
   }
 
   letGo(): void {

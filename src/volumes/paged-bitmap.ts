@@ -33,6 +33,12 @@ export class PagedBitmap {
     return page !== undefined && (page[(bit >>> 3) & (PAGE_BYTES - 1)] & (1 << (bit & 7))) !== 0;
   }
 
+  /** Whether all bits from `first` to `last` are set. */
+  hasAll(first: number, last: number): boolean {
+    for (let bit = first; bit <= last; bit += 1) if (!this.get(bit)) return false;
+    return true;
+  }
+
   set(bit: number): void {
     this.#pageFor(bit)[(bit >>> 3) & (PAGE_BYTES - 1)] |= 1 << (bit & 7);
   }

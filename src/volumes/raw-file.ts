@@ -68,19 +68,50 @@ export class RawFile {
   }
 
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void {
-    this.readStored(target, targetStart, length, offset);
-    if (this.#cipher === undefined) return;
-    if (offset % PAGE === 0 && length % PAGE === 0) {
-      this.#cipher.decrypt(target.subarray(targetStart, targetStart + length), offset / PAGE);
-      return;
-    }
-    this.#readUnaligned(this.#cipher, target, targetStart, length, offset);
+    this.#read('wait', target, targetStart, length, offset);
+  }
+
+  /** Reads where nothing must be waited for. @returns false where something must: then anything may be in the target */
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
+    return this.#read('now', target, targetStart, length, offset);
+  }
+
+  /** Brings a range into memory, so that a read of it need not wait; not on the thread that calls. */
+  bringNear(offset: number, length: number): Promise<void> {
+    if (this.#single !== undefined) return this.#single.bringNear(length, offset);
+    const bringing: Promise<void>[] = [];
+    this.#each(offset, length, (file, position, bytes) => {
+      bringing.push(file.bringNear(bytes, position));
+    });
+    return Promise.all(bringing).then(() => undefined);
   }
 
   /** The bytes as they lie in the file: of an encrypted volume, not decrypted. */
   readStored(target: Uint8Array, targetStart: number, length: number, offset: number): void {
-    if (this.#single !== undefined) return this.#single.read(target, targetStart, length, offset);
-    this.#each(offset, length, (file, position, bytes, done) => file.read(target, targetStart + done, bytes, position));
+    this.#readStored('wait', target, targetStart, length, offset);
+  }
+
+  /** The same, where nothing must be waited for; see readNow. */
+  readStoredNow(target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
+    return this.#readStored('now', target, targetStart, length, offset);
+  }
+
+  #read(how: 'now' | 'wait', target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
+    const cipher = this.#cipher;
+    if (cipher !== undefined && (offset % PAGE !== 0 || length % PAGE !== 0))
+      return this.#readUnaligned(how, cipher, target, targetStart, length, offset);
+    if (!this.#readStored(how, target, targetStart, length, offset)) return false;
+    cipher?.decrypt(target.subarray(targetStart, targetStart + length), offset / PAGE);
+    return true;
+  }
+
+  #readStored(how: 'now' | 'wait', target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
+    if (this.#single !== undefined) return readFrom(how, this.#single, target, targetStart, length, offset);
+    let whole = true;
+    this.#each(offset, length, (file, position, bytes, done) => {
+      whole &&= readFrom(how, file, target, targetStart + done, bytes, position);
+    });
+    return whole;
   }
 
   write(source: Uint8Array, sourceStart: number, length: number, offset: number): void {
@@ -176,17 +207,25 @@ export class RawFile {
     );
   }
 
-  #readUnaligned(cipher: PageCipher, target: Uint8Array, targetStart: number, length: number, offset: number): void {
+  #readUnaligned(
+    how: 'now' | 'wait',
+    cipher: PageCipher,
+    target: Uint8Array,
+    targetStart: number,
+    length: number,
+    offset: number,
+  ): boolean {
     for (let done = 0; done < length; ) {
       const inPage = (offset + done) % PAGE;
       const start = offset + done - inPage;
       const bytes = Math.min(length - done, PIECE_BYTES - inPage);
       const pages = plainPiece.subarray(0, Math.ceil((inPage + bytes) / PAGE) * PAGE);
-      this.readStored(pages, 0, pages.length, start);
+      if (!this.#readStored(how, pages, 0, pages.length, start)) return false;
       cipher.decrypt(pages, start / PAGE);
       target.set(pages.subarray(inPage, inPage + bytes), targetStart + done);
       done += bytes;
     }
+    return true;
   }
 
   /**
@@ -244,6 +283,19 @@ export class RawFile {
       done += bytes;
     }
   }
+}
+
+function readFrom(
+  how: 'now' | 'wait',
+  file: DiskFile,
+  target: Uint8Array,
+  targetStart: number,
+  length: number,
+  position: number,
+): boolean {
+  if (how === 'now') return file.readNow(target, targetStart, length, position);
+  file.read(target, targetStart, length, position);
+  return true;
 }
 
 function segmentPath(directory: string, number: number): string {

@@ -86,10 +86,17 @@ export class StagingLog {
   save(volume: RawFile, runs: readonly PageRun[]): void {
     let used = 0;
     let from = 0;
+    /** What the disk has only begun to bring: of all runs at once, so that one wait is for all. */
+    let coming: { at: number; length: number; offset: number }[] = [];
+    const append = (saved: readonly PageRun[]): void => {
+      for (const { at, length, offset } of coming) volume.readStored(scratch, at, length, offset);
+      coming = [];
+      this.#append(saved, used);
+    };
     for (const [index, { page, count }] of runs.entries()) {
       const length = count * PAGE_BYTES;
       if (used + STAGING_HEADER_BYTES + length > scratch.length) {
-        this.#append(runs.slice(from, index), used);
+        append(runs.slice(from, index));
         from = index;
         used = 0;
       }
@@ -100,10 +107,12 @@ export class StagingLog {
       header.writeUInt32LE(crc32(checkedHeader), 16);
       scratch.set(header, used);
       // As they are stored: the pages of an encrypted volume stay as they were encrypted.
-      volume.readStored(scratch, used + STAGING_HEADER_BYTES, length, page * PAGE_BYTES);
-      used += STAGING_HEADER_BYTES + length;
+      const at = used + STAGING_HEADER_BYTES;
+      const offset = page * PAGE_BYTES;
+      if (!volume.readStoredNow(scratch, at, length, offset)) coming.push({ at, length, offset });
+      used = at + length;
     }
-    if (used > 0) this.#append(runs.slice(from), used);
+    if (used > 0) append(runs.slice(from));
   }
 
   #append(runs: readonly PageRun[], length: number): void {

@@ -3,6 +3,9 @@ import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
 import type { Disk } from './disk.ts';
 
+/** No boot has this id: what is said to have been opened in it is not believed. */
+export const NO_BOOT = 'none';
+
 const Saved = z.strictObject({
   version: z.literal(1),
   volumeId: z.string(),

@@ -135,21 +135,31 @@ test('NBD handshakes: whatever the options, each ends in an answer or the end of
 
 /** A volume in memory that sees what it is asked. */
 class MemoryVolume implements OpenVolume {
-  readonly readsMayWait: boolean;
+  readonly isPartlyRemote: boolean;
   readonly writesMayWait = false;
   readonly savesOldPages = true;
   readonly sizeBytes = SIZE;
   readonly #bytes = Buffer.alloc(SIZE);
 
-  constructor(readsMayWait: boolean) {
-    this.readsMayWait = readsMayWait;
+  constructor(isPartlyRemote: boolean) {
+    this.isPartlyRemote = isPartlyRemote;
+  }
+
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' | 'remote' {
+    if (this.isPartlyRemote) return 'remote';
+    // Of a page here and there.
+    if (offset % 3 === 0) return 'on disk';
+    void this.read(target, targetStart, length, offset);
+    return 'done';
   }
 
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void> {
     assert.ok(offset >= 0 && length > 0 && offset + length <= SIZE && targetStart + length <= target.length);
     target.set(this.#bytes.subarray(offset, offset + length), targetStart);
-    return this.readsMayWait ? Promise.resolve() : undefined;
+    return this.isPartlyRemote ? Promise.resolve() : undefined;
   }
+
+  async bringNear(): Promise<void> {}
 
   saveAhead(ranges: readonly number[]): void {
     for (let index = 0; index < ranges.length; index += 2)

@@ -10,11 +10,15 @@ import { chooseSeed, seededRandom } from '../support/random.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const SIZE = 8 * 1024 * 1024;
+const PAGE = 4096;
 
 /** A volume in memory; while it is held, its writes wait, as they do in a cut. */
 class HeldVolume implements OpenVolume {
   readonly sizeBytes: number;
-  readonly readsMayWait = false;
+  readonly isPartlyRemote = false;
+  /** Pages that are on the disk alone; those that are being brought near. */
+  readonly cold = new Set<number>();
+  readonly bringing = new Map<number, () => void>();
   readonly savesOldPages = false;
   readonly bytes = Buffer.alloc(SIZE);
   /** Bytes, by all reads together. */
@@ -39,6 +43,12 @@ class HeldVolume implements OpenVolume {
     held?.resolve();
   }
 
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' {
+    if (this.cold.has(Math.floor(offset / PAGE))) return 'on disk';
+    this.read(target, targetStart, length, offset);
+    return 'done';
+  }
+
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void {
     this.readBytes += length;
     target.set(this.bytes.subarray(offset, offset + length), targetStart);
@@ -51,6 +61,17 @@ class HeldVolume implements OpenVolume {
       this.bytes.set(source, at);
       at += source.length;
     }
+  }
+
+  bringNear(offset: number): Promise<void> {
+    const page = Math.floor(offset / PAGE);
+    return new Promise((resolve) => {
+      this.bringing.set(page, () => {
+        this.bringing.delete(page);
+        this.cold.delete(page);
+        resolve();
+      });
+    });
   }
 
   saveAhead(): void {}
@@ -214,4 +235,50 @@ test('while gigabytes are discarded, what else the client asks for is done', asy
   await released;
   const [second] = (await once(client, 'data')) as [Buffer];
   assert.equal(second.readUInt32BE(12), 1);
+});
+
+test('reads of what is on the disk wait for it, others do not; what has come meanwhile is answered with what was waited for', async (t) => {
+  const volume = new HeldVolume();
+  const client = await connected(t, volume);
+  const pages = Array.from({ length: 10 }, (_, page) => page);
+  for (const page of pages) {
+    volume.bytes.fill(page + 1, page * PAGE, (page + 1) * PAGE);
+    volume.cold.add(page);
+  }
+  const received: { number: number; byte: number }[] = [];
+  let bytes = Buffer.alloc(0);
+  client.on('data', (more: Buffer) => {
+    bytes = Buffer.concat([bytes, more]);
+    for (; bytes.length >= 17; bytes = bytes.subarray(17)) {
+      assert.equal(bytes.readUInt32BE(4), 0);
+      received.push({ number: bytes.readUInt32BE(12), byte: bytes[16] });
+    }
+  });
+  const until = async (what: () => boolean): Promise<void> => {
+    while (!what()) await new Promise((resolve) => setTimeout(resolve, 1));
+  };
+  client.write(Buffer.concat(pages.map((page) => requestBytes(COMMAND.READ, page, page * PAGE, 1))));
+  client.write(requestBytes(COMMAND.READ, 20, 20 * PAGE, 1));
+  await until(() => received.length === 1);
+  assert.deepEqual(received, [{ number: 20, byte: 0 }]);
+  assert.deepEqual([...volume.bringing.keys()], [0, 1, 2, 3], 'few threads wait');
+  // The disk has brought what no thread waits for, too.
+  for (const page of [5, 7]) volume.cold.delete(page);
+  volume.bringing.get(2)?.();
+  await until(() => received.length === 4);
+  assert.deepEqual(new Set(received.slice(1).map(({ number }) => number)), new Set([2, 5, 7]));
+  // Gone again before it could be read, each time: in the end the disk is waited for.
+  for (let times = 0; times < 3; times += 1) {
+    await until(() => volume.bringing.has(0));
+    const brought = volume.bringing.get(0);
+    brought?.();
+    volume.cold.add(0);
+  }
+  await until(() => received.some(({ number }) => number === 0));
+  while (received.length < 11) {
+    for (const brought of volume.bringing.values()) brought();
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  for (const { number, byte } of received) assert.equal(byte, number === 20 ? 0 : number + 1);
+  assert.equal(new Set(received.map(({ number }) => number)).size, 11);
 });

@@ -6,6 +6,8 @@ const SECTOR = 512;
 const PAGE = 4096;
 /** Of a bitmap file. */
 const HEADER = 4096;
+/** Of reads. */
+const COLD_SHARE = 0.1;
 
 /** A file's bytes as programs see them, and what of them would be there after the power went. */
 class SimFile {
@@ -276,12 +278,20 @@ export class SimDisk implements Disk {
       this.room -= grows;
       file.write(bytes, position);
     };
+    const read = (target: Uint8Array, targetStart: number, length: number, position: number): void => {
+      alive();
+      target.fill(0, targetStart, targetStart + length);
+      target.set(file.current.subarray(position, position + length), targetStart);
+    };
     return {
-      read(target, targetStart, length, position) {
+      read,
+      readNow: (...given) => {
         alive();
-        target.fill(0, targetStart, targetStart + length);
-        target.set(file.current.subarray(position, position + length), targetStart);
+        if (this.#scheduler.random() < COLD_SHARE) return false;
+        read(...given);
+        return true;
       },
+      bringNear: () => this.#scheduler.turn(),
       write: (source, start, length, position) => write([source.subarray(start, start + length)], position),
       writeAll: write,
       sync: async () => {

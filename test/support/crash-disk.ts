@@ -18,6 +18,8 @@ export class CrashDisk implements Disk {
   failChange: () => Error | undefined = () => undefined;
   /** When it returns an error, the sync fails with it. */
   failSync: () => Error | undefined = () => undefined;
+  /** Whether what is about to be read is not in memory. */
+  isCold: () => boolean = () => false;
   /** Files that were synced, in that order. */
   readonly synced: string[] = [];
   /** What the device has refused of a file; told once to each who has it open. */
@@ -49,6 +51,14 @@ export class CrashDisk implements Disk {
       read: (...given) => {
         alive();
         file.read(...given);
+      },
+      readNow: (...given) => {
+        alive();
+        return !this.isCold() && file.readNow(...given);
+      },
+      bringNear: async (...given) => {
+        alive();
+        await file.bringNear(...given);
       },
       write: (...given) => {
         change();
