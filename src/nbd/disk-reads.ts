@@ -3,6 +3,8 @@ import type { Request } from './request.ts';
 
 /** Reads of one connection that other threads wait for at once: few do, see below. */
 const MOST_BRINGING = 4;
+/** The oldest are looked at each time: a client may have asked for hundreds, and a look costs some microseconds. */
+const MOST_LOOKS = 16;
 /** What was brought near may be gone again before it is read, where memory is short; at last the disk is waited for. */
 const MOST_TRIES = 3;
 
@@ -18,7 +20,7 @@ export class DiskReads {
   readonly #answer: (request: Request) => boolean;
   readonly #answerAnyhow: (request: Request) => void | Promise<void>;
   readonly #send: () => void;
-  #waiting: DiskRead[] = [];
+  readonly #waiting: DiskRead[] = [];
   #bringing = 0;
 
   /**
@@ -54,7 +56,8 @@ export class DiskReads {
       void this.#export.bringNear(next.request.offset, next.request.length).then(() => {
         this.#bringing -= 1;
         next.tries += 1;
-        this.#waiting = [next, ...this.#waiting].filter((read) => !this.#settle(read));
+        const looked = [next, ...this.#waiting.splice(0, MOST_LOOKS)];
+        this.#waiting.unshift(...looked.filter((read) => !this.#settle(read)));
         this.#send();
         this.#bringNear();
       });

@@ -20,6 +20,7 @@ import { REQUEST_BYTES, type Request, readRequest, refusalOf, type TransmissionO
 
 const MAX_EXTENTS = 2048;
 const MOST_AHEAD = 64;
+const LARGE_READ_BYTES = 128 * 1024;
 const CACHE_PIECE_BYTES = 1024 * 1024;
 const NO_PAYLOAD = Buffer.alloc(0);
 /** A client that sends without reading its answers, or while writes are held, is not read from past these. */
@@ -253,6 +254,8 @@ export class Transmission {
   #read(request: Request): Promise<void> | undefined {
     this.#counters.reads += 1;
     this.#counters.readBytes += request.length;
+    // Of a large range some is likely to be in the store: no room for it is made in vain.
+    if (this.#export.isPartlyRemote && request.length > LARGE_READ_BYTES) return this.#readByItself(request);
     const found = this.#readNow(request);
     if (found === 'done') return undefined;
     if (found === 'on disk') {

@@ -3,7 +3,8 @@
  * test can hold the disk in its hands: fail a write, fill the disk, or drop what was not yet synced.
  *
  * Writes and reads are synchronous: they are page-cache copies of some microseconds, and a synchronous write is also
- * what makes the cut simple (no write is ever half done when the gate closes). Syncs wait for a device, so they are not.
+ * what makes the cut simple (no write is ever half done when the gate closes). Syncs wait for a device, so they are not;
+ * and what is to be read can be brought into memory beforehand.
  */
 export interface DiskFile {
   /** Fills `target[targetStart, targetStart+length)` from `position` (bytes); past the end of the file it reads zeroes. */
