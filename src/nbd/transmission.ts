@@ -55,6 +55,8 @@ export class Transmission {
   readonly #diskReads: DiskReads;
   readonly #settling: (() => void)[] = [];
   readonly closed: Promise<void>;
+  /** Whether nobody takes answers any more: a detach, or the server's end, must not wait for gigabytes to be zeroed. */
+  readonly #isGone = (): boolean => this.#ended;
 
   constructor(socket: Socket, target: OpenVolume, options: TransmissionOptions, counters: IoCounters) {
     this.#export = target;
@@ -74,6 +76,9 @@ export class Transmission {
       () => this.#replies.flush(),
     );
     this.closed = this.#connection.closed;
+    void this.closed.then(() => {
+      this.#ended = true;
+    });
   }
 
   /** Sends the handshake's last answer, takes the bytes that came with it, and goes. */
@@ -237,10 +242,10 @@ export class Transmission {
         this.#counters.flushes += 1;
         return this.#export.flush().then(() => this.#succeed(request));
       case COMMAND.TRIM:
-        return this.#answerAfter(request, this.#export.discard(offset, length));
+        return this.#answerAfter(request, this.#export.discard(offset, length, this.#isGone));
       case COMMAND.WRITE_ZEROES: {
         const keepAllocated = (request.flags & COMMAND_FLAG.NO_HOLE) !== 0;
-        return this.#answerAfter(request, this.#export.zero(offset, length, keepAllocated));
+        return this.#answerAfter(request, this.#export.zero(offset, length, keepAllocated, this.#isGone));
       }
       case COMMAND.CACHE:
         return this.#cache(request);

@@ -38,8 +38,10 @@ export interface OpenVolume {
   bringNear(offset: number, length: number): Promise<void>;
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;
   write(sources: readonly Uint8Array[], length: number, offset: number): void | Promise<void>;
-  zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void>;
-  discard(offset: number, length: number): void | Promise<void>;
+  /** @param isGone asked now and then: once nobody waits for it, the rest of a large range may be left as it is */
+  zero(offset: number, length: number, keepAllocated: boolean, isGone?: () => boolean): void | Promise<void>;
+  /** @param isGone see zero */
+  discard(offset: number, length: number, isGone?: () => boolean): void | Promise<void>;
   /** Resolves when every write answered before the call survives a power loss. */
   flush(): Promise<void>;
   extents(offset: number, length: number, most: number): Extent[] | Promise<Extent[]>;

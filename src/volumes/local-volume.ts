@@ -179,13 +179,13 @@ export class LocalVolume {
   }
 
   /** Makes the range read as zeroes. @param keepAllocated NBD's NO_HOLE: later writes there shall not find a full disk */
-  zero(offset: number, length: number, keepAllocated: boolean): void | Promise<void> {
+  zero(offset: number, length: number, keepAllocated: boolean, isGone = () => false): void | Promise<void> {
     const step: RangeStep = (at, bytes) => this.#change(at, bytes, () => this.#raw.zero(at, bytes, keepAllocated));
-    return this.#inSteps(offset, length, keepAllocated, step);
+    return this.#inSteps(offset, length, keepAllocated, step, isGone);
   }
 
   /** Gives back space. What is not on a page boundary, not fetched yet, or cannot be kept for a cut, may keep its bytes. */
-  discard(offset: number, length: number): void | Promise<void> {
+  discard(offset: number, length: number, isGone = () => false): void | Promise<void> {
     const step = (at: number, bytes: number): void | Promise<void> => {
       const held = this.#gate.opened;
       if (held !== undefined) return held.then(() => step(at, bytes));
@@ -193,7 +193,7 @@ export class LocalVolume {
       // Where there is no room for old pages a write would cost the cut; this need not be done.
       if (local && this.#history.stageAhead([at, bytes])) this.#change(at, bytes, () => this.#raw.discard(at, bytes));
     };
-    return this.#inSteps(offset, length, false, step);
+    return this.#inSteps(offset, length, false, step, isGone);
   }
 
   /** Resolves when every write that was answered before the call survives a power loss. */
@@ -399,10 +399,10 @@ export class LocalVolume {
     }
   }
 
-  #inSteps(offset: number, length: number, everywhere: boolean, step: RangeStep): void | Promise<void> {
+  #inSteps(offset: number, length: number, everywhere: boolean, step: RangeStep, isGone: () => boolean) {
     if (this.#fault !== undefined) throw this.#fault;
     const nextFrom = (at: number): number => (everywhere ? at : nextNonZero(this.#raw, this.#hydration, at));
-    return inSteps(offset, length, nextFrom, step, () => this.stagedBytes);
+    return inSteps(offset, length, nextFrom, step, () => this.stagedBytes, isGone);
   }
 
   /** @param settled writes the marks of what the sync has made durable */

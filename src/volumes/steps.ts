@@ -16,6 +16,8 @@ export type RangeStep = (offset: number, length: number) => void | Promise<void>
  * stand still for hundreds of milliseconds, and all its guests with it.
  * @param nextFrom the first byte at or after the one it is given at which there may be something to do
  * @param savedBytes so far
+ * @param isGone whether who asked is there no more: then the rest is left undone
+ * @throws when it is left undone
  */
 export function inSteps(
   offset: number,
@@ -23,6 +25,7 @@ export function inSteps(
   nextFrom: (at: number) => number,
   step: RangeStep,
   savedBytes: () => number,
+  isGone: () => boolean,
 ): void | Promise<void> {
   const end = offset + length;
   const first = nextFrom(offset);
@@ -30,6 +33,7 @@ export function inSteps(
   if (end - first <= STEP_BYTES) return step(first, end - first);
   return (async () => {
     for (let at = first; at < end; at = nextFrom(at)) {
+      if (isGone()) throw new Error('the client is gone');
       const bytes = Math.min(end - at, STEP_BYTES - (at % STEP_BYTES));
       const saved = savedBytes();
       const begun = performance.now();

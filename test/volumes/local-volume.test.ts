@@ -597,6 +597,25 @@ test('a discard for whose old pages there is no room is left undone, and costs n
   await rig.volume.close();
 });
 
+test('of what a client that is gone had asked for, the rest is left undone; what was done is whole', async (t) => {
+  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(7), false);
+  for (const change of ['zero', 'discard'] as const) {
+    await rig.volume.write([randomBytes(SIZE)], SIZE, 0);
+    await rig.volume.read(rig.model, 0, SIZE, 0);
+    await rig.cut();
+    let asked = 0;
+    const isGone = (): boolean => asked++ === 1;
+    const begun = change === 'zero' ? rig.volume.zero(0, SIZE, false, isGone) : rig.volume.discard(0, SIZE, isGone);
+    await assert.rejects(async () => await begun, /gone/);
+    rig.model.fill(0, 0, 2 * BLOCK_BYTES);
+    await rig.checkNow();
+    await rig.check(rig.cuts[0]);
+    await rig.upload(true);
+  }
+  assert.deepEqual(rig.lost, []);
+  await rig.volume.close();
+});
+
 test('after a sync that failed every request fails, until the volume is opened anew', async (t) => {
   const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
   const page = Buffer.alloc(PAGE_BYTES, 1);
