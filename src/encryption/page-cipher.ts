@@ -1,4 +1,5 @@
 import koffi from 'koffi';
+import { addressOf } from '../types/address.ts';
 import { PAGE_BYTES } from '../types/units.ts';
 
 /**
@@ -91,11 +92,6 @@ export class PageCipher {
     const ready = setTweak(context, 0, 0, 0, this.#tweakAddress, KEEP_DIRECTION);
     if (ready !== 1 || apply(context, target, source, PAGE_BYTES) < 0) throw new Error('AES-XTS failed');
   }
-}
-
-/** Where a buffer's bytes are: they stay there as long as it lives, and the calls here are over before it goes. */
-function addressOf(bytes: Uint8Array): number {
-  return Number(koffi.address(bytes));
 }
 
 function checkPages(length: number): void {

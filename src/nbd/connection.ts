@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
+import { addressOf } from '../types/address.ts';
 import type { ReceiveBuffer } from './receive-buffer.ts';
-import { addressOf, duplicateOf, growSendBuffer, receiveNow, sendNow } from './socket-calls.ts';
+import { duplicateOf, growSendBuffer, receiveNow, sendNow } from './socket-calls.ts';
 
 /** A few large answers: with less, the server waits for the client to read the first before it can send the second. */
 const SEND_BUFFER_BYTES = 1024 * 1024;

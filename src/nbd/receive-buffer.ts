@@ -1,4 +1,4 @@
-import { addressOf } from './socket-calls.ts';
+import { addressOf } from '../types/address.ts';
 
 /** A turn's worth of requests; the kernel holds a few hundred KiB for a socket. */
 const USUAL_BYTES = 1024 * 1024;

@@ -1,5 +1,5 @@
+import { addressOf } from '../types/address.ts';
 import type { Connection } from './connection.ts';
-import { addressOf } from './socket-calls.ts';
 
 const ARENA_BYTES = 512 * 1024;
 const SPARE_ARENAS = 4;

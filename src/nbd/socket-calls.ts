@@ -14,11 +14,6 @@ const NO_SIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 
-/** Where a buffer's bytes lie: to be asked once for a buffer that is used often. It must be kept as long as this is. */
-export function addressOf(bytes: Uint8Array): number {
-  return Number(koffi.address(bytes));
-}
-
 /** @returns how many bytes came; 0 when there are none now, or no more for ever: the event loop will tell */
 export function receiveNow(fd: number, address: number, length: number): number {
   return Math.max(0, recvCall(fd, address, length, DO_NOT_WAIT));

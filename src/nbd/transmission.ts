@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { OpenVolume } from '../volumes/engine.ts';
+import type { OpenVolume, ReadNow } from '../volumes/engine.ts';
 import { Connection } from './connection.ts';
 import { DiskReads } from './disk-reads.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
@@ -288,11 +288,11 @@ export class Transmission {
   }
 
   /** Reads into the room for replies, and answers, where nothing must be waited for. */
-  #readNow(request: Request): 'done' | 'on disk' | 'remote' {
+  #readNow(request: Request): ReadNow {
     const headerBytes = this.#readHeaderBytes();
     const room = headerBytes + request.length;
     const { buffer, start } = this.#replies.reserve(room);
-    let found: 'done' | 'on disk' | 'remote' | undefined;
+    let found: ReadNow | undefined;
     try {
       found = this.#export.readNow(buffer, start + headerBytes, request.length, request.offset);
       return found;

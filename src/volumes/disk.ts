@@ -15,7 +15,7 @@ export interface DiskFile {
    */
   readNow(target: Uint8Array, targetStart: number, length: number, position: number): boolean;
   /** Brings a range into memory, not on the thread that calls. Where that fails, the read that follows says why. */
-  bringNear(length: number, position: number): Promise<void>;
+  bringNear(position: number, length: number): Promise<void>;
   /** Writes all of the bytes, or throws (ENOSPC, EIO …); after a throw any part of them may have been written. */
   write(source: Uint8Array, sourceStart: number, length: number, position: number): void;
   /** Like write, for bytes that lie in several buffers, one after the other. */

@@ -17,6 +17,9 @@ export type NewVolume = {
   key: DataKey | undefined;
 };
 
+/** What became of a read that was not to wait: it is done, or where the bytes are. */
+export type ReadNow = 'done' | 'on disk' | 'remote';
+
 /** A volume that can be read and written. A method that need not wait returns at once; else a promise. */
 export interface OpenVolume {
   readonly sizeBytes: number;
@@ -33,7 +36,7 @@ export interface OpenVolume {
    * known of the target: of what is `on disk`, `read` makes all who share the thread wait, unless `bringNear` was before
    * it; what is `remote`, it waits for alone.
    */
-  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' | 'remote';
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): ReadNow;
   /** Has a range that is on the local disk read into memory, by another thread. */
   bringNear(offset: number, length: number): Promise<void>;
   read(target: Uint8Array, targetStart: number, length: number, offset: number): void | Promise<void>;

@@ -5,7 +5,7 @@ import { asBlock, BLOCK_BYTES, blockCount, type EpochNumber } from '../types/uni
 import { type BlockSource, requireSource } from './block-source.ts';
 import { type BlockAsOfCut, type ChangedBlocks, CopyBeforeWrite } from './copy-before-write.ts';
 import type { DiskFile } from './disk.ts';
-import type { KnownCuts } from './engine.ts';
+import type { KnownCuts, ReadNow } from './engine.ts';
 import type { Epoch } from './epoch.ts';
 import { type Extent, findExtents, nextNonZero } from './extents.ts';
 import { Flushes } from './flushes.ts';
@@ -149,7 +149,7 @@ export class LocalVolume {
     return this.#history.stagedBytes;
   }
 
-  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' | 'remote' {
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): ReadNow {
     if (this.#fault !== undefined) throw this.#fault;
     if (this.#hydration !== undefined && !this.#hydration.hasRange(offset, length)) return 'remote';
     return this.#raw.readNow(target, targetStart, length, offset) ? 'done' : 'on disk';

@@ -63,7 +63,7 @@ class NodeFile implements DiskFile {
     return true;
   }
 
-  bringNear(length: number, position: number): Promise<void> {
+  bringNear(position: number, length: number): Promise<void> {
     return new Promise((resolve) => {
       this.#reading += 1;
       let done = 0;

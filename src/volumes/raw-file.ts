@@ -10,6 +10,9 @@ const PIECE_BYTES = 256 * 1024;
 const plainPiece = Buffer.alloc(PIECE_BYTES);
 const storedPiece = Buffer.alloc(PIECE_BYTES);
 
+/** Whether a read may wait for the disk. */
+type Patience = 'now' | 'wait';
+
 /**
  * The bytes of a volume as `dd` would give them: sparse files `data.00`, `data.01` … of 8 TiB each, one after the
  * other (so all but the largest volumes are one file, which any tool can read). An encrypted volume's are the same,
@@ -78,10 +81,10 @@ export class RawFile {
 
   /** Brings a range into memory, so that a read of it need not wait; not on the thread that calls. */
   bringNear(offset: number, length: number): Promise<void> {
-    if (this.#single !== undefined) return this.#single.bringNear(length, offset);
+    if (this.#single !== undefined) return this.#single.bringNear(offset, length);
     const bringing: Promise<void>[] = [];
     this.#each(offset, length, (file, position, bytes) => {
-      bringing.push(file.bringNear(bytes, position));
+      bringing.push(file.bringNear(position, bytes));
     });
     return Promise.all(bringing).then(() => undefined);
   }
@@ -96,7 +99,7 @@ export class RawFile {
     return this.#readStored('now', target, targetStart, length, offset);
   }
 
-  #read(how: 'now' | 'wait', target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
+  #read(how: Patience, target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
     const cipher = this.#cipher;
     if (cipher !== undefined && (offset % PAGE !== 0 || length % PAGE !== 0))
       return this.#readUnaligned(how, cipher, target, targetStart, length, offset);
@@ -105,7 +108,7 @@ export class RawFile {
     return true;
   }
 
-  #readStored(how: 'now' | 'wait', target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
+  #readStored(how: Patience, target: Uint8Array, targetStart: number, length: number, offset: number): boolean {
     if (this.#single !== undefined) return readFrom(how, this.#single, target, targetStart, length, offset);
     let whole = true;
     this.#each(offset, length, (file, position, bytes, done) => {
@@ -208,7 +211,7 @@ export class RawFile {
   }
 
   #readUnaligned(
-    how: 'now' | 'wait',
+    how: Patience,
     cipher: PageCipher,
     target: Uint8Array,
     targetStart: number,
@@ -286,7 +289,7 @@ export class RawFile {
 }
 
 function readFrom(
-  how: 'now' | 'wait',
+  how: Patience,
   file: DiskFile,
   target: Uint8Array,
   targetStart: number,

@@ -1,4 +1,5 @@
 import koffi from 'koffi';
+import { addressOf } from '../types/address.ts';
 
 /**
  * The Linux calls that Node does not have: holes in files (fallocate, lseek SEEK_DATA / SEEK_HOLE), reads of what is in
@@ -77,10 +78,6 @@ export function readCached(
   const error = systemError('preadv2');
   if (error.code === 'EOPNOTSUPP' || error.code === 'ENOSYS' || error.code === 'EINVAL') return undefined;
   throw error;
-}
-
-function addressOf(bytes: Uint8Array): number {
-  return Number(koffi.address(bytes));
 }
 
 /** @returns undefined when there is no data at or after `position` */

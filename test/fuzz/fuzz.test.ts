@@ -11,7 +11,7 @@ import { newIoCounters } from '../../src/nbd/io-counters.ts';
 import { COMMAND, MAGIC_OPTION, MAGIC_REQUEST, MAGIC_SIMPLE_REPLY, OPTION } from '../../src/nbd/protocol.ts';
 import { TlsNegotiation } from '../../src/nbd/tls-negotiation.ts';
 import { Transmission } from '../../src/nbd/transmission.ts';
-import type { OpenVolume } from '../../src/volumes/engine.ts';
+import type { OpenVolume, ReadNow } from '../../src/volumes/engine.ts';
 import { ApiError } from '../../src/wire/api-error.ts';
 import { ec2Operations } from '../../src/wire/model.ts';
 import { decodeQuery } from '../../src/wire/query-decoder.ts';
@@ -145,7 +145,7 @@ class MemoryVolume implements OpenVolume {
     this.isPartlyRemote = isPartlyRemote;
   }
 
-  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' | 'remote' {
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): ReadNow {
     if (this.isPartlyRemote) return 'remote';
     // Of a page here and there.
     if (offset % 3 === 0) return 'on disk';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { ReceiveBuffer } from '../../src/nbd/receive-buffer.ts';
-import { addressOf } from '../../src/nbd/socket-calls.ts';
+import { addressOf } from '../../src/types/address.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 
 const MIB = 1024 * 1024;

@@ -5,7 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { newIoCounters } from '../../src/nbd/io-counters.ts';
 import { COMMAND, MAGIC_REQUEST } from '../../src/nbd/protocol.ts';
 import { Transmission } from '../../src/nbd/transmission.ts';
-import type { OpenVolume } from '../../src/volumes/engine.ts';
+import type { OpenVolume, ReadNow } from '../../src/volumes/engine.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -43,7 +43,7 @@ class HeldVolume implements OpenVolume {
     held?.resolve();
   }
 
-  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): 'done' | 'on disk' {
+  readNow(target: Uint8Array, targetStart: number, length: number, offset: number): ReadNow {
     if (this.cold.has(Math.floor(offset / PAGE))) return 'on disk';
     this.read(target, targetStart, length, offset);
     return 'done';

@@ -27,7 +27,7 @@ test('a read of what is not in memory says so, and finds it once it was brought 
     target.fill(0);
     if (!file.readNow(target, 0, 5000, position)) {
       cold += 1;
-      await file.bringNear(5000, position);
+      await file.bringNear(position, 5000);
       assert.ok(file.readNow(target, 0, 5000, position));
     }
     assert.ok(target.subarray(0, 5000).equals(bytes.subarray(position, position + 5000)));
@@ -41,7 +41,7 @@ test('a file that is closed while another thread reads it is closed after that',
   const disk = new NodeDisk();
   const file = disk.open(`${directory}/file`, 'create');
   file.resize(SIZE);
-  const reads = [file.bringNear(SIZE, 0), file.bringNear(SIZE, 0)];
+  const reads = [file.bringNear(0, SIZE), file.bringNear(0, SIZE)];
   file.close();
   // Its number would be this one's.
   const other = disk.open(`${directory}/other`, 'create');
