@@ -22,7 +22,7 @@ export type BenchServer = {
 };
 
 /** A cleancut server as it comes, in a directory that goes with it. */
-export async function startBenchServer(): Promise<BenchServer> {
+export async function startBenchServer(flags: readonly string[] = []): Promise<BenchServer> {
   const directory = mkdtempSync(path.join(tmpdir(), 'cleancut-bench-'));
   const { apiUrl, child, exited } = await spawnServer([
     '--data-dir',
@@ -35,6 +35,7 @@ export async function startBenchServer(): Promise<BenchServer> {
     '0',
     '--snapshots-per-account',
     '0',
+    ...flags,
   ]);
   const credentials = readCredentials(`${directory}/credentials`);
   const ec2 = new EC2Client({ region: 'us-east-1', endpoint: apiUrl, credentials });

@@ -1,6 +1,7 @@
-import { ALL_PAGES, countPages, type PageMask, unionOf } from '../types/page-mask.ts';
-import { BLOCK_BYTES, PAGE_BYTES } from '../types/units.ts';
+import { ALL_PAGES, countPages, isSameMask, type PageMask, unionOf } from '../types/page-mask.ts';
+import { BLOCK_BYTES, PAGE_BYTES, type Sha256 } from '../types/units.ts';
 import type { Piece } from '../volumes/cut-files.ts';
+import type { PagedBitmap } from '../volumes/paged-bitmap.ts';
 import type { BlockLocation } from './block-encoding.ts';
 import { LEAF_BLOCKS, type Leaf } from './manifest-node.ts';
 
@@ -58,4 +59,28 @@ export function* batchesOf(pieces: readonly PlannedPiece[]): Generator<PlannedPi
 
 export function bytesOf({ pages }: Piece): number {
   return countPages(pages) * PAGE_BYTES;
+}
+
+/** Whether the base has just that, as what was read hashes to. */
+export function isInBase({ before, isPatch, pages }: PlannedPiece, digest: Sha256): boolean {
+  if (before === undefined) return false;
+  const { whole, patch } = before;
+  if (!isPatch) return patch === undefined && whole.sha256 === digest;
+  return patch !== undefined && patch.record.sha256 === digest && isSameMask(patch.pages, pages);
+}
+
+/** A leaf, and which of its blocks are to be captured, ascending. */
+export type WantedLeaf = { leaf: number; blocks: readonly number[] };
+
+export function* wantedLeaves(wanted: PagedBitmap): Generator<WantedLeaf> {
+  for (let block = wanted.nextSet(0); block !== -1; ) {
+    const leaf = leafOf(block);
+    const blocks: number[] = [];
+    for (; block !== -1 && leafOf(block) === leaf; block = wanted.nextSet(block + 1)) blocks.push(block);
+    yield { leaf, blocks };
+  }
+}
+
+export function leafOf(block: number): number {
+  return Math.floor(block / LEAF_BLOCKS);
 }

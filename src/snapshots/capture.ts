@@ -1,13 +1,31 @@
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
-import { ALL_PAGES, isSameMask, type PageMask } from '../types/page-mask.ts';
+import { inOrder } from '../types/in-order.ts';
+import { ALL_PAGES, type PageMask } from '../types/page-mask.ts';
 import { asBlock, type Sha256 } from '../types/units.ts';
 import type { Piece } from '../volumes/cut-files.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
 import { type BlockLocation, blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
-import { BATCH_BYTES, batchesOf, bytesOf, type PlannedPiece, planPieces } from './capture-plan.ts';
-import { type ChangedLeaves, type Manifest, storeManifest } from './manifest.ts';
+import {
+  BATCH_BYTES,
+  batchesOf,
+  bytesOf,
+  isInBase,
+  leafOf,
+  type PlannedPiece,
+  planPieces,
+  type WantedLeaf,
+  wantedLeaves,
+} from './capture-plan.ts';
+import {
+  BLOCKS_AHEAD,
+  type ChangedLeaves,
+  type Manifest,
+  NODES_AT_ONCE,
+  storeManifest,
+  weightOfLeaf,
+} from './manifest.ts';
 import { type EncodedNode, encodeLeaf, LEAF_BLOCKS, type Leaf, nodeKey } from './manifest-node.ts';
 import { PackBuilder, packKey } from './pack.ts';
 import { PackRooms } from './pack-rooms.ts';
@@ -67,7 +85,6 @@ export type Captured = {
 
 const PACKS_IN_FLIGHT = 3;
 const BATCHES_IN_ENCODING = 2;
-const NODES_IN_FLIGHT = 8;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
 
@@ -120,7 +137,7 @@ class CaptureRun {
   readonly #leafPuts = new Set<Promise<void>>();
   readonly #packLimit = new ConcurrencyLimit(PACKS_IN_FLIGHT);
   readonly #rooms: PackRooms;
-  readonly #nodeLimit = new ConcurrencyLimit(NODES_IN_FLIGHT);
+  readonly #nodeLimit = new ConcurrencyLimit(NODES_AT_ONCE);
   #group: Group;
   #doneBlocks = 0;
   #totalBlocks = 0;
@@ -201,11 +218,13 @@ class CaptureRun {
       const next = encoding.shift();
       if (next !== undefined) await this.#gather(next.batch, next.finishes);
     };
-    for (let block = this.#wanted.nextSet(0); block !== -1; ) {
-      const leaf = leafOf(block);
-      const blocks: number[] = [];
-      for (; block !== -1 && leafOf(block) === leaf; block = this.#wanted.nextSet(block + 1)) blocks.push(block);
-      const pieces = await this.#plan(leaf, blocks);
+    const planned = inOrder(
+      wantedLeaves(this.#wanted),
+      BLOCKS_AHEAD,
+      (wanted) => this.#plan(wanted),
+      ({ blocks }) => weightOfLeaf({ blocks: blocks.length }),
+    );
+    for await (const { leaf, pieces } of planned) {
       let left = pieces.length;
       for (const batch of batchesOf(pieces)) {
         const decided = await this.#decide(batch);
@@ -222,10 +241,10 @@ class CaptureRun {
     await Promise.all([...this.#packPuts, ...this.#leafPuts]);
   }
 
-  async #plan(number: number, blocks: readonly number[]): Promise<PlannedPiece[]> {
-    const base = await this.#options.base.leaf(number);
+  async #plan({ leaf, blocks }: WantedLeaf): Promise<{ leaf: number; pieces: PlannedPiece[] }> {
+    const base = await this.#options.base.leaf(leaf);
     const written = base === undefined ? blocks.map(() => ALL_PAGES) : await this.#options.cut.written(blocks);
-    return planPieces(blocks, written, base ?? new Map());
+    return { leaf, pieces: planPieces(blocks, written, base ?? new Map()) };
   }
 
   /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
@@ -251,12 +270,11 @@ class CaptureRun {
     return true;
   }
 
-  #compare({ block, pages, before, isPatch }: PlannedPiece, bytes: Buffer): Decision {
+  #compare(piece: PlannedPiece, bytes: Buffer): Decision {
+    const { block, pages, before, isPatch } = piece;
     if (!isPatch && isZero(bytes)) return { kind: before === undefined ? 'same' : 'zero', block };
     const digest = blockHash(bytes, this.#options.base.key);
-    if (before !== undefined && (isPatch ? hasPatch(before, pages, digest) : isWhole(before, digest))) {
-      return { kind: 'same', block };
-    }
+    if (isInBase(piece, digest)) return { kind: 'same', block };
     const encoded = (this.#options.encode ?? encodeBlock)(bytes);
     // Awaited when its batch is gathered; until then a failure must not count as one that no one handles.
     encoded.catch(() => undefined);
@@ -416,14 +434,6 @@ class CaptureRun {
   }
 }
 
-function isWhole({ whole, patch }: BlockLocation, digest: Sha256): boolean {
-  return patch === undefined && whole.sha256 === digest;
-}
-
-function hasPatch({ patch }: BlockLocation, pages: PageMask, digest: Sha256): boolean {
-  return patch !== undefined && patch.record.sha256 === digest && isSameMask(patch.pages, pages);
-}
-
 /** @param before where the base has the block */
 function locationOf({ block, record, pages }: StoredRecord, before: BlockLocation | undefined): BlockLocation {
   if (pages === undefined) return { whole: record, patch: undefined };
@@ -433,8 +443,4 @@ function locationOf({ block, record, pages }: StoredRecord, before: BlockLocatio
 
 function keep(spare: Buffer[], buffer: Buffer): void {
   if (spare.length < KEPT_BUFFERS) spare.push(buffer);
-}
-
-function leafOf(block: number): number {
-  return Math.floor(block / LEAF_BLOCKS);
 }

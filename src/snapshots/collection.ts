@@ -4,6 +4,7 @@ import type { PackId } from './block-encoding.ts';
 import { nodeKey, referencesOf } from './manifest-node.ts';
 import { packKey } from './pack.ts';
 import { recordKey } from './snapshot-record.ts';
+import { walkNodes } from './walk-nodes.ts';
 
 /** What must stay. */
 export type Live = {
@@ -17,8 +18,6 @@ export type Live = {
 
 export type Garbage = { objects: { key: string; bytes: number }[]; garbageBytes: number; liveBytes: number };
 
-/** A store in a network answers in tens of milliseconds: one by one, a hundred thousand snapshots would take hours. */
-const READS_AT_ONCE = 16;
 const REMOVALS_AT_ONCE = 16;
 
 /**
@@ -45,29 +44,7 @@ export class Marking {
     for (const pack of packs) this.#needed.add(packKey(pack));
     for (const id of snapshotIds) this.#needed.add(recordKey(id));
     const waiting = roots.filter((root) => !this.#needed.has(nodeKey(root)));
-    const readers = new Set<Promise<void>>();
-    let failure: { error: unknown } | undefined;
-    const read = async (): Promise<void> => {
-      for (let node = waiting.pop(); node !== undefined; node = waiting.pop()) {
-        for (const child of await this.#mark(node)) waiting.push(child);
-        begin();
-      }
-    };
-    /** As many readers as there is work for. */
-    const begin = (): void => {
-      for (let more = Math.min(waiting.length, READS_AT_ONCE - readers.size); more > 0; more -= 1) {
-        const reader = read()
-          .catch((error: unknown) => {
-            failure ??= { error };
-            waiting.length = 0;
-          })
-          .finally(() => readers.delete(reader));
-        readers.add(reader);
-      }
-    };
-    begin();
-    while (readers.size > 0) await Promise.race(readers);
-    if (failure !== undefined) throw failure.error;
+    await walkNodes(waiting, (node) => this.#mark(node));
   }
 
   /** What the store has, and nothing is known to need. */

@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { inOrder } from '../types/in-order.ts';
 import { keepLatest } from '../types/keep-latest.ts';
 import type { BlockIndex, Sha256 } from '../types/units.ts';
 import type { BlockLocation } from './block-encoding.ts';
@@ -19,6 +20,12 @@ import {
 
 const CACHED_LEAVES = 32;
 const CACHED_BRANCHES = 64;
+
+/** Of small objects; a store in a network answers in tens of milliseconds, and a large manifest has thousands. */
+export const NODES_AT_ONCE = 16;
+/** Leaves are read ahead for so many blocks: what one costs, once it is here, is a matter of its blocks. */
+export const BLOCKS_AHEAD = 2 * LEAF_BLOCKS;
+const BRANCHES_AHEAD = 2;
 
 /** A manifest in the store: which block of a snapshot is where. Reads the nodes that are asked for, and keeps a few. */
 export class Manifest {
@@ -50,7 +57,7 @@ export class Manifest {
   /** The leaf of blocks [number·1024, (number+1)·1024). @returns undefined when all of them are zeroes */
   async leaf(number: number): Promise<Leaf | undefined> {
     const child = (await this.branch(Math.floor(number / NODE_SLOTS)))?.get(number % NODE_SLOTS);
-    return child === undefined ? undefined : this.#readLeaf(child.node);
+    return child === undefined ? undefined : this.readLeaf(child.node);
   }
 
   async branch(number: number): Promise<Branch | undefined> {
@@ -69,18 +76,29 @@ export class Manifest {
     return blocks;
   }
 
-  /** All leaves that exist, from leaf `from` on, ascending. */
-  async *leaves(from = 0): AsyncGenerator<{ number: number; leaf: Leaf }> {
-    for (const [upper, child] of await this.root()) {
-      if ((upper + 1) * NODE_SLOTS <= from) continue;
-      for (const [lower, grandchild] of await this.#readBranch(child.node)) {
+  /** All leaves that exist, from leaf `from` on, ascending; the next ones are on their way. */
+  leaves(from = 0): AsyncGenerator<{ number: number; leaf: Leaf }> {
+    return inOrder(
+      this.leafNodes(from),
+      BLOCKS_AHEAD,
+      async ({ number, node }) => ({ number, leaf: await this.readLeaf(node) }),
+      weightOfLeaf,
+    );
+  }
+
+  /** The names of all leaves that exist, from leaf `from` on, ascending. */
+  async *leafNodes(from = 0): AsyncGenerator<{ number: number; node: Sha256; blocks: number }> {
+    const branches = [...(await this.root())].filter(([upper]) => (upper + 1) * NODE_SLOTS > from);
+    const read = async ([upper, { node }]: (typeof branches)[number]) => [upper, await this.#readBranch(node)] as const;
+    for await (const [upper, branch] of inOrder(branches, BRANCHES_AHEAD, read)) {
+      for (const [lower, { node, blocks }] of branch) {
         const number = upper * NODE_SLOTS + lower;
-        if (number >= from) yield { number, leaf: await this.#readLeaf(grandchild.node) };
+        if (number >= from) yield { number, node, blocks };
       }
     }
   }
 
-  #readLeaf(node: Sha256): Promise<Leaf> {
+  readLeaf(node: Sha256): Promise<Leaf> {
     return remember(this.#leaves, CACHED_LEAVES, node, () =>
       fetchPatiently(this.#patience, async () => decodeLeaf(node, await this.#store.get(nodeKey(node)), this.key)),
     );
@@ -91,6 +109,11 @@ export class Manifest {
       fetchPatiently(this.#patience, async () => decodeBranch(node, await this.#store.get(nodeKey(node)), this.key)),
     );
   }
+}
+
+/** What a leaf takes of BLOCKS_AHEAD. */
+export function weightOfLeaf({ blocks }: { blocks: number }): number {
+  return Math.max(blocks, BLOCKS_AHEAD / NODES_AT_ONCE);
 }
 
 /** A leaf that differs from the base's; undefined where nothing but zeroes is left. */
@@ -117,19 +140,20 @@ export async function storeManifest(
     branch.set(leaf % NODE_SLOTS, child);
   }
   const root: Branch = new Map(await base.root());
-  for (const [number, leaves] of byBranch) {
+  const storeBranch = async ([number, leaves]: [number, ChangedLeaves]) => {
     const branch: Branch = new Map(await base.branch(number));
     for (const [slot, child] of leaves) {
       if (child === undefined) branch.delete(slot);
       else branch.set(slot, child);
     }
-    if (branch.size === 0) {
-      root.delete(number);
-      continue;
-    }
+    if (branch.size === 0) return { number, child: undefined };
     const encoded = encodeBranch(branch, base.key);
     await storeNode(encoded);
-    root.set(number, { node: encoded.node, blocks: sum(branch) });
+    return { number, child: { node: encoded.node, blocks: sum(branch) } };
+  };
+  for await (const { number, child } of inOrder(byBranch, NODES_AT_ONCE, storeBranch)) {
+    if (child === undefined) root.delete(number);
+    else root.set(number, child);
   }
   const encoded = encodeBranch(root, base.key);
   await storeNode(encoded);

@@ -1,6 +1,8 @@
 import type { DataKey } from '../encryption/data-key.ts';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
+import { inOrder } from '../types/in-order.ts';
 import type { Sha256 } from '../types/units.ts';
 import {
   type BlockLocation,
@@ -11,6 +13,7 @@ import {
   recordsOf,
 } from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
+import { NODES_AT_ONCE } from './manifest.ts';
 import {
   type Branch,
   checkHash,
@@ -25,6 +28,7 @@ import {
   referencesOf,
 } from './manifest-node.ts';
 import { newPackRoom, PackBuilder, packBytes, packKey } from './pack.ts';
+import { walkNodes } from './walk-nodes.ts';
 
 /** A manifest, with the key of an encrypted one. */
 export type KeyedRoot = { root: Sha256; key: DataKey | undefined };
@@ -101,24 +105,20 @@ async function choosePacks(
 ): Promise<{ packs: Set<PackId>; deadBytes: number; liveBytes: number }> {
   const inUse = new Set<PackId>(pinned.packs);
   const seen = new Set<Sha256>();
-  const pin = async (node: Sha256): Promise<void> => {
-    if (seen.has(node)) return;
+  await walkNodes(pinned.roots, async (node) => {
+    if (seen.has(node)) return [];
     seen.add(node);
     const { nodes, packs } = referencesOf(node, await getNode(store, patience, node));
     for (const pack of packs) inUse.add(pack);
-    for (const child of nodes) await pin(child);
-  };
-  for (const root of pinned.roots) await pin(root);
+    return nodes;
+  });
   // What lies below a pinned node need not be looked at again: its packs are in use.
   const needed = new Map<PackId, Map<number, number>>();
-  const note = async (node: Sha256, key: DataKey | undefined): Promise<void> => {
-    if (seen.has(node)) return;
+  await walkNodes(roots, async ({ root: node, key }) => {
+    if (seen.has(node)) return [];
     seen.add(node);
     const bytes = await getNode(store, patience, node);
-    if (!isLeaf(bytes)) {
-      for (const child of decodeBranch(node, bytes, key).values()) await note(child.node, key);
-      return;
-    }
+    if (!isLeaf(bytes)) return [...decodeBranch(node, bytes, key).values()].map((child) => ({ root: child.node, key }));
     for (const location of decodeLeaf(node, bytes, key).values()) {
       for (const { record } of recordsOf(location)) {
         const { pack, offset, length } = record;
@@ -131,8 +131,8 @@ async function choosePacks(
         records.set(offset, length);
       }
     }
-  };
-  for (const { root, key } of roots) await note(root, key);
+    return [];
+  });
   const dead: { pack: PackId; live: number; bytes: number }[] = [];
   for await (const { key, bytes } of store.list('packs/')) {
     const pack = key.slice(key.lastIndexOf('/') + 1) as PackId;
@@ -171,16 +171,22 @@ class Rewriting {
   }
 
   async rewriteAll(roots: readonly KeyedRoot[], key: DataKey | undefined): Promise<void> {
-    for (const { root } of roots) await this.#rewrite(root, key);
+    const read = async ({ root }: KeyedRoot) => ({ root, bytes: await this.#read(root) });
+    for await (const { root, bytes } of inOrder(roots, NODES_AT_ONCE, read)) await this.#rewrite(root, bytes, key);
     await this.#flush();
   }
 
+  /** @returns nothing where it is known already what becomes of the node */
+  async #read(node: Sha256): Promise<Buffer | undefined> {
+    const { store, patience } = this.#options;
+    return this.renamed.has(node) ? undefined : getNode(store, patience, node);
+  }
+
   /** @returns the name that the node has from now on; its own where nothing below it has moved */
-  async #rewrite(node: Sha256, key: DataKey | undefined): Promise<Sha256> {
+  async #rewrite(node: Sha256, bytes: Buffer | undefined, key: DataKey | undefined): Promise<Sha256> {
     const known = this.renamed.get(node);
     if (known !== undefined) return known;
-    const { store, patience } = this.#options;
-    const bytes = await getNode(store, patience, node);
+    if (bytes === undefined) throw new Error(`node ${node} was not read, and nothing is known of it`);
     const encoded = isLeaf(bytes)
       ? await this.#rewriteLeaf(decodeLeaf(node, bytes, key), key)
       : await this.#rewriteBranch(decodeBranch(node, bytes, key), key);
@@ -196,8 +202,10 @@ class Rewriting {
   async #rewriteBranch(branch: Branch, key: DataKey | undefined): Promise<EncodedNode | undefined> {
     let changed = false;
     const next: Branch = new Map();
-    for (const [slot, child] of branch) {
-      const node = await this.#rewrite(child.node, key);
+    const children = [...branch].map(([slot, child]) => ({ slot, child }));
+    const read = async (each: (typeof children)[number]) => ({ ...each, bytes: await this.#read(each.child.node) });
+    for await (const { slot, child, bytes } of inOrder(children, NODES_AT_ONCE, read)) {
+      const node = await this.#rewrite(child.node, bytes, key);
       changed ||= node !== child.node;
       next.set(slot, { node, blocks: child.blocks });
     }
@@ -255,7 +263,17 @@ class Rewriting {
       const pieces = pack.finish();
       await patiently(patience, () => store.put(packKey(pack.id), pieces));
     }
-    for (const { node, bytes } of waiting) await patiently(patience, () => store.put(nodeKey(node), [bytes]));
+    const put = ({ node, bytes }: EncodedNode): Promise<void> =>
+      patiently(patience, () => store.put(nodeKey(node), [bytes]));
+    const [leaves, branches] = [
+      waiting.filter(({ bytes }) => isLeaf(bytes)),
+      waiting.filter(({ bytes }) => !isLeaf(bytes)),
+    ];
+    const limit = new ConcurrencyLimit(NODES_AT_ONCE);
+    const puts = leaves.map((leaf) => limit.run(() => put(leaf)));
+    await Promise.allSettled(puts);
+    await Promise.all(puts);
+    for (const branch of branches) await put(branch);
   }
 }
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
 import { parseId, type SnapshotId } from '../types/ids.ts';
+import { inOrder } from '../types/in-order.ts';
 
 /** Of all records' keys. */
 export const RECORDS_PREFIX = 'snapshots/';
@@ -58,20 +59,13 @@ export async function getSnapshotRecord(store: ObjectStore, snapshotId: string):
 export type FoundRecord = { key: string; record: SnapshotRecord } | { key: string; record: undefined; why: string };
 
 /** Every record in a store, read some at a time; one that cannot be read comes with the reason. */
-export async function* listSnapshotRecords(store: ObjectStore): AsyncGenerator<FoundRecord> {
-  const reading: Promise<FoundRecord>[] = [];
-  const read = (key: string): Promise<FoundRecord> =>
+export function listSnapshotRecords(store: ObjectStore): AsyncGenerator<FoundRecord> {
+  return inOrder(store.list(RECORDS_PREFIX), RECORDS_AT_ONCE, ({ key }) =>
     readRecord(store, key).then(
       (record) => ({ key, record }),
       (error: Error) => ({ key, record: undefined, why: error.message }),
-    );
-  for await (const { key } of store.list(RECORDS_PREFIX)) {
-    reading.push(read(key));
-    if (reading.length < RECORDS_AT_ONCE) continue;
-    const [oldest] = reading.splice(0, 1);
-    yield await oldest;
-  }
-  for (const found of reading) yield await found;
+    ),
+  );
 }
 
 /** Whose records a store has, readable or not. */

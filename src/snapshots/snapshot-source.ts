@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { inOrder } from '../types/in-order.ts';
 import { keepLatest } from '../types/keep-latest.ts';
 import { giveBack } from '../types/memory.ts';
 import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
@@ -17,12 +18,12 @@ const CACHED_BLOCKS = 32;
 export type Stride = {
   /** Blocks that lie together in a pack are fetched with one request, up to this many. */
   runBlocks: number;
-  /** So many of those are under way while the caller is busy with a block. */
-  runsAhead: number;
+  /** So many are in memory or under way, those of the run that the caller is busy with included. */
+  blocksAtOnce: number;
 };
 
 /** Small ones: between any two blocks, a guest's request may want the thread. */
-const GUESTS_FIRST: Stride = { runBlocks: 4, runsAhead: 4 };
+const GUESTS_FIRST: Stride = { runBlocks: 4, blocksAtOnce: 20 };
 
 type Found = { block: BlockIndex; location: BlockLocation };
 /** `memory`: all buffers that they lie in, and those that came before them. */
@@ -89,14 +90,12 @@ export class SnapshotSource implements BlockSource {
 
   /** A block's bytes are there until the next one is asked for. */
   async *blocks(from: BlockIndex, stride = GUESTS_FIRST): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
-    const ahead: Promise<FetchedRun>[] = [];
-    for await (const run of this.#runs(from, stride.runBlocks)) {
-      const fetching = fetchPatiently(this.#patience, () => this.#fetchRun(run));
-      fetching.catch(() => undefined);
-      ahead.push(fetching);
-      if (ahead.length > stride.runsAhead) yield* handOut(ahead.shift());
+    const runs = this.#runs(from, stride.runBlocks);
+    const fetch = (run: Found[]): Promise<FetchedRun> => fetchPatiently(this.#patience, () => this.#fetchRun(run));
+    for await (const { blocks, memory } of inOrder(runs, stride.blocksAtOnce, fetch, (run) => run.length)) {
+      yield* blocks;
+      for (const bytes of memory) giveBack(bytes);
     }
-    while (ahead.length > 0) yield* handOut(ahead.shift());
   }
 
   /** The first block at or after `from` that holds data; undefined when there is none. */
@@ -184,15 +183,6 @@ export class SnapshotSource implements BlockSource {
     if (location.patch !== undefined) applyPatch(whole, location.patch, pages);
     return whole;
   }
-}
-
-async function* handOut(
-  fetching: Promise<FetchedRun> | undefined,
-): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
-  if (fetching === undefined) return;
-  const { blocks, memory } = await fetching;
-  yield* blocks;
-  for (const bytes of memory) giveBack(bytes);
 }
 
 function follows({ location: { whole } }: Found, next: RecordLocation): boolean {

@@ -1,13 +1,17 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
 import { decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently, isLost } from './fetch.ts';
-import { Manifest } from './manifest.ts';
+import { BLOCKS_AHEAD, Manifest, weightOfLeaf } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
 import { packKey } from './pack.ts';
+
+/** Each is 512 KiB at most, twice while it is decoded. */
+const RECORDS_AT_ONCE = 8;
 
 /** A snapshot to be checked, with the key of an encrypted one. */
 export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
@@ -17,6 +21,9 @@ type Finding = Wrong & { object: string | undefined; block: number | undefined }
 
 /** `lost`: for good; else the store did not answer, and may do so later. */
 type Wrong = { what: string; lost: boolean };
+
+/** A record, how many bytes it must have when it is decoded, and where it is named. */
+type NamedRecord = { record: RecordLocation; bytes: number; block: number; leaf: Sha256 };
 
 /** Something in the store that is not as it was put there, and the snapshots that need it. */
 export type Damage = {
@@ -43,7 +50,9 @@ export async function verifySnapshots(
   onProgress: (bytes: number) => void | Promise<void>,
   signal?: AbortSignal,
 ): Promise<Verified> {
-  const checked = new Map<string, Wrong | undefined>();
+  const checked = new Map<string, Promise<Wrong | undefined>>();
+  /** Of which every record was found to be whole: most snapshots share most of their leaves with others. */
+  const wholeLeaves = new Set<Sha256>();
   const damage = new Map<string, Damage>();
   const verified: Verified = { snapshots: snapshots.length, blocks: 0, bytes: 0, damage: [] };
   const note = (object: string, { what, lost, block }: Finding, snapshotId: string): void => {
@@ -58,25 +67,29 @@ export async function verifySnapshots(
   };
   const readAll = async (root: Sha256, dataKey: DataKey | undefined): Promise<Finding[]> => {
     const findings: Finding[] = [];
-    const manifest = new Manifest(store, root, patience, dataKey);
+    const leaves = new Map<Sha256, { isWhole: boolean }>();
+    const check = async (named: NamedRecord) => {
+      signal?.throwIfAborted();
+      const key = `${named.record.pack} ${named.record.offset}`;
+      const isNew = !checked.has(key);
+      if (isNew) checked.set(key, checkRecord(store, named, patience, dataKey));
+      return { ...named, isNew, wrong: await checked.get(key) };
+    };
     try {
-      for await (const { number, leaf } of manifest.leaves()) {
-        for (const [slot, location] of leaf) {
-          for (const { record, bytes } of recordsOf(location)) {
-            const key = `${record.pack} ${record.offset}`;
-            if (!checked.has(key)) {
-              signal?.throwIfAborted();
-              checked.set(key, await checkRecord(store, record, bytes, patience, dataKey));
-              verified.blocks += 1;
-              verified.bytes += record.length;
-              await onProgress(verified.bytes);
-            }
-            const wrong = checked.get(key);
-            const block = number * LEAF_BLOCKS + slot;
-            if (wrong !== undefined) findings.push({ object: packKey(record.pack), ...wrong, block });
-          }
+      const records = recordsBut(wholeLeaves, new Manifest(store, root, patience, dataKey));
+      for await (const { record, block, leaf, isNew, wrong } of inOrder(records, RECORDS_AT_ONCE, check)) {
+        if (isNew) {
+          verified.blocks += 1;
+          verified.bytes += record.length;
+          await onProgress(verified.bytes);
         }
+        const seen = leaves.get(leaf) ?? { isWhole: true };
+        leaves.set(leaf, seen);
+        if (wrong === undefined) continue;
+        seen.isWhole = false;
+        findings.push({ object: packKey(record.pack), ...wrong, block });
       }
+      for (const [leaf, { isWhole }] of leaves) if (isWhole) wholeLeaves.add(leaf);
     } catch (error) {
       signal?.throwIfAborted();
       // The rest of this manifest cannot be reached.
@@ -99,11 +112,28 @@ export async function verifySnapshots(
   return verified;
 }
 
-/** @param bytes how many it must have, decoded @returns what is wrong with a record; undefined where nothing is */
+/** What a manifest names in other leaves than the given ones. */
+async function* recordsBut(leaves: ReadonlySet<Sha256>, manifest: Manifest): AsyncGenerator<NamedRecord> {
+  const others = async function* () {
+    for await (const each of manifest.leafNodes()) if (!leaves.has(each.node)) yield each;
+  };
+  const read = async (each: { number: number; node: Sha256 }) => ({
+    ...each,
+    leaf: await manifest.readLeaf(each.node),
+  });
+  for await (const { number, node, leaf } of inOrder(others(), BLOCKS_AHEAD, read, weightOfLeaf)) {
+    for (const [slot, location] of leaf) {
+      for (const { record, bytes } of recordsOf(location)) {
+        yield { leaf: node, block: number * LEAF_BLOCKS + slot, record, bytes };
+      }
+    }
+  }
+}
+
+/** @returns what is wrong with a record; undefined where nothing is */
 async function checkRecord(
   store: ObjectStore,
-  record: RecordLocation,
-  bytes: number,
+  { record, bytes }: NamedRecord,
   patience: Patience,
   key: DataKey | undefined,
 ): Promise<Wrong | undefined> {

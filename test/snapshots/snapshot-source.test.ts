@@ -41,7 +41,7 @@ for (const [runBlocks, requests] of [
     };
     let found = 0;
     const source = SnapshotSource.of(store, root, NO_PATIENCE, undefined);
-    for await (const { block, bytes } of source.blocks(asBlock(0), { runBlocks, runsAhead: 1 })) {
+    for await (const { block, bytes } of source.blocks(asBlock(0), { runBlocks, blocksAtOnce: 2 * runBlocks })) {
       assert.ok(expected.get(block)?.equals(bytes), `block ${block}`);
       found += 1;
     }
