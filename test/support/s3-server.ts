@@ -4,7 +4,7 @@ import { mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import path from 'node:path';
-import type { TestContext } from 'node:test';
+import type { Cleanup } from './cleanup.ts';
 import { temporaryDirectory } from './temporary-directory.ts';
 
 export type TestS3 = {
@@ -17,7 +17,7 @@ export type TestS3 = {
 };
 
 /** A real S3 server over HTTP in a process of its own (s3rver), with one bucket. */
-export async function startS3Server(test: TestContext): Promise<TestS3> {
+export async function startS3Server(test: Cleanup): Promise<TestS3> {
   const directory = temporaryDirectory(test);
   mkdirSync(path.join(directory, 'cleancut-bucket'));
   const port = await freePort();
