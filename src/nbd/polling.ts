@@ -24,12 +24,35 @@ const LEFT_OUT = 64;
 /** What a disk that is worth waiting for takes for one read; another thread takes as long to be woken, and to wake this one. */
 const DISK_MILLISECONDS = 0.25;
 
+/** What a disk that is worth waiting for takes for one sync. */
+const SYNC_MILLISECONDS = 1;
+
+/** Whether to look for something of a kind: as long as such looks find it, and now and then. */
+class Hope {
+  #vain = 0;
+  #leftOut = 0;
+
+  isWorthALook(): boolean {
+    if (this.#vain < VAIN_LOOKS) return true;
+    this.#leftOut = (this.#leftOut + 1) % LEFT_OUT;
+    return this.#leftOut === 0;
+  }
+
+  looked(found: boolean): void {
+    this.#vain = found ? 0 : this.#vain + 1;
+  }
+
+  /** Others want the processor: the next looks are left out. */
+  giveUp(): void {
+    this.#vain = VAIN_LOOKS;
+  }
+}
+
 /** Those that had something to do a moment ago, and when. */
 const busy = new Map<Polled, number>();
-let vain = 0;
-let leftOut = 0;
-let vainReads = 0;
-let leftOutReads = 0;
+const requests = new Hope();
+const reads = new Hope();
+const syncs = new Hope();
 
 /**
  * After a turn of a connection whose client waits for each answer: looks for the next request for a moment, instead of
@@ -40,11 +63,7 @@ export function pollOn(connection: Polled): void {
   busy.set(connection, begun);
   for (const [each, at] of busy) if (begun - at > BUSY_MILLISECONDS) busy.delete(each);
   if (!connection.isAskingOneByOne || busy.size > MOST_CONNECTIONS) return;
-  if (vain >= VAIN_LOOKS) {
-    leftOut += 1;
-    if (leftOut < LEFT_OUT) return;
-    leftOut = 0;
-  }
+  if (!requests.isWorthALook()) return;
   let anything = false;
   for (let quietSince = begun; ; ) {
     let found = false;
@@ -60,10 +79,10 @@ export function pollOn(connection: Polled): void {
     if (found) continue;
     yieldProcessor();
     if (performance.now() - now < YIELD_MILLISECONDS) continue;
-    vain = VAIN_LOOKS;
+    requests.giveUp();
     return;
   }
-  vain = anything ? 0 : vain + 1;
+  requests.looked(anything);
 }
 
 /**
@@ -71,17 +90,38 @@ export function pollOn(connection: Polled): void {
  * moment, as long as such looks find something.
  */
 export function lookAgain(read: () => boolean): boolean {
-  if (vainReads >= VAIN_LOOKS) {
-    leftOutReads += 1;
-    if (leftOutReads < LEFT_OUT) return false;
-    leftOutReads = 0;
-  }
+  if (!reads.isWorthALook()) return false;
   const begun = performance.now();
   do {
     if (!read()) continue;
-    vainReads = 0;
+    reads.looked(true);
     return true;
   } while (performance.now() - begun < DISK_MILLISECONDS);
-  vainReads += 1;
+  reads.looked(false);
   return false;
+}
+
+/**
+ * While another thread syncs for the only one who is busy, and who waits for nothing else: the event loop does not sleep for a moment, since to be
+ * woken takes it a third of what the sync takes. It goes round, and cuts and others' requests come as ever; and it yields,
+ * or the thread that syncs might have to wait for its processor.
+ * @returns the sync
+ */
+export function stayAwake(connection: Polled, sync: Promise<void>): Promise<void> {
+  if (!connection.isAskingOneByOne || busy.size > 1 || !syncs.isWorthALook()) return sync;
+  let ended = false;
+  const end = (): void => {
+    ended = true;
+  };
+  sync.then(end, end);
+  const until = performance.now() + SYNC_MILLISECONDS;
+  const goRound = (): void => {
+    const now = performance.now();
+    if (ended || now > until) return syncs.looked(ended);
+    yieldProcessor();
+    if (performance.now() - now > YIELD_MILLISECONDS) return syncs.looked(false);
+    setImmediate(goRound);
+  };
+  setImmediate(goRound);
+  return sync;
 }

@@ -4,7 +4,7 @@ import { Connection } from './connection.ts';
 import { DiskReads } from './disk-reads.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
 import { type IoCounters, observeLatency } from './io-counters.ts';
-import { lookAgain, pollOn } from './polling.ts';
+import { lookAgain, pollOn, stayAwake } from './polling.ts';
 import { ALLOCATION_HOLE, ALLOCATION_ZERO, CHUNK, CHUNK_DONE, COMMAND, COMMAND_FLAG } from './protocol.ts';
 import { ReceiveBuffer } from './receive-buffer.ts';
 import {
@@ -240,7 +240,7 @@ export class Transmission {
       }
       case COMMAND.FLUSH:
         this.#counters.flushes += 1;
-        return this.#export.flush().then(() => this.#succeed(request));
+        return stayAwake(this, this.#export.flush()).then(() => this.#succeed(request));
       case COMMAND.TRIM:
         return this.#answerAfter(request, this.#export.discard(offset, length, this.#isGone));
       case COMMAND.WRITE_ZEROES: {
@@ -364,7 +364,7 @@ export class Transmission {
     }
     const done = change ?? Promise.resolve();
     // FUA is answered after a sync that began after the write: nothing less survives a power loss.
-    const safe = durable ? done.then(() => this.#export.flush()) : done;
+    const safe = durable ? done.then(() => stayAwake(this, this.#export.flush())) : done;
     return safe.then(() => this.#succeed(request));
   }
 
