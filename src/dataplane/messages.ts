@@ -162,6 +162,18 @@ export type UploadMethods = {
   cancel: (order: { cut: CutVolume }) => Promise<void>;
 };
 
+/** A block of a snapshot, and where its bytes lie. */
+export type FetchedBlock = { block: number; slot: number };
+
+/** What the thread that fetches does for a worker: see BlockFetches. */
+export type FetchMethods = {
+  beginFetch: (order: { fetch: number; source: RecodeOrder['source']; from: number }) => void;
+  nextBlocks: (order: { fetch: number }) => Promise<FetchedBlock[]>;
+  writtenBlocks: (news: { fetch: number; slots: readonly number[] }) => void;
+  endFetch: (order: { fetch: number }) => void;
+  storeFigures: (order: Record<string, never>) => StoreFigures;
+};
+
 /** How a worker process is set up; in its environment, as JSON. */
 export type WorkerSettings = {
   volumesDirectory: string;
@@ -173,3 +185,5 @@ export type WorkerSettings = {
 
 /** What the thread that uploads begins with; `channel` is its end of a socketPair. */
 export type UploadThreadData = { settings: WorkerSettings; channel: number };
+/** The same for the thread that fetches; for `fetchRoom` see newFetchRoom. */
+export type FetchThreadData = UploadThreadData & { fetchRoom: SharedArrayBuffer };

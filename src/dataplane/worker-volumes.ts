@@ -7,11 +7,13 @@ import type { Patience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
+import type { BlockSource } from '../volumes/block-source.ts';
 import type { Disk } from '../volumes/disk.ts';
 import type { KnownCuts } from '../volumes/engine.ts';
 import type { LocalEngine } from '../volumes/local-engine.ts';
 import type { LocalVolume } from '../volumes/local-volume.ts';
 import { VolumeLockedError } from '../volumes/volume-lock.ts';
+import { type Fetcher, HydrationSource } from './hydration-source.ts';
 import { removeStaleJournals } from './journal-path.ts';
 import type { VolumeOpening } from './messages.ts';
 
@@ -40,12 +42,15 @@ export class WorkerVolumes {
   readonly #disk: Disk;
   readonly #store: ObjectStore;
   readonly #patience: Patience;
+  readonly #fetcher: () => Fetcher;
   readonly #uses = new Map<VolumeId, VolumeUse>();
   readonly #opening = new Map<VolumeId, Promise<void>>();
   readonly #closing = new Map<VolumeId, Promise<void>>();
   readonly #removing = new Set<VolumeId>();
 
-  constructor(engine: LocalEngine, disk: Disk, store: ObjectStore, patience: Patience) {
+  /** @param fetcher what fetches in the background */
+  constructor(engine: LocalEngine, disk: Disk, store: ObjectStore, patience: Patience, fetcher: () => Fetcher) {
+    this.#fetcher = fetcher;
     this.#engine = engine;
     this.#disk = disk;
     this.#store = store;
@@ -139,10 +144,11 @@ export class WorkerVolumes {
     const { volumeId, origin, base, pendingCuts } = opening;
     const key = opening.key && new DataKey(opening.key);
     const originKey = opening.originKey && new DataKey(opening.originKey);
-    const source = origin && SnapshotSource.of(this.#store, origin, this.#patience, originKey);
+    const direct = origin && SnapshotSource.of(this.#store, origin, this.#patience, originKey);
+    const source = direct && new HydrationSource(direct, { root: origin, key: opening.originKey }, this.#fetcher);
     const known: KnownCuts = { base, newest: asEpoch(Math.max(base, ...pendingCuts)) };
     // While the guest is on its way: a file system's first reads are at the beginning, and all need the nodes above.
-    source?.manifest.leaf(0).catch(() => undefined);
+    direct?.manifest.leaf(0).catch(() => undefined);
     const volume = await this.#openUnlocked(volumeId, source, key, known);
     volume.forgetBefore(base);
     removeStaleJournals(this.#disk, this.#engine.directoryOf(volumeId), pendingCuts);
@@ -163,7 +169,7 @@ export class WorkerVolumes {
 
   async #openUnlocked(
     volumeId: VolumeId,
-    source: SnapshotSource | undefined,
+    source: BlockSource | undefined,
     key: DataKey | undefined,
     known: KnownCuts,
   ): Promise<LocalVolume> {

@@ -15,6 +15,7 @@ import { blockCount } from '../types/units.ts';
 import type { OpenVolume } from '../volumes/engine.ts';
 import { LocalEngine } from '../volumes/local-engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
+import { type Fetcher, startFetcher } from './hydration-source.ts';
 import { journalPath } from './journal-path.ts';
 import type {
   OwnerMethods,
@@ -60,7 +61,11 @@ const engine = new LocalEngine({
     return () => clearTimeout(timer);
   },
 });
-const volumes = new WorkerVolumes(engine, disk, store, patience);
+let fetcher: Fetcher | undefined;
+const volumes = new WorkerVolumes(engine, disk, store, patience, () => {
+  fetcher ??= startFetcher(settings);
+  return fetcher;
+});
 /** Connections that were handed over and may not speak yet. */
 const waiting = new Map<number, { order: ServeOrder; socket: Socket }>();
 const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number; counters: IoCounters }>();
@@ -191,6 +196,7 @@ const methods: WorkerMethods = {
     const figures = noStoreFigures();
     addStoreFigures(figures, store.figures);
     addStoreFigures(figures, await uploads.call('storeFigures', {}));
+    if (fetcher !== undefined) addStoreFigures(figures, await fetcher.peer.call('storeFigures', {}));
     return figures;
   },
 
@@ -216,8 +222,8 @@ const methods: WorkerMethods = {
     // Uploads go on from their journals after the next start.
     await Promise.all(cuts.map((cut) => uploads.call('cancel', { cut })));
     await Promise.all([...volumes.all()].map(([volumeId]) => volumes.close(volumeId)));
-    // Until its thread has answered it may still be loading native code: ended in the midst of that, it aborts the process.
-    await uploads.call('storeFigures', {});
+    // Until a thread has answered it may still be loading native code: ended in the midst of that, it aborts the process.
+    await methods.storeFigures({});
     // The answer first; then the process ends.
     setImmediate(() => process.exit(0));
   },

@@ -35,7 +35,9 @@ function volumesOn(
     onFault: () => undefined,
     startTimer: () => () => undefined,
   });
-  const volumes = new WorkerVolumes(engine, disk, new MemoryStore(), NO_PATIENCE);
+  const volumes = new WorkerVolumes(engine, disk, new MemoryStore(), NO_PATIENCE, () =>
+    assert.fail('nothing is hydrated'),
+  );
   const volumeId = newId('vol');
   engine.create({ volumeId, sizeBytes: GIB, restored: false, baseless: false, key: undefined });
   const opening = {
