@@ -127,6 +127,12 @@ export class WorkerVolumes {
     await this.#closing.get(volumeId);
   }
 
+  /** Closes all, and waits for those that are being closed already. */
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#uses.keys()].map((volumeId) => this.close(volumeId)));
+    await Promise.all(this.#closing.values());
+  }
+
   /** Closes the volume and removes its files. */
   async remove(volumeId: VolumeId): Promise<void> {
     this.#removing.add(volumeId);

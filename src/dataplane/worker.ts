@@ -66,6 +66,7 @@ const volumes = new WorkerVolumes(engine, disk, store, patience, () => {
   fetcher ??= startFetcher(settings);
   return fetcher;
 });
+let stopping = false;
 /** Connections that were handed over and may not speak yet. */
 const waiting = new Map<number, { order: ServeOrder; socket: Socket }>();
 const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number; counters: IoCounters }>();
@@ -211,17 +212,20 @@ const methods: WorkerMethods = {
   begin({ connection }) {
     const taken = waiting.get(connection);
     waiting.delete(connection);
-    if (taken !== undefined) serve(taken.order, taken.socket);
+    // While the worker stops it comes too late: it would write to files that are being closed.
+    if (stopping) taken?.socket.destroy();
+    else if (taken !== undefined) serve(taken.order, taken.socket);
   },
 
   async stop() {
+    stopping = true;
     await Promise.all([...volumes.all()].map(([, use]) => endConnections(use)));
     const cuts = [...volumes.all()].flatMap(([volumeId, use]) =>
       [...use.pendingCuts].map((boundary) => ({ volumeId, boundary })),
     );
     // Uploads go on from their journals after the next start.
     await Promise.all(cuts.map((cut) => uploads.call('cancel', { cut })));
-    await Promise.all([...volumes.all()].map(([volumeId]) => volumes.close(volumeId)));
+    await volumes.closeAll();
     // Until a thread has answered it may still be loading native code: ended in the midst of that, it aborts the process.
     await methods.storeFigures({});
     // The answer first; then the process ends.
