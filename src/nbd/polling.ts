@@ -102,9 +102,9 @@ export function lookAgain(read: () => boolean): boolean {
 }
 
 /**
- * While another thread syncs for the only one who is busy, and who waits for nothing else: the event loop does not sleep for a moment, since to be
- * woken takes it a third of what the sync takes. It goes round, and cuts and others' requests come as ever; and it yields,
- * or the thread that syncs might have to wait for its processor.
+ * While another thread syncs for the only one who is busy, and who waits for nothing else: the event loop does not sleep
+ * for a moment, since to be woken takes it a third of what the sync takes. It goes round, and cuts and others' requests
+ * come as ever; and it yields, or the thread that syncs might have to wait for its processor.
  * @returns the sync
  */
 export function stayAwake(connection: Polled, sync: Promise<void>): Promise<void> {

@@ -133,12 +133,13 @@ class Rig {
     const { offset, length } = this.range(this.random() < 0.2 ? SIZE : BLOCK_BYTES);
     this.unacknowledged = { offset, bytes: Buffer.alloc(length) };
     await this.volume.discard(offset, length);
-    this.unacknowledged = undefined;
-    // A discarded byte is what it was, or zero: whichever it is now, it stays.
+    // A discarded byte is what it was, or zero: whichever it is found to be, it stays. (The read brings in what is not here
+    // yet, and may be killed at that: then nobody has seen it.)
     const now = Buffer.alloc(length);
     await this.volume.read(now, 0, length, offset);
     for (let at = 0; at < length; at += 1) assert.ok(now[at] === 0 || now[at] === this.model[offset + at]);
     now.copy(this.model, offset);
+    this.unacknowledged = undefined;
   }
 
   async cut(): Promise<void> {
