@@ -1,7 +1,9 @@
 import { Readable } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import {
   DeleteObjectCommand,
   GetObjectCommand,
+  type GetObjectCommandOutput,
   NoSuchKey,
   PutObjectCommand,
   paginateListObjectsV2,
@@ -9,7 +11,9 @@ import {
   S3ServiceException,
 } from '@aws-sdk/client-s3';
 import { giveBack } from '../types/memory.ts';
+import { MIB } from '../types/units.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError, ObjectTooShortError } from './object-store.ts';
+import { PiecesBody } from './pieces-body.ts';
 
 export type S3Location = {
   bucket: string;
@@ -25,6 +29,12 @@ export type S3Location = {
 
 /** A request has so many times the timeout from its beginning to its end, its repetitions by the client included. */
 const WHOLE_REQUEST = 20;
+
+/** Smaller ones are copied into one piece. */
+const STREAMED_BYTES = MIB;
+
+/** What the client would say on the console of this process; whoever asked is told, too. */
+const SILENT = { trace() {}, debug() {}, info() {}, warn() {}, error() {} };
 
 /** Objects in a bucket of any S3-compatible store; credentials come from the standard AWS chain. */
 export class S3Store implements ObjectStore {
@@ -43,6 +53,7 @@ export class S3Store implements ObjectStore {
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
       maxAttempts: location.attempts,
+      logger: SILENT,
       requestHandler: {
         connectionTimeout: location.timeoutMilliseconds,
         socketTimeout: location.timeoutMilliseconds,
@@ -51,23 +62,47 @@ export class S3Store implements ObjectStore {
   }
 
   async put(key: string, pieces: readonly Uint8Array[]): Promise<void> {
-    const body = pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
+    const length = pieces.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    await (length < STREAMED_BYTES ? this.#putCopy(key, pieces) : this.#putStream(key, pieces));
+  }
+
+  async #putCopy(key: string, pieces: readonly Uint8Array[]): Promise<void> {
+    const Body = Buffer.concat(pieces);
     await this.#ask(key, (Bucket, Key, options) =>
-      this.#client.send(new PutObjectCommand({ Bucket, Key, Body: body, ContentLength: body.byteLength }), options),
+      this.#client.send(new PutObjectCommand({ Bucket, Key, Body, ContentLength: Body.byteLength }), options),
     );
+  }
+
+  /** A pack is not copied as a whole: page by page of new memory, that took longer than to send it. */
+  async #putStream(key: string, pieces: readonly Uint8Array[]): Promise<void> {
+    const body = new PiecesBody(pieces);
+    const sha256 = body.sha256();
+    await this.#ask(key, async (Bucket, Key, options) => {
+      const command = new PutObjectCommand({ Bucket, Key, Body: body, ContentLength: body.bytes });
+      // The client signs what is in this header. Of a stream it would sign no hash, and the store would check none.
+      command.middlewareStack.add(
+        (next) => (order) => {
+          const { headers } = order.request as { headers: Record<string, string> };
+          headers['x-amz-content-sha256'] = sha256;
+          return next(order);
+        },
+        { step: 'build' },
+      );
+      await this.#client.send(command, options);
+      await body.sent();
+    });
   }
 
   async get(key: string): Promise<Buffer> {
     return this.#ask(key, async (Bucket, Key, options) => {
-      const answer = await this.#client.send(new GetObjectCommand({ Bucket, Key }), options);
-      return bodyOf(answer.Body);
+      return bodyOf(await this.#client.send(new GetObjectCommand({ Bucket, Key }), options));
     });
   }
 
   async getRange(key: string, offset: number, length: number): Promise<Buffer> {
     return this.#ask(key, async (Bucket, Key, options) => {
       const Range = `bytes=${offset}-${offset + length - 1}`;
-      const bytes = await bodyOf((await this.#client.send(new GetObjectCommand({ Bucket, Key, Range }), options)).Body);
+      const bytes = await bodyOf(await this.#client.send(new GetObjectCommand({ Bucket, Key, Range }), options));
       if (bytes.length < length) throw new ObjectTooShortError(this.url, key);
       if (bytes.length > length) {
         throw new Error(`object '${key}' in ${this.url}: asked for ${length} bytes at ${offset}, got ${bytes.length}`);
@@ -129,11 +164,19 @@ function isFinal(error: S3ServiceException): boolean {
   );
 }
 
-async function bodyOf(body: unknown): Promise<Buffer> {
+async function bodyOf({ Body: body, ContentLength: length }: GetObjectCommandOutput): Promise<Buffer> {
   if (!(body instanceof Readable)) return Buffer.alloc(0);
-  const pieces: Buffer[] = await body.toArray();
-  const bytes = Buffer.concat(pieces);
-  // Each is memory of its own; left to V8, a hundred MiB of them are there before it looks.
-  for (const piece of pieces) giveBack(piece);
-  return bytes;
+  if (length === undefined) return Buffer.concat(await body.toArray());
+  const bytes = Buffer.allocUnsafeSlow(length);
+  let used = 0;
+  const copied: Buffer[] = [];
+  body.on('data', (piece: Buffer) => {
+    used += piece.copy(bytes, used);
+    // Each is memory of its own; left to V8, a hundred MiB of them are there before it looks. Not at once: it may lie in
+    // what the parser of the answer has before it.
+    if (copied.push(piece) === 1) setImmediate(() => copied.splice(0).forEach(giveBack));
+  });
+  await finished(body);
+  // An answer that ends early is an error of the connection.
+  return used === length ? bytes : bytes.subarray(0, used);
 }

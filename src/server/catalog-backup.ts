@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { zstdDecompress } from 'node:zlib';
 import type { ObjectStore } from '../objects/object-store.ts';
+import { patiently, realPatience } from '../objects/patience.ts';
 import type { CopyOrder } from './catalog-copy.ts';
 
 const decompress = promisify(zstdDecompress);
@@ -13,6 +14,9 @@ const KEPT = 24;
 /** Directories beside the catalog in which copies are made. */
 const UNFINISHED = 'catalog-copy-';
 const MAX_CATALOG_BYTES = 8 * 1024 ** 3;
+/** The next copy is an hour away. */
+const PATIENCE_MILLISECONDS = 60_000;
+
 /** At a start: what a server that was killed has left of its copies. */
 export function removeUnfinishedCopies(catalogPath: string): void {
   const directory = path.dirname(catalogPath);
@@ -33,7 +37,8 @@ export async function saveCatalog(catalogPath: string, store: ObjectStore, now: 
       thread.once('exit', () => resolve());
     });
     const key = `${PREFIX}${now.toISOString()}.sqlite.zst`;
-    await store.put(key, [await readFile(compressed)]);
+    const bytes = await readFile(compressed);
+    await patiently(realPatience(PATIENCE_MILLISECONDS), () => store.put(key, [bytes]));
     const saved = await savedCatalogs(store);
     for (const old of saved.slice(0, Math.max(0, saved.length - KEPT))) await store.remove(old);
     return key;

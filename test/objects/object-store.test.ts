@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createNetServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
 import { openObjectStore } from '../../src/objects/open-store.ts';
 import { untilAborted } from '../../src/objects/until-aborted.ts';
+import { MIB } from '../../src/types/units.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { startS3Server } from '../support/s3-server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -124,6 +126,50 @@ test('s3: a request that gets no answer is made as often as was said', async (t)
   assert.equal(asked, 1);
   await assert.rejects((await openObjectStore(url, 2)).get('key'));
   assert.equal(asked, 3);
+});
+
+/** A store that reads a request's head, answers with `answer`, and reads the body a while later. @returns what came */
+async function hastyStore(t: TestContext, answer: string): Promise<{ url: string; came: Promise<[string, Buffer]> }> {
+  const came = Promise.withResolvers<[string, Buffer]>();
+  const server = createNetServer((socket) => {
+    const parts: Buffer[] = [];
+    socket.once('data', async (first: Buffer) => {
+      socket.pause().write(answer);
+      await setTimeout(200);
+      parts.push(first);
+      socket.on('data', (part: Buffer) => parts.push(part)).resume();
+    });
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      const all = Buffer.concat(parts);
+      const end = all.indexOf('\r\n\r\n');
+      came.resolve([all.toString('latin1', 0, end).toLowerCase(), all.subarray(end + 4)]);
+    });
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
+  const { port } = server.address() as AddressInfo;
+  return { url: `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`, came: came.promise };
+}
+
+const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n';
+
+test('s3: what a store that answers before it has all gets later is still what was put, and signed', async (t) => {
+  const { url, came } = await hastyStore(t, `HTTP/1.1 100 Continue\r\n\r\n${OK}`);
+  const pieces = [randomBytes(9), randomBytes(24 * MIB)];
+  const sha256 = createHash('sha256').update(pieces[0]).update(pieces[1]).digest('hex');
+  await (await openObjectStore(url, 1)).put('key', pieces);
+  // As a capture does, which uses the room of a pack again.
+  for (const piece of pieces) piece.fill(0);
+  const [head, body] = await came;
+  assert.equal(createHash('sha256').update(body).digest('hex'), sha256);
+  assert.match(head, new RegExp(`x-amz-content-sha256: ${sha256}`));
+});
+
+test('s3: an answer that came instead of the question for the object is none', async (t) => {
+  const { url } = await hastyStore(t, OK);
+  await assert.rejects((await openObjectStore(url, 1)).put('key', [randomBytes(3 * MIB)]), /without having asked/);
 });
 
 test('directory: a key cannot reach outside', async (t) => {
