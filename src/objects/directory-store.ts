@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { roomFor } from '../types/memory.ts';
 import { DIRECT_BYTES, writeDirectly } from './direct-write.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from './object-store.ts';
 
@@ -73,7 +74,7 @@ export class DirectoryStore implements ObjectStore {
   async getRange(key: string, offset: number, length: number): Promise<Buffer> {
     const file = await this.#open(key);
     try {
-      const bytes = Buffer.allocUnsafe(length);
+      const bytes = roomFor(length);
       let done = 0;
       while (done < length) {
         const { bytesRead } = await file.read(bytes, done, length - done, offset + done);

@@ -10,7 +10,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { giveBack } from '../types/memory.ts';
+import { giveBack, roomFor } from '../types/memory.ts';
 import { MIB } from '../types/units.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError, ObjectTooShortError } from './object-store.ts';
 import { PiecesBody } from './pieces-body.ts';
@@ -167,7 +167,7 @@ function isFinal(error: S3ServiceException): boolean {
 async function bodyOf({ Body: body, ContentLength: length }: GetObjectCommandOutput): Promise<Buffer> {
   if (!(body instanceof Readable)) return Buffer.alloc(0);
   if (length === undefined) return Buffer.concat(await body.toArray());
-  const bytes = Buffer.allocUnsafeSlow(length);
+  const bytes = roomFor(length);
   let used = 0;
   const copied: Buffer[] = [];
   body.on('data', (piece: Buffer) => {

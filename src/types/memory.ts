@@ -1,3 +1,36 @@
+const ROOM_STEP_BYTES = 64 * 1024;
+/** Smaller ones cost little. */
+const LEAST_ROOM_BYTES = 256 * 1024;
+const MOST_KEPT_BYTES = 32 * 1024 * 1024;
+/** Then the work is over for which they are kept. */
+const KEPT_MILLISECONDS = 1000;
+
+/** Rooms that nobody uses at the moment, those that came last at the end. */
+const kept: ArrayBuffer[] = [];
+let keptBytes = 0;
+let release: NodeJS.Timeout | undefined;
+/** Those that roomFor has made. */
+const rooms = new WeakSet<ArrayBufferLike>();
+
+/**
+ * A buffer for what is read from a store, with whatever bytes; who is done with it gives it back. Where memory comes from
+ * the kernel each time, page by page, that took longer than all that was done with what was read: 1 GiB was hydrated with
+ * twice the processor time.
+ */
+export function roomFor(length: number): Buffer {
+  if (length < LEAST_ROOM_BYTES) return Buffer.allocUnsafe(length);
+  const size = Math.ceil(length / ROOM_STEP_BYTES) * ROOM_STEP_BYTES;
+  const at = kept.findLastIndex(({ byteLength }) => byteLength >= size && byteLength <= 2 * size);
+  if (at === -1) {
+    const room = Buffer.allocUnsafeSlow(size);
+    rooms.add(room.buffer);
+    return room.subarray(0, length);
+  }
+  const [room] = kept.splice(at, 1);
+  keptBytes -= room.byteLength;
+  return Buffer.from(room, 0, length);
+}
+
 /**
  * Gives a large buffer's memory back now; whoever looks at it afterwards finds it empty. Left to V8, each few blocks of
  * 512 KiB bring on a marking of the whole heap: a quarter of the processor time of an export went there.
@@ -6,7 +39,27 @@
  */
 export function giveBack(bytes: Buffer): void {
   const { buffer } = bytes;
-  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
+  if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return;
+  if (!rooms.has(buffer)) {
+    buffer.transfer(0);
+    return;
+  }
+  const room = buffer.transfer();
+  rooms.add(room);
+  kept.push(room);
+  keptBytes += room.byteLength;
+  while (keptBytes > MOST_KEPT_BYTES) dropOldest();
+  release ??= setTimeout(() => {
+    release = undefined;
+    while (kept.length > 0) dropOldest();
+  }, KEPT_MILLISECONDS).unref();
+}
+
+function dropOldest(): void {
+  const room = kept.shift();
+  if (room === undefined) return;
+  keptBytes -= room.byteLength;
+  room.transfer(0);
 }
 
 /**
