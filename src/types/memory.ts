@@ -8,7 +8,7 @@ const KEPT_MILLISECONDS = 1000;
 /** Rooms that nobody uses at the moment, those that came last at the end. */
 const kept: ArrayBuffer[] = [];
 let keptBytes = 0;
-let release: NodeJS.Timeout | undefined;
+let releasing = false;
 /** Those that roomFor has made. */
 const rooms = new WeakSet<ArrayBufferLike>();
 
@@ -49,10 +49,13 @@ export function giveBack(bytes: Buffer): void {
   kept.push(room);
   keptBytes += room.byteLength;
   while (keptBytes > MOST_KEPT_BYTES) dropOldest();
-  release ??= setTimeout(() => {
-    release = undefined;
+  if (releasing) return;
+  releasing = true;
+  const release = (): void => {
+    releasing = false;
     while (kept.length > 0) dropOldest();
-  }, KEPT_MILLISECONDS).unref();
+  };
+  setTimeout(release, KEPT_MILLISECONDS).unref();
 }
 
 function dropOldest(): void {
