@@ -1,7 +1,7 @@
 const ROOM_STEP_BYTES = 64 * 1024;
 /** Smaller ones cost little. */
 const LEAST_ROOM_BYTES = 256 * 1024;
-const MOST_KEPT_BYTES = 32 * 1024 * 1024;
+const MOST_KEPT_BYTES = 16 * 1024 * 1024;
 /** Then the work is over for which they are kept. */
 const KEPT_MILLISECONDS = 1000;
 
