@@ -15,7 +15,7 @@ const rooms = new WeakSet<ArrayBufferLike>();
 /**
  * A buffer for what is read from a store, with whatever bytes; who is done with it gives it back. Where memory comes from
  * the kernel each time, page by page, that took longer than all that was done with what was read: 1 GiB was hydrated with
- * twice the processor time.
+ * three times the processor time.
  */
 export function roomFor(length: number): Buffer {
   if (length < LEAST_ROOM_BYTES) return Buffer.allocUnsafe(length);

@@ -128,14 +128,18 @@ test('s3: a request that gets no answer is made as often as was said', async (t)
   assert.equal(asked, 3);
 });
 
-/** A store that reads a request's head, answers with `answer`, and reads the body a while later. @returns what came */
-async function hastyStore(t: TestContext, answer: string): Promise<{ url: string; came: Promise<[string, Buffer]> }> {
+/** A store that reads a request's head, answers with `answer`, and reads the body so much later. @returns what came */
+async function hastyStore(
+  t: TestContext,
+  answer: string,
+  pauseMilliseconds = 200,
+): Promise<{ url: string; came: Promise<[string, Buffer]> }> {
   const came = Promise.withResolvers<[string, Buffer]>();
   const server = createNetServer((socket) => {
     const parts: Buffer[] = [];
     socket.once('data', async (first: Buffer) => {
       socket.pause().write(answer);
-      await setTimeout(200);
+      await setTimeout(pauseMilliseconds, undefined, { ref: false });
       parts.push(first);
       socket.on('data', (part: Buffer) => parts.push(part)).resume();
     });
@@ -165,6 +169,12 @@ test('s3: what a store that answers before it has all gets later is still what w
   const [head, body] = await came;
   assert.equal(createHash('sha256').update(body).digest('hex'), sha256);
   assert.match(head, new RegExp(`x-amz-content-sha256: ${sha256}`));
+});
+
+test('s3: who answers, and never takes the rest, is not waited for without end', async (t) => {
+  const { url } = await hastyStore(t, `HTTP/1.1 100 Continue\r\n\r\n${OK}`, 60_000);
+  const store = await openObjectStore(url.replace('timeout=5', 'timeout=0.1'), 1);
+  await assert.rejects(store.put('key', [randomBytes(24 * MIB)]), /hung up/);
 });
 
 test('s3: an answer that came instead of the question for the object is none', async (t) => {
