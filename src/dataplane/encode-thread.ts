@@ -2,7 +2,6 @@
 import os from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { ENCODING, encodeBlockNow } from '../snapshots/block-encoding.ts';
-import { giveBack } from '../types/memory.ts';
 import type { EncodeAnswer, EncodeQuestion } from './encoder.ts';
 import { restAfter } from './pace.ts';
 
@@ -20,10 +19,7 @@ port.on('message', ({ number, block, restFactor }: EncodeQuestion) => {
   const { encoding, stored } = encodeBlockNow(bytes);
   const { length } = stored;
   // In the block's own place: its plain bytes were hashed before, and are needed no more.
-  if (encoding === ENCODING.ZSTD) {
-    stored.copy(bytes);
-    giveBack(stored);
-  }
+  if (encoding === ENCODING.ZSTD) stored.copy(bytes);
   port.postMessage({ number, encoding, length } satisfies EncodeAnswer);
   if (restFactor === 0) return;
   const { user, system } = process.threadCpuUsage(before);

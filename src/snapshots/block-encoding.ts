@@ -1,15 +1,11 @@
 import { hash, type KeyObject } from 'node:crypto';
-import { promisify } from 'node:util';
-import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from 'node:zlib';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { NONCE_BYTES, sealInto, unseal } from '../encryption/sealing.ts';
 import type { Branded } from '../types/ids.ts';
-import { giveBack } from '../types/memory.ts';
+import { giveBack, roomFor } from '../types/memory.ts';
 import { countPages, isSameMask, type PageMask, runsOf } from '../types/page-mask.ts';
 import { BLOCK_BYTES, PAGE_BYTES, type Sha256 } from '../types/units.ts';
-
-const compress = promisify(zstdCompress);
-const decompress = promisify(zstdDecompress);
+import { compressInto, compressionRoom, compressNow, decompressInto } from './zstd.ts';
 
 /** How a block's bytes lie in a pack. The numbers are part of the format (docs/format.md). */
 export const ENCODING = { PLAIN: 0, ZSTD: 1, SEALED_PLAIN: 2, SEALED_ZSTD: 3 } as const;
@@ -51,13 +47,8 @@ export function isSameBlock(a: BlockLocation | undefined, b: BlockLocation | und
 
 /** Compression must save an eighth, or the bytes are stored as they are: reading them back is then a plain copy. */
 const WORTH_IT = 7 / 8;
-/** In one piece: zlib's usual pieces of 16 KiB would each be a buffer, and all of them copied together in the end. */
-const PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 1 };
-const optionsFor = (length: number) => ({ params: PARAMETERS, chunkSize: length + 4096 });
 const SAMPLES = 8;
 const SAMPLE_BYTES = 2048;
-const OPTIONS_OF_SAMPLE = optionsFor(SAMPLES * SAMPLE_BYTES);
-const DECOMPRESSION = { maxOutputLength: BLOCK_BYTES, chunkSize: BLOCK_BYTES + 4096 };
 const ZEROES = Buffer.alloc(4096);
 const NOTHING = Buffer.alloc(0);
 
@@ -91,30 +82,39 @@ export function isZero(block: Buffer): boolean {
 /** A record made ready for a pack, before it is sealed. */
 export type Encoded = { encoding: typeof ENCODING.PLAIN | typeof ENCODING.ZSTD; stored: Buffer };
 
-/** Runs on the thread pool. @returns the block itself where compression does not pay */
+/** Runs on the thread pool. @returns the block itself where compression does not pay; or what may be given back */
 export async function encodeBlock(block: Buffer): Promise<Encoded> {
   if (!seemsCompressible(block)) return { encoding: ENCODING.PLAIN, stored: block };
-  return chooseEncoding(block, await compress(block, optionsFor(block.length)));
+  const room = roomFor(compressionRoom(block.length));
+  const length = await compressInto(room, block);
+  const encoded = chooseEncoding(block, room.subarray(0, length));
+  if (encoded.stored === block) giveBack(room);
+  return encoded;
 }
 
-/** The same, on the thread that calls. */
+let ownRoom: Buffer | undefined;
+
+/** The same, on the thread that calls: what it returns is there until the next call. */
 export function encodeBlockNow(block: Buffer): Encoded {
   if (!seemsCompressible(block)) return { encoding: ENCODING.PLAIN, stored: block };
-  return chooseEncoding(block, zstdCompressSync(block, optionsFor(block.length)));
+  ownRoom ??= Buffer.allocUnsafeSlow(compressionRoom(BLOCK_BYTES));
+  return chooseEncoding(block, ownRoom.subarray(0, compressNow(ownRoom, block)));
 }
+
+const sample = Buffer.allocUnsafeSlow(SAMPLES * SAMPLE_BYTES);
+const ofSample = Buffer.allocUnsafeSlow(compressionRoom(sample.length));
 
 /**
  * A guess from a few pieces of a block: what is random, encrypted or compressed already looks so everywhere, and finding
  * that out from the whole block costs ten times as much.
  */
 function seemsCompressible(block: Buffer): boolean {
-  if (block.length <= SAMPLES * SAMPLE_BYTES) return true;
-  const sample = Buffer.allocUnsafe(SAMPLES * SAMPLE_BYTES);
+  if (block.length <= sample.length) return true;
   const stride = block.length / SAMPLES;
   for (let index = 0; index < SAMPLES; index += 1) {
     block.copy(sample, index * SAMPLE_BYTES, index * stride, index * stride + SAMPLE_BYTES);
   }
-  return zstdCompressSync(sample, OPTIONS_OF_SAMPLE).length < sample.length;
+  return compressNow(ofSample, sample) < sample.length;
 }
 
 function chooseEncoding(block: Buffer, smaller: Buffer): Encoded {
@@ -156,14 +156,14 @@ export async function decodeRecord(
       block = bytes;
       break;
     case ENCODING.ZSTD:
-      block = await inflate(bytes, where);
+      block = await inflate(bytes, length, where);
       break;
     case ENCODING.SEALED_PLAIN:
       block = open(bytes, location, key, where);
       break;
     case ENCODING.SEALED_ZSTD: {
       const opened = open(bytes, location, key, where);
-      block = await inflate(opened, where);
+      block = await inflate(opened, length, where);
       giveBack(opened);
       break;
     }
@@ -178,10 +178,14 @@ export async function decodeRecord(
   return block;
 }
 
-function inflate(bytes: Buffer, where: string): Promise<Buffer> {
-  return decompress(bytes, DECOMPRESSION).catch((error: Error) => {
-    throw new CorruptBlockError(`${where} cannot be decompressed: ${error.message}`);
-  });
+async function inflate(bytes: Buffer, length: number, where: string): Promise<Buffer> {
+  const room = roomFor(length);
+  try {
+    return room.subarray(0, await decompressInto(room, bytes));
+  } catch (error) {
+    giveBack(room);
+    throw new CorruptBlockError(`${where} cannot be decompressed: ${(error as Error).message}`);
+  }
 }
 
 function open(bytes: Buffer, { pack, offset }: RecordLocation, key: DataKey | undefined, where: string): Buffer {

@@ -2,6 +2,7 @@ import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
+import { giveBack } from '../types/memory.ts';
 import { ALL_PAGES, type PageMask } from '../types/page-mask.ts';
 import { asBlock, type Sha256 } from '../types/units.ts';
 import type { Piece } from '../volumes/cut-files.ts';
@@ -303,6 +304,7 @@ class CaptureRun {
     for (const { block, sha256: digest, pages, encoded } of data) {
       group.packing ??= await this.#newPack();
       const stored = { block, record: group.packing.pack.add(encoded, digest), pages };
+      if (encoded.stored.buffer !== target.buffer) giveBack(encoded.stored);
       group.stored.push(stored);
       this.#note(block, stored, group);
       this.#storedBlocks += 1;

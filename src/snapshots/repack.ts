@@ -3,6 +3,7 @@ import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
+import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
 import {
   type BlockLocation,
@@ -239,7 +240,9 @@ class Rewriting {
     const { pack, offset, length } = record;
     return fetchPatiently(patience, async () => {
       const stored = await store.getRange(packKey(pack), offset, length);
-      return decodeRecord(stored, record, bytes, key, `the record at ${offset} of ${packKey(pack)}`);
+      const decoded = await decodeRecord(stored, record, bytes, key, `the record at ${offset} of ${packKey(pack)}`);
+      if (decoded.buffer !== stored.buffer) giveBack(stored);
+      return decoded;
     }).catch(() => undefined);
   }
 
@@ -248,7 +251,10 @@ class Rewriting {
     if (this.#pack?.isFull) await this.#flush();
     this.#room ??= newPackRoom();
     this.#pack ??= new PackBuilder(key, this.#room);
-    this.#moved.set(placeOf(record), this.#pack.add(await encodeBlock(decoded), record.sha256));
+    const encoded = await encodeBlock(decoded);
+    this.#moved.set(placeOf(record), this.#pack.add(encoded, record.sha256));
+    giveBack(encoded.stored);
+    giveBack(decoded);
     this.movedBytes += record.length;
   }
 

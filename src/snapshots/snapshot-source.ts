@@ -52,11 +52,12 @@ export class SnapshotSource implements BlockSource {
     return new SnapshotSource(store, new Manifest(store, root, patience, key), patience);
   }
 
+  /** A block's bytes are there until the event loop's next turn: then their memory may be another's. */
   read(block: BlockIndex): Promise<Buffer | undefined> {
     const cached = this.#cache.get(block);
     if (cached !== undefined) return cached;
     const reading = this.#read(block);
-    keepLatest(this.#cache, CACHED_BLOCKS, block, reading);
+    for (const gone of keepLatest(this.#cache, CACHED_BLOCKS, block, reading)) giveBackNextTurn(gone);
     reading.catch(() => this.#cache.delete(block));
     return reading;
   }
@@ -136,8 +137,11 @@ export class SnapshotSource implements BlockSource {
     return { blocks, memory };
   }
 
-  #fetchBlock(found: Found): Promise<Buffer> {
-    return this.#putTogether(found, this.#fetchTogether([found]), []);
+  async #fetchBlock(found: Found): Promise<Buffer> {
+    const memory: Buffer[] = [];
+    const block = await this.#putTogether(found, this.#fetchTogether([found]), memory);
+    for (const bytes of memory) if (bytes.buffer !== block.buffer) giveBack(bytes);
+    return block;
   }
 
   /** One request for records that lie side by side, whole ones and patches alike. */
@@ -187,4 +191,12 @@ export class SnapshotSource implements BlockSource {
 
 function follows({ location: { whole } }: Found, next: RecordLocation): boolean {
   return whole.pack === next.pack && whole.offset + whole.length === next.offset;
+}
+
+/** Who has asked for the block looks at it in the turn in which it comes: left to V8, each few would mark the whole heap. */
+function giveBackNextTurn(reading: Promise<Buffer | undefined>): void {
+  const giveBackLater = (bytes: Buffer | undefined): void => {
+    if (bytes !== undefined) setImmediate(giveBack, bytes);
+  };
+  reading.then(giveBackLater, () => undefined);
 }

@@ -3,8 +3,8 @@ import type { BlockIndex } from '../types/units.ts';
 /** Where the blocks of a restored volume come from: a completed snapshot. */
 export interface BlockSource {
   /**
-   * @returns the block's 512 KiB; undefined when the snapshot has none, which
-   *   means zeroes
+   * @returns the block's 512 KiB, which are there until the event loop's next turn; undefined when the snapshot has none,
+   *   which means zeroes
    * @throws when the block cannot be had, or is not what the snapshot says it is: wrong bytes are never returned
    */
   read(block: BlockIndex): Promise<Uint8Array | undefined>;

@@ -98,7 +98,7 @@ export class Hydration {
 
   /**
    * Brings one block in; many who ask for the same block wait for one fetch.
-   * @returns its bytes where it was fetched just now (the disk may have been too full to keep them)
+   * @returns its bytes (the disk may have been too full to keep them), which are there until the event loop's next turn
    */
   fetch(raw: RawFile, block: BlockIndex): Promise<Uint8Array | undefined> {
     const running = this.#fetching.get(block);
@@ -128,16 +128,20 @@ export class Hydration {
       if (!this.has(block)) absent.push(asBlock(block));
     }
     const arrived = await Promise.all(
-      absent.map(async (block) => ({ block, bytes: await this.#fetchOrRead(raw, block) })),
+      absent.map(async (block) => {
+        const start = Math.max(offset, block * BLOCK_BYTES);
+        const end = Math.min(offset + length, (block + 1) * BLOCK_BYTES);
+        const bytes = await this.#fetchOrRead(raw, block);
+        // Later, when the others are there, the block's memory may be another's.
+        const kept = this.has(block) ? undefined : bytes?.slice(start - block * BLOCK_BYTES, end - block * BLOCK_BYTES);
+        return { block, at: targetStart + start - offset, length: end - start, kept };
+      }),
     );
     raw.read(target, targetStart, length, offset);
-    for (const { block, bytes } of arrived) {
+    for (const { block, at, length, kept } of arrived) {
       if (this.has(block)) continue;
-      const start = Math.max(offset, block * BLOCK_BYTES);
-      const end = Math.min(offset + length, (block + 1) * BLOCK_BYTES);
-      const at = targetStart + start - offset;
-      if (bytes === undefined) target.fill(0, at, at + end - start);
-      else target.set(bytes.subarray(start - block * BLOCK_BYTES, end - block * BLOCK_BYTES), at);
+      if (kept === undefined) target.fill(0, at, at + length);
+      else target.set(kept, at);
     }
   }
 

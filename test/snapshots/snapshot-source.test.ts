@@ -9,12 +9,15 @@ import { cutOf, NO_PATIENCE, run } from '../support/captures.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 
 const BLOCKS = 8;
+const BLOCKS_BEYOND_CACHE = 40;
 
-/** Eight blocks, some of which can be compressed; then one page of each is written anew. */
-async function patchedSnapshot(): Promise<{ store: MemoryStore; root: Sha256; expected: Map<number, Buffer> }> {
+/** Blocks, some of which can be compressed; then one page of each is written anew. */
+async function patchedSnapshot(
+  count = BLOCKS,
+): Promise<{ store: MemoryStore; root: Sha256; expected: Map<number, Buffer> }> {
   const store = new MemoryStore();
   const blocks = new Map<number, Buffer>();
-  for (let block = 0; block < BLOCKS; block += 1) {
+  for (let block = 0; block < count; block += 1) {
     blocks.set(block, block % 2 === 0 ? randomBytes(BLOCK_BYTES) : Buffer.alloc(BLOCK_BYTES, `text ${block} `));
   }
   const { root: base } = await run(store, cutOf(blocks, [...blocks.keys()]), undefined);
@@ -22,7 +25,7 @@ async function patchedSnapshot(): Promise<{ store: MemoryStore; root: Sha256; ex
   for (const [block, bytes] of blocks) {
     randomBytes(PAGE_BYTES).copy(bytes, block * PAGE_BYTES);
     const mask = new Uint8Array(PAGE_MASK_BYTES);
-    mask[0] = 1 << block;
+    mask[block >> 3] = 1 << (block & 7);
     written.set(block, mask);
   }
   const { root } = await run(store, cutOf(blocks, [...blocks.keys()], false, written), base);
@@ -64,4 +67,30 @@ test('a run of blocks gives its memory back, and nothing that others use', async
   assert.equal(small.buffer, neighbour.buffer, 'both lie in the pool');
   giveBack(small);
   assert.ok(neighbour.every((byte) => byte === 2) && neighbour.length === 100);
+});
+
+test('a block that is read by itself is there for a turn, however many others are read; then its memory goes', async () => {
+  const { store, root, expected } = await patchedSnapshot(BLOCKS_BEYOND_CACHE);
+  const source = SnapshotSource.of(store, root, NO_PATIENCE, undefined);
+  const came: Buffer[] = [];
+  const readers = [...Array(2 * BLOCKS_BEYOND_CACHE).keys()].map(async (reader) => {
+    const block = asBlock(reader % BLOCKS_BEYOND_CACHE);
+    const bytes = (await source.read(block)) as Buffer;
+    assert.ok(bytes.equals(expected.get(block) as Buffer), `block ${block}`);
+    came.push(bytes);
+  });
+  await Promise.all(readers);
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.ok(came.some(({ length }) => length === 0));
+  // Those that are kept are whole.
+  for (const bytes of came) assert.ok(bytes.length === 0 || bytes.length === BLOCK_BYTES);
+  for (let block = 0; block < BLOCKS_BEYOND_CACHE; block += 1) {
+    assert.ok((await source.read(asBlock(block)))?.equals(expected.get(block) as Buffer));
+  }
+  // The store's own objects are as they were.
+  const fresh = SnapshotSource.of(store, root, NO_PATIENCE, undefined);
+  for (let block = 0; block < BLOCKS_BEYOND_CACHE; block += 1) {
+    assert.ok((await fresh.read(asBlock(block)))?.equals(expected.get(block) as Buffer));
+  }
 });

@@ -1,0 +1,124 @@
+import koffi from 'koffi';
+import { addressOf } from '../types/address.ts';
+
+/**
+ * The zstd that is inside Node, called directly (RFC 8878; "Explicit context" in zstd.h). `node:zlib` makes a context and a
+ * result of fresh memory each time: to decompress a block took it three times as long, and to find out that a few KiB cannot
+ * be compressed, ten times. Pointers go as numbers, as in src/encryption/page-cipher.ts.
+ */
+const zstd = koffi.load(null);
+const newCompression = zstd.func('uintptr_t ZSTD_createCCtx()');
+const freeCompression = zstd.func('size_t ZSTD_freeCCtx(uintptr_t context)');
+const compress = zstd.func(
+  'size_t ZSTD_compressCCtx(uintptr_t context, uintptr_t target, size_t room, uintptr_t source, size_t length, int level)',
+);
+const newDecompression = zstd.func('uintptr_t ZSTD_createDCtx()');
+const freeDecompression = zstd.func('size_t ZSTD_freeDCtx(uintptr_t context)');
+const decompress = zstd.func(
+  'size_t ZSTD_decompressDCtx(uintptr_t context, uintptr_t target, size_t room, uintptr_t source, size_t length)',
+);
+const isError = zstd.func('unsigned int ZSTD_isError(size_t result)');
+const errorName = zstd.func('const char *ZSTD_getErrorName(size_t result)');
+
+const LEVEL = 1;
+/** As many as a thread uses at once when it is in a hurry. */
+const CONTEXTS_KEPT = 8;
+
+class Contexts {
+  readonly #create: () => unknown;
+  readonly #free: (context: number) => unknown;
+  readonly #spare: number[] = [];
+
+  constructor(create: () => unknown, free: (context: number) => unknown) {
+    this.#create = create;
+    this.#free = free;
+  }
+
+  take(): number {
+    const context = this.#spare.pop() ?? Number(this.#create());
+    if (context === 0) throw new ZstdError('there is no memory for a context');
+    return context;
+  }
+
+  giveBack(context: number): void {
+    if (this.#spare.length < CONTEXTS_KEPT) this.#spare.push(context);
+    else this.#free(context);
+  }
+}
+
+const compressions = new Contexts(newCompression, freeCompression);
+const decompressions = new Contexts(newDecompression, freeDecompression);
+
+/** A target that has room for whatever is made of so many bytes (ZSTD_COMPRESSBOUND, rounded up). */
+export function compressionRoom(length: number): number {
+  return length + (length >>> 8) + 64 * 1024;
+}
+
+/**
+ * Compresses into one frame, on the thread that calls.
+ * @param target see compressionRoom
+ * @returns how many bytes of it were filled
+ * @throws ZstdError when there are too few
+ */
+export function compressNow(target: Uint8Array, source: Uint8Array): number {
+  const context = compressions.take();
+  try {
+    const { length } = source;
+    return filled(compress(context, addressOf(target), target.length, addressOf(source), length, LEVEL));
+  } finally {
+    compressions.giveBack(context);
+  }
+}
+
+/** The same, on the thread pool: nobody may read or write `target` meanwhile, or write `source`. */
+export function compressInto(target: Uint8Array, source: Uint8Array): Promise<number> {
+  return onThreadPool(compressions, target, source, (context, done) => {
+    const { length } = source;
+    compress.async(context, addressOf(target), target.length, addressOf(source), length, LEVEL, done);
+  });
+}
+
+/**
+ * Decompresses one frame, on the thread pool: nobody may read or write `target` meanwhile, or write `source`.
+ * @returns how many bytes of `target` were filled
+ * @throws ZstdError when that is not a frame, or one of more bytes than `target` has
+ */
+export function decompressInto(target: Uint8Array, source: Uint8Array): Promise<number> {
+  return onThreadPool(decompressions, target, source, (context, done) => {
+    decompress.async(context, addressOf(target), target.length, addressOf(source), source.length, done);
+  });
+}
+
+type Done = (error: Error | null, result: number | bigint) => void;
+
+function onThreadPool(
+  contexts: Contexts,
+  target: Uint8Array,
+  source: Uint8Array,
+  call: (context: number, done: Done) => void,
+): Promise<number> {
+  const context = contexts.take();
+  return new Promise((resolve, reject) => {
+    // An address keeps nothing alive: these do, until the answer is there.
+    const used = [target, source];
+    call(context, (error, result) => {
+      used.length = 0;
+      contexts.giveBack(context);
+      if (error !== null) return reject(error);
+      try {
+        resolve(filled(result));
+      } catch (failure) {
+        reject(failure);
+      }
+    });
+  });
+}
+
+function filled(result: number | bigint): number {
+  if (isError(result) !== 0) throw new ZstdError(String(errorName(result)));
+  return Number(result);
+}
+
+export class ZstdError extends Error {
+  override name = 'ZstdError';
+}
