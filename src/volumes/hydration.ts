@@ -132,8 +132,9 @@ export class Hydration {
         const start = Math.max(offset, block * BLOCK_BYTES);
         const end = Math.min(offset + length, (block + 1) * BLOCK_BYTES);
         const bytes = await this.#fetchOrRead(raw, block);
-        // Later, when the others are there, the block's memory may be another's.
-        const kept = this.has(block) ? undefined : bytes?.slice(start - block * BLOCK_BYTES, end - block * BLOCK_BYTES);
+        // A copy: later, when the others are there, the block's memory may be another's.
+        const wanted = bytes?.subarray(start - block * BLOCK_BYTES, end - block * BLOCK_BYTES);
+        const kept = this.has(block) || wanted === undefined ? undefined : new Uint8Array(wanted);
         return { block, at: targetStart + start - offset, length: end - start, kept };
       }),
     );
