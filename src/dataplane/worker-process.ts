@@ -26,9 +26,9 @@ export function forkWorker(settings: WorkerSettings): ChildProcess {
       CLEANCUT_WORKER: JSON.stringify(settings),
       UV_THREADPOOL_SIZE: '8',
       MALLOC_ARENA_MAX: '2',
-      // Fixed: left to itself, glibc takes ever larger buffers into its heap, where one that lives keeps the rest. But what
-      // zstd needs for each block (more than a MiB) must not come from the kernel each time, and go back: a block of text was
-      // compressed in 2.7 ms then, and is in 2.0.
+      // Fixed: left to itself, glibc takes ever larger buffers into its heap, where one that lives keeps the rest. But what is
+      // needed anew for each block (half a MiB, or one) must not come from the kernel each time, and go back: by way of
+      // node:zlib, a block of text was compressed in 2.7 ms then, and in 2.0 with these.
       MALLOC_MMAP_THRESHOLD_: String(2 * 1024 * 1024),
       MALLOC_TRIM_THRESHOLD_: String(16 * 1024 * 1024),
     },
