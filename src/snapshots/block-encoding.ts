@@ -5,7 +5,7 @@ import type { Branded } from '../types/ids.ts';
 import { giveBack, roomFor } from '../types/memory.ts';
 import { countPages, isSameMask, type PageMask, runsOf } from '../types/page-mask.ts';
 import { BLOCK_BYTES, PAGE_BYTES, type Sha256 } from '../types/units.ts';
-import { compressInto, compressionRoom, compressNow, decompressInto } from './zstd.ts';
+import { compressInto, compressionRoom, compressNow, decompressInto, ZstdError } from './zstd.ts';
 
 /** How a block's bytes lie in a pack. The numbers are part of the format (docs/format.md). */
 export const ENCODING = { PLAIN: 0, ZSTD: 1, SEALED_PLAIN: 2, SEALED_ZSTD: 3 } as const;
@@ -184,7 +184,9 @@ async function inflate(bytes: Buffer, length: number, where: string): Promise<Bu
     return room.subarray(0, await decompressInto(room, bytes));
   } catch (error) {
     giveBack(room);
-    throw new CorruptBlockError(`${where} cannot be decompressed: ${(error as Error).message}`);
+    // Whatever else went wrong says nothing of the bytes.
+    if (!(error instanceof ZstdError)) throw error;
+    throw new CorruptBlockError(`${where} cannot be decompressed: ${error.message}`);
   }
 }
 

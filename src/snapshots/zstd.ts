@@ -1,4 +1,5 @@
 import koffi from 'koffi';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addressOf } from '../types/address.ts';
 
 /**
@@ -23,6 +24,11 @@ const errorName = zstd.func('const char *ZSTD_getErrorName(size_t result)');
 const LEVEL = 1;
 /** As many as a thread uses at once when it is in a hurry. */
 const CONTEXTS_KEPT = 8;
+/**
+ * As many as the largest thread pool (that of an export) can work at. Who reads many blocks of a snapshot at once has more
+ * of them, and koffi refuses calls of which 256 are under way.
+ */
+const CALLS_AT_ONCE = 16;
 
 class Contexts {
   readonly #create: () => unknown;
@@ -36,7 +42,7 @@ class Contexts {
 
   take(): number {
     const context = this.#spare.pop() ?? Number(this.#create());
-    if (context === 0) throw new ZstdError('there is no memory for a context');
+    if (context === 0) throw new Error('zstd got no memory for a context');
     return context;
   }
 
@@ -91,26 +97,27 @@ export function decompressInto(target: Uint8Array, source: Uint8Array): Promise<
 
 type Done = (error: Error | null, result: number | bigint) => void;
 
+const calls = new ConcurrencyLimit(CALLS_AT_ONCE);
+
 function onThreadPool(
   contexts: Contexts,
   target: Uint8Array,
   source: Uint8Array,
   call: (context: number, done: Done) => void,
 ): Promise<number> {
-  const context = contexts.take();
-  return new Promise((resolve, reject) => {
+  return calls.run(async () => {
+    const context = contexts.take();
     // An address keeps nothing alive: these do, until the answer is there.
     const used = [target, source];
-    call(context, (error, result) => {
+    try {
+      const result = await new Promise<number | bigint>((resolve, reject) => {
+        call(context, (error, answer) => (error === null ? resolve(answer) : reject(error)));
+      });
+      return filled(result);
+    } finally {
       used.length = 0;
       contexts.giveBack(context);
-      if (error !== null) return reject(error);
-      try {
-        resolve(filled(result));
-      } catch (failure) {
-        reject(failure);
-      }
-    });
+    }
   });
 }
 

@@ -42,9 +42,9 @@ test('what is compressed here node:zlib decompresses, and the other way round', 
   }
 });
 
-test('more at once than there are contexts kept, and nobody gets what is another’s', async (t) => {
+test('as many at once as anyone may ask for, and nobody gets what is another’s', async (t) => {
   const random = randomOf(t);
-  const all = Array.from({ length: 40 }, () => bytesOf(random, 1 + Math.floor(random() * 200_000)));
+  const all = Array.from({ length: 1000 }, () => bytesOf(random, 1 + Math.floor(random() * 20_000)));
   const there = await Promise.all(
     all.map(async (bytes) => {
       const target = Buffer.alloc(compressionRoom(bytes.length));
