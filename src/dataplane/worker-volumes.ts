@@ -9,7 +9,7 @@ import type { VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
 import type { Disk } from '../volumes/disk.ts';
-import type { KnownCuts } from '../volumes/engine.ts';
+import type { KnownCuts, NewVolume } from '../volumes/engine.ts';
 import type { LocalEngine } from '../volumes/local-engine.ts';
 import type { LocalVolume } from '../volumes/local-volume.ts';
 import { VolumeLockedError } from '../volumes/volume-lock.ts';
@@ -44,6 +44,7 @@ export class WorkerVolumes {
   readonly #patience: Patience;
   readonly #fetcher: () => Fetcher;
   readonly #uses = new Map<VolumeId, VolumeUse>();
+  readonly #making = new Map<VolumeId, Promise<void>>();
   readonly #opening = new Map<VolumeId, Promise<void>>();
   readonly #closing = new Map<VolumeId, Promise<void>>();
   readonly #removing = new Set<VolumeId>();
@@ -55,6 +56,16 @@ export class WorkerVolumes {
     this.#disk = disk;
     this.#store = store;
     this.#patience = patience;
+  }
+
+  /** Makes a volume's files. */
+  async create(volume: NewVolume): Promise<void> {
+    const { volumeId } = volume;
+    // One that the server does not wait for any more, and has begun anew.
+    await this.#making.get(volumeId)?.catch(() => undefined);
+    const making = this.#engine.create(volume).finally(() => this.#making.delete(volumeId));
+    this.#making.set(volumeId, making);
+    await making;
   }
 
   /** Does something with a volume that is open meanwhile, and closes it where nothing else keeps it open. */
@@ -129,6 +140,7 @@ export class WorkerVolumes {
 
   /** Closes all, and waits for those that are being closed already. */
   async closeAll(): Promise<void> {
+    await Promise.allSettled([...this.#making.values(), ...this.#opening.values()]);
     await Promise.all([...this.#uses.keys()].map((volumeId) => this.close(volumeId)));
     await Promise.all(this.#closing.values());
   }
@@ -137,7 +149,8 @@ export class WorkerVolumes {
   async remove(volumeId: VolumeId): Promise<void> {
     this.#removing.add(volumeId);
     try {
-      // One that was being opened is closed with the rest.
+      // What is still being made must not come after its removal; one that was being opened is closed with the rest.
+      await this.#making.get(volumeId)?.catch(() => undefined);
       await this.#opening.get(volumeId)?.catch(() => undefined);
       await this.close(volumeId);
       await this.#engine.remove(volumeId);
@@ -182,7 +195,7 @@ export class WorkerVolumes {
     const until = performance.now() + LOCK_PATIENCE_MILLISECONDS;
     for (;;) {
       try {
-        return this.#engine.open(volumeId, source, key, known);
+        return await this.#engine.open(volumeId, source, key, known);
       } catch (error) {
         if (!(error instanceof VolumeLockedError) || performance.now() > until) throw error;
         await sleep(20);

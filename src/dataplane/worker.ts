@@ -72,9 +72,7 @@ const waiting = new Map<number, { order: ServeOrder; socket: Socket }>();
 const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number; counters: IoCounters }>();
 
 const methods: WorkerMethods = {
-  createVolume(volume) {
-    engine.create({ ...volume, key: dataKey(volume.key) });
-  },
+  createVolume: (volume) => volumes.create({ ...volume, key: dataKey(volume.key) }),
 
   async removeVolume({ volumeId }) {
     await endConnections(volumes.get(volumeId));
@@ -163,7 +161,7 @@ const methods: WorkerMethods = {
     const directory = engine.directoryOf(volumeId);
     const captured = await uploads.call('capture', { ...order, directory, key, hydrating, absentFrom });
     // Before anyone says that it is complete: the disk may have refused, unseen by all, what was read since.
-    engine.confirmCut(order.cut);
+    await engine.confirmCut(order.cut);
     return captured;
   },
 

@@ -1,6 +1,6 @@
 import { createSecretKey, hkdfSync, type KeyObject, randomBytes, scryptSync } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import type { Disk } from '../volumes/disk.ts';
+import type { NodeDisk } from '../volumes/node-disk.ts';
 
 const ROOT_KEY_BYTES = 32;
 const LEAST_FILE_BYTES = 32;
@@ -29,6 +29,6 @@ export function rootKey(protection: Protection, salt: Buffer): KeyObject {
 }
 
 /** Makes a key file of random bytes, unless there is one. */
-export function ensureKeyFile(disk: Disk, path: string): void {
-  if (!disk.exists(path)) disk.replaceText(path, `${randomBytes(48).toString('base64')}\n`);
+export function ensureKeyFile(disk: NodeDisk, path: string): void {
+  if (!disk.exists(path)) disk.replaceTextNow(path, `${randomBytes(48).toString('base64')}\n`);
 }

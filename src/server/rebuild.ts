@@ -88,7 +88,7 @@ export async function rebuild(
     }
     if (isCopy) {
       renameSync(beside, paths.catalog);
-      new NodeDisk().syncDirectory(dataDir);
+      await new NodeDisk().syncDirectory(dataDir);
     }
     return rebuilt;
   } finally {

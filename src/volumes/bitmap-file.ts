@@ -69,11 +69,6 @@ export class BitmapFile {
     return new BitmapFile(file, bits);
   }
 
-  /** Returns when the file as it is now survives a power loss. */
-  syncNow(): void {
-    this.#file.syncNow();
-  }
-
   /** Sets the bit, in the file first. @throws ENOSPC; then the bit is not set in memory either */
   set(bit: number): void {
     byte[0] = this.bits.byteOf(bit) | (1 << (bit & 7));

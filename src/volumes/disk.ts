@@ -3,8 +3,8 @@
  * test can hold the disk in its hands: fail a write, fill the disk, or drop what was not yet synced.
  *
  * Writes and reads are synchronous: they are page-cache copies of some microseconds, and a synchronous write is also
- * what makes the cut simple (no write is ever half done when the gate closes). Syncs wait for a device, so they are not;
- * and what is to be read can be brought into memory beforehand.
+ * what makes the cut simple (no write is ever half done when the gate closes). Syncs wait for a device, and for whatever
+ * else is on its way there, so they are not; and what is to be read can be brought into memory beforehand.
  */
 export interface DiskFile {
   /** Fills `target[targetStart, targetStart+length)` from `position` (bytes); past the end of the file it reads zeroes. */
@@ -22,8 +22,6 @@ export interface DiskFile {
   writeAll(sources: readonly Uint8Array[], position: number): void;
   /** Resolves when all that was written before the call survives a power loss. */
   sync(): Promise<void>;
-  /** The same, waiting: for files that are small and rare. */
-  syncNow(): void;
   /**
    * Whether the device has refused bytes that were written to the file, since it was opened, last synced or last asked
    * this: told once, as by a sync, and without waiting for anything. Such bytes are lost when the kernel lets go of their
@@ -74,8 +72,11 @@ export interface Disk {
   /** The same, for large files; not on the thread that calls. */
   removeLargeTree(path: string): Promise<void>;
   readText(path: string): string;
-  /** Puts the whole text in place at once and durably: temporary file, sync, rename, sync of the directory. */
-  replaceText(path: string, text: string): void;
-  /** Makes the names in the directory (created, renamed, removed) survive a power loss. */
-  syncDirectory(path: string): void;
+  /**
+   * Puts the whole text in place at once and durably: temporary file, sync, rename, sync of the directory; the syncs not on
+   * the thread that calls. Of one file one at a time: two would share the temporary file.
+   */
+  replaceText(path: string, text: string): Promise<void>;
+  /** Makes the names in the directory (created, renamed, removed) survive a power loss; not on the thread that calls. */
+  syncDirectory(path: string): Promise<void>;
 }

@@ -63,16 +63,21 @@ export type CutVolume = { volumeId: VolumeId; boundary: EpochNumber };
  * snapshot makes the same promise across machines, must too.
  */
 export interface VolumeEngine {
-  /** Makes a volume of zeroes, or one whose blocks come from a snapshot; durable when it returns. */
-  create(volume: NewVolume): void;
+  /** Makes a volume of zeroes, or one whose blocks come from a snapshot; resolves when it is durable. */
+  create(volume: NewVolume): Promise<void>;
 
   /**
-   * Opens a volume, or gives the one that is open.
+   * Opens a volume, or gives the one that is open. One that is being opened must not be asked for again.
    * @param origin needed while a restored volume is not all local
    * @param key of an encrypted volume
    * @throws WrongKeyError
    */
-  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined, known: KnownCuts): OpenVolume;
+  open(
+    volumeId: VolumeId,
+    origin: BlockSource | undefined,
+    key: DataKey | undefined,
+    known: KnownCuts,
+  ): Promise<OpenVolume>;
 
   /** Removes a volume and all that belongs to it. One that is not there is no error: a deletion may be done again. */
   remove(volumeId: VolumeId): Promise<void>;
@@ -84,7 +89,7 @@ export interface VolumeEngine {
   hydrate(volumeId: VolumeId): Promise<void>;
 
   /** Makes an open volume larger, while it is in use. */
-  grow(volumeId: VolumeId, sizeBytes: number): void;
+  grow(volumeId: VolumeId, sizeBytes: number): Promise<void>;
 
   /** See LocalVolume.forgetHistory. */
   forgetHistory(volumeId: VolumeId, reason: string): Promise<void>;
@@ -120,7 +125,7 @@ export interface VolumeEngine {
   captured(cut: CutVolume, blocks: readonly number[]): void;
 
   /** Asked when all of the cut has been read. @throws CutLostError where that cannot be believed */
-  confirmCut(cut: CutVolume): void;
+  confirmCut(cut: CutVolume): Promise<void>;
 
   /** The cut's snapshot has completed, or is given up. */
   finishCut(cut: CutVolume, completed: boolean): void;

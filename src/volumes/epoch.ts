@@ -33,6 +33,11 @@ export class Epoch {
     return new Epoch(number, path, BitmapFile.create(disk, `${path}.dirty`, blocks), undefined);
   }
 
+  /** The file of a new volume's first epoch, which no cut was before; not on the thread that calls. */
+  static async createFirst(disk: Disk, directory: string, number: EpochNumber, blocks: number): Promise<void> {
+    (await BitmapFile.createLater(disk, `${epochPath(directory, number)}.dirty`, blocks)).close();
+  }
+
   /** With all files that a write after a cut needs; not on the thread that calls. @throws then nothing is left of it */
   static async createLater(disk: Disk, directory: string, number: EpochNumber, blocks: number): Promise<Epoch> {
     const path = epochPath(directory, number);

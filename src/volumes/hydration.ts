@@ -39,12 +39,15 @@ export class Hydration {
     this.#source = source;
   }
 
-  static create(disk: Disk, directory: string, blocks: number): void {
-    BitmapFile.create(disk, `${directory}/hydrated`, blocks).close();
-    const synced = BitmapFile.create(disk, `${directory}/hydrated.synced`, blocks);
-    // This one is read after a power loss: its header must be there.
-    synced.syncNow();
-    synced.close();
+  static async create(disk: Disk, directory: string, blocks: number): Promise<void> {
+    const synced = await BitmapFile.createLater(disk, `${directory}/hydrated.synced`, blocks);
+    try {
+      (await BitmapFile.createLater(disk, `${directory}/hydrated`, blocks)).close();
+      // This one is read after a power loss: its header must be there.
+      await synced.sync();
+    } finally {
+      synced.close();
+    }
   }
 
   /** @param syncedOnly whether the marks that were never synced may be missing, or more than missing */

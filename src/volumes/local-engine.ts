@@ -37,17 +37,22 @@ export class LocalEngine implements VolumeEngine {
     this.#options = options;
   }
 
-  create(volume: NewVolume): void {
-    createVolume(this.#options.disk, this.directoryOf(volume.volumeId), {
+  create(volume: NewVolume): Promise<void> {
+    return createVolume(this.#options.disk, this.directoryOf(volume.volumeId), {
       ...volume,
       bootId: this.#options.bootId,
     });
   }
 
-  open(volumeId: VolumeId, origin: BlockSource | undefined, key: DataKey | undefined, known: KnownCuts): LocalVolume {
+  async open(
+    volumeId: VolumeId,
+    origin: BlockSource | undefined,
+    key: DataKey | undefined,
+    known: KnownCuts,
+  ): Promise<LocalVolume> {
     const open = this.#open.get(volumeId);
     if (open !== undefined) return open;
-    const volume = LocalVolume.open(
+    const volume = await LocalVolume.open(
       this.directoryOf(volumeId),
       {
         disk: this.#options.disk,
@@ -95,8 +100,8 @@ export class LocalEngine implements VolumeEngine {
     await volume.hydrate(() => this.#open.get(volumeId) !== volume || this.#closing.has(volumeId));
   }
 
-  grow(volumeId: VolumeId, sizeBytes: number): void {
-    this.#volume(volumeId).grow(sizeBytes);
+  async grow(volumeId: VolumeId, sizeBytes: number): Promise<void> {
+    await this.#volume(volumeId).grow(sizeBytes);
   }
 
   async forgetHistory(volumeId: VolumeId, reason: string): Promise<void> {
@@ -162,8 +167,8 @@ export class LocalEngine implements VolumeEngine {
     for (const block of blocks) volume?.captured(cut.boundary, block);
   }
 
-  confirmCut(cut: CutVolume): void {
-    this.#volume(cut.volumeId).confirmCut(cut.boundary);
+  async confirmCut(cut: CutVolume): Promise<void> {
+    await this.#volume(cut.volumeId).confirmCut(cut.boundary);
   }
 
   finishCut(cut: CutVolume, completed: boolean): void {

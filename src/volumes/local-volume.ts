@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { DataKey } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
 import type { PageMask } from '../types/page-mask.ts';
@@ -17,7 +18,7 @@ import { openEpochs, syncUploads, whatRemains } from './recovery.ts';
 import { inSteps, type RangeStep } from './steps.ts';
 import type { VolumeEnvironment } from './volume-environment.ts';
 import { underLock } from './volume-lock.ts';
-import { NO_BOOT, readVolumeState, requireItsKey, type VolumeState, writeVolumeState } from './volume-state.ts';
+import { NO_BOOT, readVolumeState, requireItsKey, SavedState, type VolumeState } from './volume-state.ts';
 
 /**
  * A live volume of the local engine. All its mutable state has this one owner, and everything that changes bytes or
@@ -31,7 +32,7 @@ export class LocalVolume {
   readonly #environment: VolumeEnvironment;
   readonly #lock: DiskFile;
   readonly #raw: RawFile;
-  #state: VolumeState;
+  readonly #saved: SavedState;
   readonly #history: CopyBeforeWrite;
   /** A set bit: writes to the block may go straight to the file (dirty already, no cut wants it, hydrated). */
   #passes: PagedBitmap;
@@ -46,6 +47,7 @@ export class LocalVolume {
     environment: VolumeEnvironment,
     lock: DiskFile,
     state: VolumeState,
+    saved: SavedState,
     raw: RawFile,
     epochs: Epoch[],
     hydration: Hydration | undefined,
@@ -58,7 +60,7 @@ export class LocalVolume {
     this.#environment = environment;
     this.#lock = lock;
     this.#raw = raw;
-    this.#state = state;
+    this.#saved = saved;
     this.#history = new CopyBeforeWrite(
       environment.disk,
       directory,
@@ -85,10 +87,11 @@ export class LocalVolume {
     source: BlockSource | undefined,
     key: DataKey | undefined,
     known: KnownCuts,
-  ): LocalVolume {
+  ): Promise<LocalVolume> {
     const { disk, bootId, isSuspect } = environment;
-    return underLock(disk, directory, (lock) => {
-      const state = readVolumeState(disk, directory);
+    return underLock(disk, directory, async (lock) => {
+      const found = readVolumeState(disk, directory);
+      const state = { ...found };
       requireItsKey(directory, state, key);
       const blocks = blockCount(state.sizeBytes);
       const cipher = key === undefined ? undefined : new PageCipher(key.volumeKey());
@@ -105,9 +108,10 @@ export class LocalVolume {
       const unsynced = !state.clean;
       state.bootId = bootId;
       state.clean = false;
-      // Before the first write: after a power loss from here on the volume must not look cleanly closed.
-      writeVolumeState(disk, directory, state);
-      return new LocalVolume(directory, environment, lock, state, raw, epochs, hydration, unsynced);
+      const saved = new SavedState(disk, directory, found);
+      // Before the first write: after a power loss from here on the volume must not look cleanly closed. (A new one never did.)
+      if (!isDeepStrictEqual(state, found)) await saved.save(state);
+      return new LocalVolume(directory, environment, lock, state, saved, raw, epochs, hydration, unsynced);
     });
   }
 
@@ -221,16 +225,17 @@ export class LocalVolume {
    * Makes the volume larger while it is in use; done again after a crash half way, it does no harm.
    * @throws ENOSPC …; then the volume is as it was
    */
-  grow(sizeBytes: number): void {
+  async grow(sizeBytes: number): Promise<void> {
     if (sizeBytes <= this.#sizeBytes) return;
     const { disk } = this.#environment;
     // The files first: a volume that says it is larger than its files would read past their end.
-    RawFile.grow(disk, this.#directory, sizeBytes);
+    await RawFile.grow(disk, this.#directory, sizeBytes);
+    await this.#saved.save({ sizeBytes });
+    // In one turn: a cut finds all of it grown, or none.
     const blocks = blockCount(sizeBytes);
     this.#history.grow(blocks);
     this.#passes.grow(blocks);
     this.#hydration?.grow(blocks);
-    this.#save({ sizeBytes });
     this.#raw.extend(disk, this.#directory, sizeBytes);
     this.#sizeBytes = sizeBytes;
     this.#blocks = blocks;
@@ -284,10 +289,10 @@ export class LocalVolume {
    * To be asked when all of a cut has been read, before its snapshot is said to be complete.
    * @throws CutLostError where what was read may not be what there was
    */
-  confirmCut(boundary: EpochNumber): void {
+  async confirmCut(boundary: EpochNumber): Promise<void> {
     const error = this.#fault === undefined ? this.#raw.writeBackError() : undefined;
     // Told once: the guest's next flush would not hear of it.
-    if (error !== undefined) this.#fail(error.message);
+    if (error !== undefined) await this.#fail(error.message);
     this.#history.confirm(boundary);
   }
 
@@ -307,7 +312,9 @@ export class LocalVolume {
       if (next === undefined) await this.#history.prepare();
       else {
         // Killed after this, the next opening believes no epoch before that one either.
-        this.#save({ trustedFrom: next });
+        await this.#saved.save({ trustedFrom: next });
+        // A cut has begun it meanwhile: it is one of those that are lost.
+        if (this.#history.prepared !== next) continue;
         this.#history.forget(reason);
         this.#passes = new PagedBitmap(this.#blocks);
       }
@@ -330,8 +337,8 @@ export class LocalVolume {
     this.#flushes.wrote();
     await this.flush();
     if (shouldStop()) return;
+    await this.#saved.save({ hydrating: false });
     this.#hydration = undefined;
-    this.#save({ hydrating: false });
     // A guest's sync that began before this still writes its marks.
     await this.#flushes.underWay();
     hydration.remove();
@@ -346,12 +353,12 @@ export class LocalVolume {
         this.#flushes.wrote();
         await this.flush();
         const history = this.#history.sync().then(() => syncUploads(this.#environment.disk, this.#directory));
-        await history.catch((error: Error) => {
-          throw this.#fail(error.message);
+        await history.catch(async (error: Error) => {
+          throw await this.#fail(error.message);
         });
-        this.#environment.disk.syncDirectory(this.#directory);
+        await this.#environment.disk.syncDirectory(this.#directory);
         // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
-        this.#save({ clean: true });
+        await this.#saved.save({ clean: true });
       }
     } finally {
       // Whatever the disk says: a lock that stays would keep the volume from being opened again.
@@ -418,29 +425,25 @@ export class LocalVolume {
     } catch (error) {
       // The kernel reports a failed write-back once and then forgets the pages: a second sync would say yes to bytes
       // that are gone.
-      throw this.#fail((error as Error).message);
+      throw await this.#fail((error as Error).message);
     }
   }
 
-  #fail(reason: string): Error {
+  /** From this turn on every request fails. @returns with what, when the next opening knows of it */
+  async #fail(reason: string): Promise<Error> {
     if (this.#fault !== undefined) return this.#fault;
     const fault = new Error(`the volume failed to sync and is closed to all requests: ${reason}`);
     this.#fault = fault;
     // Any page that was not on the disk yet may be the one before from now on, as after a power loss: in what a cut has
     // still to store, and in what its base already has. So the next opening takes it for one.
     this.#history.lose(fault.message);
+    this.#environment.onFault(fault.message);
     try {
-      this.#save({ bootId: NO_BOOT });
+      await this.#saved.save({ bootId: NO_BOOT });
     } catch {
       // The same disk. Until the process ends it is remembered without that (isSuspect); where it is killed first,
       // nobody knows of the sync any more, since the kernel tells it once.
     }
-    this.#environment.onFault(fault.message);
     return fault;
-  }
-
-  #save(change: Partial<VolumeState>): void {
-    this.#state = { ...this.#state, ...change };
-    writeVolumeState(this.#environment.disk, this.#directory, this.#state);
   }
 }

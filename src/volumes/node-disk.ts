@@ -15,6 +15,7 @@ import {
 } from './system-calls.ts';
 
 const openLater = promisify(fs.open);
+const syncLater = promisify(fs.fsync);
 const writeLater = (fd: number, bytes: Uint8Array, start: number, length: number, position: number): Promise<number> =>
   new Promise((resolve, reject) => {
     fs.write(fd, bytes, start, length, position, (error, written) => (error ? reject(error) : resolve(written)));
@@ -113,10 +114,6 @@ class NodeFile implements DiskFile {
     return new Promise((resolve, reject) => {
       fs.fdatasync(this.#fd, (error) => (error ? reject(error) : resolve()));
     });
-  }
-
-  syncNow(): void {
-    fs.fdatasyncSync(this.#fd);
   }
 
   writeBackError(): Error | undefined {
@@ -228,25 +225,45 @@ export class NodeDisk implements Disk {
     return fs.readFileSync(file, 'utf8');
   }
 
-  replaceText(file: string, text: string): void {
+  async replaceText(file: string, text: string): Promise<void> {
     const temporary = `${file}.new`;
     const fd = fs.openSync(temporary, 'w', 0o600);
     try {
       // All of it, or an error: one write may end short where the disk has room for less.
       fs.writeFileSync(fd, text);
       // Before the rename: or a power loss could leave the new name with an empty file behind it.
+      await syncLater(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+    await fs.promises.rename(temporary, file);
+    await this.syncDirectory(path.dirname(file));
+  }
+
+  /** As replaceText does, waiting: for who serves no guests. */
+  replaceTextNow(file: string, text: string): void {
+    const temporary = `${file}.new`;
+    const fd = fs.openSync(temporary, 'w', 0o600);
+    try {
+      fs.writeFileSync(fd, text);
+      // As above.
       fs.fsyncSync(fd);
     } finally {
       fs.closeSync(fd);
     }
     fs.renameSync(temporary, file);
-    this.syncDirectory(path.dirname(file));
+    const directory = fs.openSync(path.dirname(file), 'r');
+    try {
+      fs.fsyncSync(directory);
+    } finally {
+      fs.closeSync(directory);
+    }
   }
 
-  syncDirectory(directory: string): void {
+  async syncDirectory(directory: string): Promise<void> {
     const fd = fs.openSync(directory, 'r');
     try {
-      fs.fsyncSync(fd);
+      await syncLater(fd);
     } finally {
       fs.closeSync(fd);
     }

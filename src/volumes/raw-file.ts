@@ -29,12 +29,9 @@ export class RawFile {
     this.#single = segments.length === 1 ? segments[0] : undefined;
   }
 
-  static create(disk: Disk, directory: string, sizeBytes: number): void {
+  static async create(disk: Disk, directory: string, sizeBytes: number): Promise<void> {
     for (const [number, bytes] of segmentSizes(sizeBytes).entries()) {
-      const file = disk.open(segmentPath(directory, number), 'create');
-      file.resize(bytes);
-      file.syncNow();
-      file.close();
+      await setLength(disk.open(segmentPath(directory, number), 'create'), bytes);
     }
   }
 
@@ -51,15 +48,12 @@ export class RawFile {
   }
 
   /** Makes the files as long as the volume is to be; safe to do again after a crash half way. */
-  static grow(disk: Disk, directory: string, sizeBytes: number): void {
+  static async grow(disk: Disk, directory: string, sizeBytes: number): Promise<void> {
     for (const [number, bytes] of segmentSizes(sizeBytes).entries()) {
       const path = segmentPath(directory, number);
-      const file = disk.open(path, disk.exists(path) ? 'read-write' : 'create');
-      if (file.size() < bytes) file.resize(bytes);
-      file.syncNow();
-      file.close();
+      await setLength(disk.open(path, disk.exists(path) ? 'read-write' : 'create'), bytes);
     }
-    disk.syncDirectory(directory);
+    await disk.syncDirectory(directory);
   }
 
   /** Opens the files that `grow` has added. */
@@ -285,6 +279,16 @@ export class RawFile {
       use(this.#segments[number], position, bytes, done);
       done += bytes;
     }
+  }
+}
+
+/** Makes the file so long, where it is shorter, durably; and closes it. */
+async function setLength(file: DiskFile, bytes: number): Promise<void> {
+  try {
+    if (file.size() < bytes) file.resize(bytes);
+    await file.sync();
+  } finally {
+    file.close();
   }
 }
 

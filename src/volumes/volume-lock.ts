@@ -5,11 +5,15 @@ import type { Disk, DiskFile } from './disk.ts';
  * ends. Where the opening fails they are free at once: it may work the next time.
  * @throws VolumeLockedError
  */
-export function underLock<Opened>(disk: Disk, directory: string, open: (lock: DiskFile) => Opened): Opened {
+export async function underLock<Opened>(
+  disk: Disk,
+  directory: string,
+  open: (lock: DiskFile) => Promise<Opened>,
+): Promise<Opened> {
   const lock = disk.open(`${directory}/lock`, 'read-write');
   try {
     if (!lock.tryLock()) throw new VolumeLockedError(directory);
-    return open(lock);
+    return await open(lock);
   } catch (error) {
     lock.close();
     throw error;

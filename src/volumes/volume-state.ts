@@ -38,8 +38,38 @@ export function readVolumeState(disk: Disk, directory: string): VolumeState {
   return { ...saved, trustedFrom: asEpoch(saved.trustedFrom) };
 }
 
-export function writeVolumeState(disk: Disk, directory: string, state: VolumeState): void {
-  disk.replaceText(`${directory}/volume.json`, `${JSON.stringify({ version: 1, ...state }, undefined, 2)}\n`);
+/** Resolves when it is durable. */
+export async function writeVolumeState(disk: Disk, directory: string, state: VolumeState): Promise<void> {
+  await disk.replaceText(`${directory}/volume.json`, `${JSON.stringify({ version: 1, ...state }, undefined, 2)}\n`);
+}
+
+/** The `volume.json` of a volume that is open: its changes go there one after the other. */
+export class SavedState {
+  readonly #disk: Disk;
+  readonly #directory: string;
+  #state: VolumeState;
+  #saving: Promise<void> = Promise.resolve();
+
+  /** @param state as it is in the file */
+  constructor(disk: Disk, directory: string, state: VolumeState) {
+    this.#disk = disk;
+    this.#directory = directory;
+    this.#state = state;
+  }
+
+  /** Resolves when the change is durable. @throws ENOSPC, EIO …; then nothing is changed, as far as the disk knows */
+  save(change: Partial<VolumeState>): Promise<void> {
+    // One that failed has told who asked for it; the next one's file is its own.
+    const saving = this.#saving.catch(() => undefined).then(() => this.#saveNow(change));
+    this.#saving = saving;
+    return saving;
+  }
+
+  async #saveNow(change: Partial<VolumeState>): Promise<void> {
+    const next = { ...this.#state, ...change };
+    await writeVolumeState(this.#disk, this.#directory, next);
+    this.#state = next;
+  }
 }
 
 /** @throws WrongKeyError where the volume is encrypted with another key, or not at all */

@@ -25,10 +25,11 @@ test('past the deadline of a hold everything goes on, and the cut can no longer 
     },
   });
   const ids = [newId('vol'), newId('vol')];
-  const volumes = ids.map((volumeId) => {
-    engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false, baseless: false, key: undefined });
+  const making = ids.map(async (volumeId) => {
+    await engine.create({ volumeId, sizeBytes: 1024 ** 3, restored: false, baseless: false, key: undefined });
     return engine.open(volumeId, undefined, undefined, { base: asEpoch(1), newest: asEpoch(1) });
   });
+  const volumes = await Promise.all(making);
   await engine.prepareCut(ids);
   await engine.hold('token', ids, 100);
   let written = 0;

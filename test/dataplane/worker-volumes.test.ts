@@ -22,10 +22,23 @@ class SlowRemovals extends NodeDisk {
   }
 }
 
-function volumesOn(
+/** Takes its time to make the names in a directory durable. */
+class SlowDirectories extends NodeDisk {
+  go = Promise.withResolvers<void>();
+  constructor() {
+    super();
+    this.go.resolve();
+  }
+  override async syncDirectory(directory: string): Promise<void> {
+    await this.go.promise;
+    await super.syncDirectory(directory);
+  }
+}
+
+async function volumesOn(
   t: TestContext,
   disk: Disk,
-): { engine: LocalEngine; volumes: WorkerVolumes; opening: VolumeOpening } {
+): Promise<{ engine: LocalEngine; volumes: WorkerVolumes; opening: VolumeOpening }> {
   const engine = new LocalEngine({
     disk,
     directory: temporaryDirectory(t),
@@ -39,7 +52,7 @@ function volumesOn(
     assert.fail('nothing is hydrated'),
   );
   const volumeId = newId('vol');
-  engine.create({ volumeId, sizeBytes: GIB, restored: false, baseless: false, key: undefined });
+  await engine.create({ volumeId, sizeBytes: GIB, restored: false, baseless: false, key: undefined });
   const opening = {
     volumeId,
     sizeBytes: GIB,
@@ -54,7 +67,7 @@ function volumesOn(
 
 test('a volume that is being removed is opened by no one, and nothing of it stays open', async (t) => {
   const disk = new SlowRemovals();
-  const { engine, volumes, opening } = volumesOn(t, disk);
+  const { engine, volumes, opening } = await volumesOn(t, disk);
   const { volumeId } = opening;
   await volumes.claim(opening);
   const removing = volumes.remove(volumeId);
@@ -66,9 +79,24 @@ test('a volume that is being removed is opened by no one, and nothing of it stay
   assert.equal(existsSync(engine.directoryOf(volumeId)), false);
 });
 
+test('a volume that is removed while it is being made is made to the end first, and nothing of it stays', async (t) => {
+  const disk = new SlowDirectories();
+  const { engine, volumes } = await volumesOn(t, disk);
+  const volumeId = newId('vol');
+  disk.go = Promise.withResolvers<void>();
+  const making = volumes.create({ volumeId, sizeBytes: GIB, restored: true, baseless: false, key: undefined });
+  await new Promise(setImmediate);
+  assert.ok(existsSync(engine.directoryOf(volumeId)), 'its making has begun');
+  const removing = volumes.remove(volumeId);
+  disk.go.resolve();
+  await making;
+  await removing;
+  assert.equal(existsSync(engine.directoryOf(volumeId)), false);
+});
+
 test('one that has refused a sync is opened anew for the next client, though an upload has not let go of it yet', async (t) => {
   const disk = new CrashDisk();
-  const { volumes, opening } = volumesOn(t, disk);
+  const { volumes, opening } = await volumesOn(t, disk);
   const use = await volumes.use(opening, (claimed) => Object.assign(claimed, { exported: true }));
   use.pendingCuts.add(asEpoch(2));
   use.volume.write([Buffer.alloc(4096, 1)], 4096, 0);
@@ -86,7 +114,7 @@ test('one that has refused a sync is opened anew for the next client, though an 
 });
 
 test('a volume that is claimed while another lets go of it stays open', async (t) => {
-  const { volumes, opening } = volumesOn(t, new CrashDisk());
+  const { volumes, opening } = await volumesOn(t, new CrashDisk());
   // Each turn of the event loop apart from the next: in one of them the one lets go just as the other has found it open.
   for (let turns = 0; turns < 12; turns += 1) {
     await volumes.claim(opening);

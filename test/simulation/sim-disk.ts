@@ -123,6 +123,9 @@ export class SimDisk implements Disk {
   readonly #lies: DiskLies;
   #names = new Map<string, SimFile>();
   #durableNames = new Map<string, SimFile>();
+  #directorySyncs = 0;
+  /** For each directory, which of its syncs that are over began last. */
+  readonly #synced = new Map<string, number>();
   #life = 0;
   #changesLeft = Number.POSITIVE_INFINITY;
   /** Bytes that there is room for, all files together. */
@@ -239,23 +242,35 @@ export class SimDisk implements Disk {
     return file.current.toString('utf8');
   }
 
-  replaceText(path: string, text: string): void {
+  async replaceText(path: string, text: string): Promise<void> {
+    const life = this.#life;
     this.#change();
     if (this.#lies.skipReplace?.test(text)) return;
     const file = new SimFile();
     file.write(Buffer.from(text), 0);
-    if (!this.#lies.skipSync?.test(path)) file.beginSync()();
+    const end = file.beginSync();
+    await this.#scheduler.turn();
+    this.#alive(life);
+    if (!this.#lies.skipSync?.test(path)) end();
     this.#change();
     this.#names.set(path, file);
-    this.syncDirectory(path.slice(0, path.lastIndexOf('/')));
+    await this.syncDirectory(path.slice(0, path.lastIndexOf('/')));
   }
 
-  syncDirectory(directory: string): void {
-    this.#alive(this.#life);
-    if (this.#lies.skipSync?.test(`${directory}/`)) return;
-    const inside = (name: string): boolean => name.startsWith(`${directory}/`);
-    for (const name of [...this.#durableNames.keys()]) if (inside(name)) this.#durableNames.delete(name);
-    for (const [name, file] of this.#names) if (inside(name)) this.#durableNames.set(name, file);
+  async syncDirectory(directory: string): Promise<void> {
+    const life = this.#life;
+    this.#alive(life);
+    const isIn = (name: string): boolean => name.slice(0, name.lastIndexOf('/')) === directory;
+    const then = [...this.#names].filter(([name]) => isIn(name));
+    this.#directorySyncs += 1;
+    const begun = this.#directorySyncs;
+    await this.#scheduler.turn();
+    this.#alive(life);
+    // One that began later has made more durable already.
+    if (this.#lies.skipSync?.test(`${directory}/`) || begun < (this.#synced.get(directory) ?? 0)) return;
+    this.#synced.set(directory, begun);
+    for (const name of [...this.#durableNames.keys()]) if (isIn(name)) this.#durableNames.delete(name);
+    for (const [name, file] of then) this.#durableNames.set(name, file);
   }
 
   #handle(path: string, file: SimFile): DiskFile {
@@ -310,10 +325,6 @@ export class SimDisk implements Disk {
           throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' });
         }
         if (!this.#lies.skipSync?.test(path)) end();
-      },
-      syncNow: () => {
-        alive();
-        if (!this.#lies.skipSync?.test(path)) file.beginSync()();
       },
       writeBackError: () => {
         alive();

@@ -121,7 +121,7 @@ export class World {
   }
 
   async run(steps: number): Promise<void> {
-    this.#start(false);
+    await this.#start(false);
     for (let step = 0; step < steps; step += 1) {
       const { random } = this.#scheduler;
       if (random() < 0.02) this.#disk.killAfter(Math.floor(random() * 8));
@@ -328,7 +328,7 @@ export class World {
         signal: this.#stopping.signal,
         encode: async (block) => ({ encoding: ENCODING.PLAIN, stored: block }),
       });
-      if (this.#planted.unconfirmed !== true) volume.confirmCut(boundary);
+      if (this.#planted.unconfirmed !== true) await volume.confirmCut(boundary);
       this.#catalog.pending.shift();
       this.#catalog.snapshots.push({ root, image: cut.image });
       // Given up meanwhile, it stays so.
@@ -420,7 +420,7 @@ export class World {
     this.#model = Buffer.from(source.image);
     this.#unflushed.clear();
     this.figures.restores += 1;
-    this.#start(false);
+    await this.#start(false);
   }
 
   /** Where the blocks are that a restored volume lacks. */
@@ -539,11 +539,11 @@ export class World {
     this.#store.restart();
     this.#disk.restart(powerLost);
     if (powerLost) this.#bootNumber += 1;
-    this.#start(bytesLost);
+    await this.#start(bytesLost);
     await this.#soon(this.#readBack(bytesLost));
   }
 
-  #start(bytesLost: boolean): void {
+  async #start(bytesLost: boolean): Promise<void> {
     const { volume, base } = this.#catalog;
     const environment = {
       disk: this.#disk,
@@ -554,7 +554,7 @@ export class World {
       isSuspect: false,
     };
     if (!volume.created) {
-      createVolume(this.#disk, DIRECTORY, {
+      const making = createVolume(this.#disk, DIRECTORY, {
         volumeId: 'vol',
         sizeBytes: SIZE,
         restored: volume.restoredFrom !== undefined,
@@ -562,12 +562,14 @@ export class World {
         key: this.#key,
         bootId: environment.bootId,
       });
+      await this.#soon(making);
       volume.created = true;
     }
-    const opened = LocalVolume.open(DIRECTORY, environment, this.#origin(), this.#key, {
+    const opening = LocalVolume.open(DIRECTORY, environment, this.#origin(), this.#key, {
       base: base.boundary,
       newest: asEpoch(Math.max(base.boundary, ...this.#catalog.pending.map((cut) => cut.boundary))),
     });
+    const opened = await this.#soon(opening);
     opened.forgetBefore(base.boundary);
     for (const cut of [...this.#catalog.pending]) {
       const lost = opened.resumeCut(cut.boundary);

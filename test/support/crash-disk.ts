@@ -75,10 +75,6 @@ export class CrashDisk implements Disk {
         this.synced.push(path);
         await file.sync();
       },
-      syncNow: () => {
-        alive();
-        file.syncNow();
-      },
       writeBackError: () => {
         alive();
         const error = told ? undefined : this.refused.get(path);
@@ -160,14 +156,17 @@ export class CrashDisk implements Disk {
     return this.#disk.readText(path);
   }
 
-  replaceText(path: string, text: string): void {
+  async replaceText(path: string, text: string): Promise<void> {
     this.#change();
-    this.#disk.replaceText(path, text);
+    // At once: what a process that was killed meanwhile had begun must not come about later.
+    this.#disk.replaceTextNow(path, text);
+    await new Promise(setImmediate);
+    this.#alive();
   }
 
-  syncDirectory(path: string): void {
+  async syncDirectory(path: string): Promise<void> {
     this.#alive();
-    this.#disk.syncDirectory(path);
+    await this.#disk.syncDirectory(path);
   }
 
   #alive(): void {

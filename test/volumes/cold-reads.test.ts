@@ -22,7 +22,7 @@ test('a read of what is not in memory says so, and finds it once it was brought 
   assert.ok(target.subarray(1).equals(bytes));
   let cold = 0;
   for (let position = 0; position < SIZE; position += 128 * 1024) {
-    file.syncNow();
+    await file.sync();
     file.forgetPages();
     target.fill(0);
     if (!file.readNow(target, 0, 5000, position)) {

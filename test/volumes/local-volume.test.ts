@@ -21,6 +21,7 @@ import type { BlockAsOfCut } from '../../src/volumes/copy-before-write.ts';
 import { CutFiles } from '../../src/volumes/cut-files.ts';
 import { LocalVolume } from '../../src/volumes/local-volume.ts';
 import { createVolume } from '../../src/volumes/new-volume.ts';
+import { readVolumeState, SavedState } from '../../src/volumes/volume-state.ts';
 import { CrashDisk, KilledError } from '../support/crash-disk.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -61,7 +62,7 @@ class Rig {
   model: Buffer;
   /** What a write that was never acknowledged would have made of the model. */
   unacknowledged: { offset: number; bytes: Buffer } | undefined;
-  volume: LocalVolume;
+  volume!: LocalVolume;
   cuts: PendingCut[] = [];
   base: { boundary: EpochNumber; image: Buffer };
   lost: string[] = [];
@@ -73,21 +74,26 @@ class Rig {
   readonly beginning: Buffer;
   forgotten = 0;
 
-  constructor(directory: string, random: () => number, restored: boolean, encrypted = false) {
+  private constructor(directory: string, random: () => number, restored: boolean, encrypted: boolean) {
     this.directory = directory;
     this.random = random;
     this.model = restored ? randomBytes(SIZE) : Buffer.alloc(SIZE);
     this.source = restored ? sourceOf(Buffer.from(this.model)) : undefined;
     this.key = encrypted ? DataKey.generate() : undefined;
-    const { key, bootId } = this;
-    const volume = { volumeId: 'vol-1', sizeBytes: SIZE, restored, baseless: false, key, bootId };
-    createVolume(this.disk, directory, volume);
-    this.volume = this.open();
     this.beginning = Buffer.from(this.model);
     this.base = { boundary: FIRST, image: this.beginning };
   }
 
-  open(): LocalVolume {
+  static async make(directory: string, random: () => number, restored: boolean, encrypted = false): Promise<Rig> {
+    const rig = new Rig(directory, random, restored, encrypted);
+    const { disk, key, bootId } = rig;
+    const volume = { volumeId: 'vol-1', sizeBytes: SIZE, restored, baseless: false, key, bootId };
+    await createVolume(disk, directory, volume);
+    rig.volume = await rig.open();
+    return rig;
+  }
+
+  open(): Promise<LocalVolume> {
     return LocalVolume.open(
       this.directory,
       {
@@ -257,7 +263,7 @@ class Rig {
   async reopen(): Promise<void> {
     this.disk.kill();
     this.disk = new CrashDisk();
-    this.volume = this.open();
+    this.volume = await this.open();
     this.volume.forgetBefore(this.base.boundary);
     for (const cut of this.cuts) {
       assert.equal(this.volume.resumeCut(cut.boundary), undefined);
@@ -276,7 +282,7 @@ for (const restored of [false, true]) {
     let knownPages = 0;
     let forgotten = 0;
     for (let run = 0; run < 12; run += 1) {
-      const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed + run), restored, run % 2 === 1);
+      const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(seed + run), restored, run % 2 === 1);
       for (let step = 0; step < 120; step += 1) {
         await rig.step();
         if (step % 20 === 0) for (const cut of rig.cuts) await rig.check(cut);
@@ -300,7 +306,7 @@ for (const restored of [false, true]) {
     let kills = 0;
     for (let run = 0; run < 60; run += 1) {
       const random = seededRandom(seed + run);
-      const rig = new Rig(`${temporaryDirectory(t)}/vol`, random, restored, run % 2 === 1);
+      const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, random, restored, run % 2 === 1);
       for (let life = 0; life < 4; life += 1) {
         rig.disk.killAfter(Math.floor(random() * 120));
         try {
@@ -324,7 +330,7 @@ for (const restored of [false, true]) {
 }
 
 test('the model finds a volume that forgets to save the old page', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(1), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(1), false);
   await rig.write();
   await rig.cut();
   // The planted bug: a write that goes past the volume, straight to its file.
@@ -338,7 +344,7 @@ for (const older of ['catalog', 'volume'] as const) {
   test(`where the ${older} alone was put back from an older copy, the next snapshot is right all the same`, async (t) => {
     const seed = chooseSeed();
     t.diagnostic(`seed ${seed}`);
-    const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(seed), false);
+    const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(seed), false);
     const next = async (): Promise<void> => {
       for (let write = 0; write < 3; write += 1) await rig.write();
       await rig.cut();
@@ -348,7 +354,7 @@ for (const older of ['catalog', 'volume'] as const) {
     await rig.volume.close();
     const then = { base: rig.base, model: Buffer.from(rig.model), copy: `${rig.directory}-copy` };
     cpSync(rig.directory, then.copy, { recursive: true });
-    rig.volume = rig.open();
+    rig.volume = await rig.open();
     for (let set = 0; set < 3; set += 1) await next();
     await rig.volume.close();
     if (older === 'catalog') rig.base = then.base;
@@ -357,7 +363,7 @@ for (const older of ['catalog', 'volume'] as const) {
       renameSync(then.copy, rig.directory);
       then.model.copy(rig.model);
     }
-    rig.volume = rig.open();
+    rig.volume = await rig.open();
     rig.volume.forgetBefore(rig.base.boundary);
     await rig.checkNow();
     await rig.cut();
@@ -372,7 +378,7 @@ for (const older of ['catalog', 'volume'] as const) {
 }
 
 test('a block that comes in while a cut is read, as the last of its volume, is in the snapshot', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(9), true);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(9), true);
   await rig.cut();
   const [{ boundary, image }] = rig.cuts;
   const files = new CutFiles(rig.disk, rig.directory, SIZE, undefined, rig.volume.hydrating);
@@ -392,7 +398,7 @@ test('a block that comes in while a cut is read, as the last of its volume, is i
 });
 
 test('a clean end makes all durable that the next opening believes, what uploads have written down too', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(10), true);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(10), true);
   await rig.write();
   await rig.cut();
   await rig.write();
@@ -412,17 +418,17 @@ test('a clean end makes all durable that the next opening believes, what uploads
   rmSync(`${rig.directory}/hydrated`);
   rig.disk = new CrashDisk();
   rig.bootId = 'boot 2';
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   await rig.checkNow();
   await rig.volume.close();
 });
 
 test('past the bound on old pages the snapshots give way, never the writes', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(2), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(2), false);
   rig.disk.kill();
   rig.disk = new CrashDisk();
   rig.stagingLimitBytes = 64 * PAGE_BYTES;
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   const bytes = randomBytes(SIZE);
   await rig.volume.write([bytes], SIZE, 0);
   bytes.copy(rig.model);
@@ -439,7 +445,7 @@ test('past the bound on old pages the snapshots give way, never the writes', asy
   for (const end of [() => rig.volume.close(), async () => rig.disk.kill()]) {
     await end();
     rig.disk = new CrashDisk();
-    rig.volume = rig.open();
+    rig.volume = await rig.open();
     assert.match(rig.volume.resumeCut(boundary) ?? '', /could be kept/);
   }
   const [lost] = rig.cuts.splice(0);
@@ -451,15 +457,15 @@ test('past the bound on old pages the snapshots give way, never the writes', asy
 });
 
 test('old pages that the disk has refused, unseen by any sync, cost the snapshot', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
   await rig.cut();
   const [{ boundary }] = rig.cuts;
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 2)], PAGE_BYTES, 0);
-  rig.volume.confirmCut(boundary);
+  await rig.volume.confirmCut(boundary);
   const log = `${rig.directory}/epoch-${String(boundary).padStart(8, '0')}.staging`;
   rig.disk.refused.set(log, new Error('EIO: refused'));
-  assert.throws(() => rig.volume.confirmCut(boundary), /refused old bytes.*EIO/);
+  await assert.rejects(rig.volume.confirmCut(boundary), /refused old bytes.*EIO/);
   assert.equal(rig.lost.length, 1);
   // The guest's bytes are elsewhere.
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 3)], PAGE_BYTES, 0);
@@ -468,7 +474,7 @@ test('old pages that the disk has refused, unseen by any sync, cost the snapshot
 });
 
 test('what an upload has written down, and the disk has refused, is not believed by the next one', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(14), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(14), false);
   const path = `${rig.directory}/cut-2.upload`;
   const journal = new FileJournal(rig.disk.open(path, 'create'));
   journal.append({ kind: 'blocks', stored: [], zero: [1], same: [2] });
@@ -484,7 +490,7 @@ test('what an upload has written down, and the disk has refused, is not believed
 });
 
 test("an upload's journal that is removed while the volume closes is no fault of the disk's", async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(15), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(15), false);
   const { disk } = rig;
   const journal = `${rig.directory}/cut-2.upload`;
   disk.open(journal, 'create').close();
@@ -497,28 +503,28 @@ test("an upload's journal that is removed while the volume closes is no fault of
   await rig.volume.close();
   disk.list = list;
   assert.ok(!disk.exists(journal));
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   assert.equal(rig.volume.fault, undefined);
   await rig.volume.close();
 });
 
 test('bytes of a volume that the disk has refused, unseen by any sync, are found before a snapshot completes', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
   await rig.cut();
   const [{ boundary }] = rig.cuts.splice(0);
   rig.disk.refused.set(`${rig.directory}/data.00`, new Error('EIO: refused'));
-  assert.throws(() => rig.volume.confirmCut(boundary), /closed to all requests.*EIO/);
+  await assert.rejects(rig.volume.confirmCut(boundary), /closed to all requests.*EIO/);
   // Who asks the kernel is told once: the volume must not say yes to the flush after that.
   await assert.rejects(rig.volume.flush(), /closed to all requests/);
   await rig.volume.close();
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   assert.match(rig.volume.resumeCut(boundary) ?? '', /refused what was written/);
   await rig.volume.close();
 });
 
 test('dirty bits that the disk has refused under a killed process are not believed by the next', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(7), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(7), false);
   const page = Buffer.alloc(PAGE_BYTES, 1);
   await rig.volume.write([page], PAGE_BYTES, 0);
   page.copy(rig.model);
@@ -529,7 +535,7 @@ test('dirty bits that the disk has refused under a killed process are not believ
   rig.disk = new CrashDisk();
   const epoch = `${rig.directory}/epoch-${String(rig.base.boundary).padStart(8, '0')}`;
   rig.disk.refused.set(`${epoch}.dirty`, new Error('EIO: refused'));
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   const found = Buffer.alloc(PAGE_BYTES);
   await rig.volume.read(found, 0, PAGE_BYTES, BLOCK_BYTES);
   assert.ok(found.equals(page), 'the bytes themselves are not in doubt');
@@ -542,7 +548,7 @@ test('dirty bits that the disk has refused under a killed process are not believ
 });
 
 test('dirty bits that the disk refuses at the close: the next opening is as after a power loss', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(8), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(8), false);
   await rig.cut();
   const [{ boundary }] = rig.cuts.splice(0);
   await rig.volume.flush();
@@ -551,13 +557,13 @@ test('dirty bits that the disk refuses at the close: the next opening is as afte
   rig.disk.failSync = () => (++syncs > 1 ? new Error('EIO: refused') : undefined);
   await assert.rejects(rig.volume.close(), /EIO: refused/);
   rig.disk = new CrashDisk();
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   assert.match(rig.volume.resumeCut(boundary) ?? '', /refused what was written/);
   await rig.volume.close();
 });
 
 test('a full disk under the old pages costs the snapshot, never the write', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(3), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(3), false);
   await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
   await rig.cut();
   let failures = 1;
@@ -569,7 +575,7 @@ test('a full disk under the old pages costs the snapshot, never the write', asyn
 });
 
 test('a discard for whose old pages there is no room is left undone, and costs no snapshot', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
   const discarded = async (): Promise<number> => {
     const now = Buffer.alloc(SIZE);
     await rig.volume.read(now, 0, SIZE, 0);
@@ -595,7 +601,7 @@ test('a discard for whose old pages there is no room is left undone, and costs n
   await rig.volume.close();
 
   rig.stagingLimitBytes = (PAGES_PER_BLOCK + 8) * PAGE_BYTES;
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   assert.equal(rig.volume.resumeCut(rig.cuts[0].boundary), undefined);
   await rig.volume.discard(BLOCK_BYTES, SIZE - BLOCK_BYTES);
   assert.equal(await discarded(), PAGES_PER_BLOCK);
@@ -605,7 +611,7 @@ test('a discard for whose old pages there is no room is left undone, and costs n
 });
 
 test('a restored volume on a full disk is read from its snapshot, whole, however late some of its blocks come', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(16), true);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(16), true);
   rig.disk.failChange = () => Object.assign(new Error('ENOSPC: full'), { code: 'ENOSPC' });
   for (let round = 0; round < 3; round += 1) {
     const now = Buffer.alloc(SIZE - 2000);
@@ -618,7 +624,7 @@ test('a restored volume on a full disk is read from its snapshot, whole, however
 });
 
 test('of what a client that is gone had asked for, the rest is left undone; what was done is whole', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(7), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(7), false);
   for (const change of ['zero', 'discard'] as const) {
     await rig.volume.write([randomBytes(SIZE)], SIZE, 0);
     await rig.volume.read(rig.model, 0, SIZE, 0);
@@ -637,7 +643,7 @@ test('of what a client that is gone had asked for, the rest is left undone; what
 });
 
 test('after a sync that failed every request fails, until the volume is opened anew', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
   const page = Buffer.alloc(PAGE_BYTES, 1);
   await rig.cut();
   rig.volume.write([page], PAGE_BYTES, 0);
@@ -664,7 +670,7 @@ test('after a sync that failed every request fails, until the volume is opened a
     await assert.rejects(async () => await request(), /is closed to all requests/, what);
   }
   await rig.volume.close();
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   assert.match(rig.volume.resumeCut(rig.cuts[0].boundary) ?? '', /its disk refused what was written/);
   const [lost] = rig.cuts.splice(0);
   await rig.cut();
@@ -679,17 +685,17 @@ test('after a sync that failed every request fails, until the volume is opened a
 });
 
 test('a volume whose last sync is refused says so, and can be opened again', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
   rig.disk.failSync = () => new Error('EIO');
   await assert.rejects(rig.volume.close(), /failed to sync.*EIO/);
   rig.disk.failSync = () => undefined;
-  rig.volume = rig.open();
+  rig.volume = await rig.open();
   await rig.volume.flush();
   await rig.volume.close();
 });
 
 test('where the files for a cut cannot be made, nothing is left of them, and the next attempt makes them', async (t) => {
-  const rig = new Rig(temporaryDirectory(t), seededRandom(1), false);
+  const rig = await Rig.make(temporaryDirectory(t), seededRandom(1), false);
   const before = readdirSync(rig.directory);
   for (let fail = 0, done = false; !done; fail += 1) {
     let changes = 0;
@@ -713,6 +719,53 @@ test('where the files for a cut cannot be made, nothing is left of them, and the
   await rig.volume.close();
 });
 
+test('a volume that grows while it is cut has all that is written to its new end, and the cut has what was before', async (t) => {
+  for (const when of [0, 1, 2, 3, 5, 8]) {
+    const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(11), true);
+    await rig.write();
+    await rig.volume.prepareCut();
+    const growing = rig.volume.grow(2 * SIZE);
+    for (let turn = 0; turn < when; turn += 1) await new Promise(setImmediate);
+    await rig.cut();
+    await rig.write();
+    await growing;
+    const bytes = randomBytes(2 * PAGE_BYTES);
+    await rig.volume.write([bytes], bytes.length, 2 * SIZE - bytes.length);
+    await rig.write();
+    await rig.check(rig.cuts[0]);
+    await rig.cut();
+    const { blocks } = rig.volume.changedBlocks(rig.cuts[1].boundary, rig.cuts[0].boundary, BLOCKS, BLOCKS);
+    assert.deepEqual(blocks, [2 * BLOCKS - 1]);
+    await rig.volume.close();
+    rig.volume = await rig.open();
+    assert.equal(rig.volume.sizeBytes, 2 * SIZE);
+    const found = Buffer.alloc(bytes.length);
+    await rig.volume.read(found, 0, bytes.length, 2 * SIZE - bytes.length);
+    assert.ok(found.equals(bytes));
+    await rig.checkNow();
+    await rig.volume.close();
+  }
+});
+
+test('changes of a volume’s state that come at once are all there; one that fails is not, and spoils no other', async (t) => {
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(12), true);
+  await rig.volume.close();
+  const state = readVolumeState(rig.disk, rig.directory);
+  const saved = new SavedState(rig.disk, rig.directory, state);
+  let changes = 0;
+  rig.disk.failChange = () => (changes++ === 1 ? Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' }) : undefined);
+  const outcomes = await Promise.allSettled([
+    saved.save({ sizeBytes: 2 * SIZE }),
+    saved.save({ trustedFrom: asEpoch(9) }),
+    saved.save({ hydrating: false }),
+  ]);
+  assert.deepEqual(
+    outcomes.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled'],
+  );
+  assert.deepEqual(readVolumeState(rig.disk, rig.directory), { ...state, sizeBytes: 2 * SIZE, hydrating: false });
+});
+
 for (const [what, spoil, reason] of [
   ['after a power loss', (rig: Rig) => Object.assign(rig, { bootId: 'boot 2' }), /lost power/],
   [
@@ -726,14 +779,14 @@ for (const [what, spoil, reason] of [
   ],
 ] as const) {
   test(`${what} pending cuts are lost and say why, and the next cut compares everything`, async (t) => {
-    const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
+    const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(4), false);
     await rig.volume.write([Buffer.alloc(PAGE_BYTES, 1)], PAGE_BYTES, 0);
     await rig.cut();
     const pending = rig.cuts[0].boundary;
     rig.disk.kill();
     spoil(rig);
     rig.disk = new CrashDisk();
-    rig.volume = rig.open();
+    rig.volume = await rig.open();
     assert.match(rig.volume.resumeCut(pending) ?? '', reason);
     const read = Buffer.alloc(PAGE_BYTES);
     await rig.volume.read(read, 0, PAGE_BYTES, 0);
@@ -749,7 +802,7 @@ for (const [what, spoil, reason] of [
 
 for (const gone of ['refused', 'taken away']) {
   test(`marks of restored blocks whose beginning was ${gone}: what was flushed is there, pending cuts are lost and say why`, async (t) => {
-    const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(15), true);
+    const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(15), true);
     const flushed = Buffer.alloc(PAGE_BYTES, 1);
     await rig.volume.write([flushed], PAGE_BYTES, 0);
     await rig.volume.flush();
@@ -764,7 +817,7 @@ for (const gone of ['refused', 'taken away']) {
       writeSync(file, Buffer.alloc(4096), 0, 4096, 0);
       closeSync(file);
     }
-    rig.volume = rig.open();
+    rig.volume = await rig.open();
     assert.match(rig.volume.resumeCut(boundary) ?? '', /its disk refused what was written/);
     const all = Buffer.alloc(SIZE);
     await rig.volume.read(all, 0, SIZE, 0);
@@ -775,7 +828,7 @@ for (const gone of ['refused', 'taken away']) {
 }
 
 test('a clean stop is not taken for a power loss after a reboot', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(5), false);
   await rig.write();
   await rig.cut();
   await rig.volume.close();
@@ -785,7 +838,7 @@ test('a clean stop is not taken for a power loss after a reboot', async (t) => {
 });
 
 test('writes wait at the gate while it is closed, reads do not, and a release lets them through', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(6), false);
   rig.volume.hold();
   let written = false;
   const writing = Promise.resolve(rig.volume.write([Buffer.alloc(PAGE_BYTES, 7)], PAGE_BYTES, 0)).then(() => {
@@ -803,7 +856,7 @@ test('writes wait at the gate while it is closed, reads do not, and a release le
 });
 
 test('an encrypted volume opens with its own key alone, and its files hold nothing of what was written', async (t) => {
-  const rig = new Rig(`${temporaryDirectory(t)}/vol`, seededRandom(8), false, true);
+  const rig = await Rig.make(`${temporaryDirectory(t)}/vol`, seededRandom(8), false, true);
   const secret = Buffer.from('a secret that must not be found');
   await rig.volume.write([secret], secret.length, 12_345);
   await rig.cut();
@@ -822,12 +875,12 @@ test('an encrypted volume opens with its own key alone, and its files hold nothi
     isSuspect: false,
   };
   for (const wrong of [undefined, DataKey.generate()]) {
-    assert.throws(
-      () => LocalVolume.open(rig.directory, environment, undefined, wrong, { base: FIRST, newest: FIRST }),
+    await assert.rejects(
+      LocalVolume.open(rig.directory, environment, undefined, wrong, { base: FIRST, newest: FIRST }),
       WrongKeyError,
     );
   }
-  LocalVolume.open(rig.directory, environment, undefined, rig.key, { base: FIRST, newest: FIRST }).hold();
+  await LocalVolume.open(rig.directory, environment, undefined, rig.key, { base: FIRST, newest: FIRST });
 });
 
 test('the pages of an encrypted volume are AES-256-XTS by the page’s number, and holes are zeroes', () => {
