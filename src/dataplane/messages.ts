@@ -174,6 +174,18 @@ export type FetchMethods = {
   storeFigures: (order: Record<string, never>) => StoreFigures;
 };
 
+/** An object, or some of its bytes. */
+export type ObjectRead = { key: string; range: { offset: number; length: number } | undefined };
+/** Where they lie, or they themselves. */
+export type ObjectBytes = { slot: number; length: number } | { bytes: Uint8Array };
+
+/** What the thread that reads for guests does for a worker: see SlotReads. */
+export type ReadMethods = {
+  read: (order: ObjectRead) => Promise<ObjectBytes>;
+  taken: (news: { slot: number }) => void;
+  storeFigures: (order: Record<string, never>) => StoreFigures;
+};
+
 /** How a worker process is set up; in its environment, as JSON. */
 export type WorkerSettings = {
   volumesDirectory: string;
@@ -187,3 +199,5 @@ export type WorkerSettings = {
 export type UploadThreadData = { settings: WorkerSettings; channel: number };
 /** The same for the thread that fetches; for `fetchRoom` see newFetchRoom. */
 export type FetchThreadData = UploadThreadData & { fetchRoom: SharedArrayBuffer };
+/** The same for the thread that reads for guests; for `readRoom` see newReadRoom. */
+export type ReadThreadData = UploadThreadData & { readRoom: SharedArrayBuffer };

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DataKey } from '../encryption/data-key.ts';
 import { type IoCounters, newIoCounters } from '../nbd/io-counters.ts';
 import type { Transmission } from '../nbd/transmission.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
+import type { ObjectReader } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { VolumeId } from '../types/ids.ts';
@@ -40,7 +40,7 @@ function isSpent(use: VolumeUse): boolean {
 export class WorkerVolumes {
   readonly #engine: LocalEngine;
   readonly #disk: Disk;
-  readonly #store: ObjectStore;
+  readonly #store: ObjectReader;
   readonly #patience: Patience;
   readonly #fetcher: () => Fetcher;
   readonly #uses = new Map<VolumeId, VolumeUse>();
@@ -50,7 +50,7 @@ export class WorkerVolumes {
   readonly #removing = new Set<VolumeId>();
 
   /** @param fetcher what fetches in the background */
-  constructor(engine: LocalEngine, disk: Disk, store: ObjectStore, patience: Patience, fetcher: () => Fetcher) {
+  constructor(engine: LocalEngine, disk: Disk, store: ObjectReader, patience: Patience, fetcher: () => Fetcher) {
     this.#fetcher = fetcher;
     this.#engine = engine;
     this.#disk = disk;

@@ -5,8 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
 import { answeredRequests, type IoCounters, newIoCounters } from '../nbd/io-counters.ts';
 import { Transmission } from '../nbd/transmission.ts';
-import { addStoreFigures, MeasuredStore, noStoreFigures } from '../objects/measured-store.ts';
-import { openObjectStore } from '../objects/open-store.ts';
+import { addStoreFigures, noStoreFigures } from '../objects/measured-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import type { VolumeId } from '../types/ids.ts';
@@ -30,6 +29,7 @@ import { type RpcMessage, RpcPeer } from './rpc.ts';
 import { SnapshotExport } from './snapshot-export.ts';
 import { socketPair, threadChannel } from './thread-channel.ts';
 import { lowerHelperThreads, raiseGuestsThread } from './thread-priorities.ts';
+import { openForGuests } from './threaded-store.ts';
 import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
 
 /** A guest's read waits this long for an object store that fails, or is silent; then it gets an I/O error. */
@@ -42,8 +42,7 @@ lowerHelperThreads();
 // must not be the thread that gives way, nor may they all go before the rest of the machine.
 await access(settings.volumesDirectory);
 raiseGuestsThread();
-// One attempt: who waits for a read is patient for so long in all, also where the store says nothing.
-const store = new MeasuredStore(await openObjectStore(settings.objectStore, 1));
+const { store, figures: readFigures } = await openForGuests(settings);
 const patience = realPatience(READ_PATIENCE_MILLISECONDS);
 const engine = new LocalEngine({
   disk,
@@ -193,7 +192,7 @@ const methods: WorkerMethods = {
 
   async storeFigures() {
     const figures = noStoreFigures();
-    addStoreFigures(figures, store.figures);
+    addStoreFigures(figures, await readFigures());
     addStoreFigures(figures, await uploads.call('storeFigures', {}));
     if (fetcher !== undefined) addStoreFigures(figures, await fetcher.peer.call('storeFigures', {}));
     return figures;

@@ -30,6 +30,9 @@ export interface ObjectStore {
   removeUnfinished(): Promise<void>;
 }
 
+/** The part of a store that reading snapshots needs. */
+export type ObjectReader = Pick<ObjectStore, 'url' | 'get' | 'getRange'>;
+
 /** A failure that asking again will not change. */
 export class FinalError extends Error {
   override name = 'FinalError';

@@ -44,6 +44,11 @@ export async function openObjectStore(url: string, attempts = ATTEMPTS): Promise
   }
 }
 
+/** Whether a store's answers come from another machine, through a client that costs time and memory itself. */
+export function isInNetwork(url: string): boolean {
+  return URL.parse(url)?.protocol === 's3:';
+}
+
 function secondsOf(url: string, given: string | null): number {
   const seconds = given === null ? TIMEOUT_SECONDS : Number(given);
   if (seconds > 0 && seconds <= 3600) return seconds;

@@ -1,3 +1,4 @@
+import { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import {
@@ -169,14 +170,24 @@ async function bodyOf({ Body: body, ContentLength: length }: GetObjectCommandOut
   if (length === undefined) return Buffer.concat(await body.toArray());
   const bytes = roomFor(length);
   let used = 0;
-  const copied: Buffer[] = [];
+  const read: Buffer[] = [];
+  const giveBackNextTurn = (piece: Buffer): void => {
+    // Each is memory of its own; left to V8, tens of MiB of them are there before it looks, and then it marks its whole
+    // heap. Not at once: others may be about to look at it.
+    if (read.push(piece) === 1) setImmediate(() => read.splice(0).forEach(giveBack));
+  };
   body.on('data', (piece: Buffer) => {
     used += piece.copy(bytes, used);
-    // Each is memory of its own; left to V8, a hundred MiB of them are there before it looks. Not at once: it may lie in
-    // what the parser of the answer has before it.
-    if (copied.push(piece) === 1) setImmediate(() => copied.splice(0).forEach(giveBack));
+    giveBackNextTurn(piece);
   });
-  await finished(body);
+  // What came from the network, before the parser of the answer has copied the body out of it.
+  const socket = body instanceof IncomingMessage ? body.socket : undefined;
+  socket?.on('data', giveBackNextTurn);
+  try {
+    await finished(body);
+  } finally {
+    socket?.off('data', giveBackNextTurn);
+  }
   // An answer that ends early is an error of the connection.
   return used === length ? bytes : bytes.subarray(0, used);
 }

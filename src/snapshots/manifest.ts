@@ -1,5 +1,5 @@
 import type { DataKey } from '../encryption/data-key.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
+import type { ObjectReader } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
 import { keepLatest } from '../types/keep-latest.ts';
@@ -29,7 +29,7 @@ const BRANCHES_AHEAD = 2;
 
 /** A manifest in the store: which block of a snapshot is where. Reads the nodes that are asked for, and keeps a few. */
 export class Manifest {
-  readonly #store: ObjectStore;
+  readonly #store: ObjectReader;
   readonly #root: Sha256 | undefined;
   readonly #patience: Patience;
   /** Of an encrypted snapshot. */
@@ -41,7 +41,7 @@ export class Manifest {
    * @param root undefined for a volume that never held anything
    * @param key of an encrypted snapshot
    */
-  constructor(store: ObjectStore, root: Sha256 | undefined, patience: Patience, key: DataKey | undefined) {
+  constructor(store: ObjectReader, root: Sha256 | undefined, patience: Patience, key: DataKey | undefined) {
     this.key = key;
     this.#patience = patience;
     this.#store = store;

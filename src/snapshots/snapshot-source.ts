@@ -1,5 +1,5 @@
 import type { DataKey } from '../encryption/data-key.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
+import type { ObjectReader } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
 import { keepLatest } from '../types/keep-latest.ts';
@@ -32,11 +32,11 @@ type FetchedRun = { blocks: { block: BlockIndex; bytes: Buffer }[]; memory: Buff
 /** A completed snapshot's blocks, read from the object store. Every record is checked against its SHA-256. */
 export class SnapshotSource implements BlockSource {
   readonly manifest: Manifest;
-  readonly #store: ObjectStore;
+  readonly #store: ObjectReader;
   readonly #patience: Patience;
   readonly #cache = new Map<BlockIndex, Promise<Buffer | undefined>>();
 
-  constructor(store: ObjectStore, manifest: Manifest, patience: Patience) {
+  constructor(store: ObjectReader, manifest: Manifest, patience: Patience) {
     this.#store = store;
     this.#patience = patience;
     this.manifest = manifest;
@@ -44,7 +44,7 @@ export class SnapshotSource implements BlockSource {
 
   /** @param key of an encrypted snapshot */
   static of(
-    store: ObjectStore,
+    store: ObjectReader,
     root: Sha256 | undefined,
     patience: Patience,
     key: DataKey | undefined,

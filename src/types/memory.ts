@@ -35,11 +35,14 @@ export function roomFor(length: number): Buffer {
  * Gives a large buffer's memory back now; whoever looks at it afterwards finds it empty. Left to V8, each few blocks of
  * 512 KiB bring on a marking of the whole heap: a quarter of the processor time of an export went there.
  *
- * Small buffers lie in a pool that others use, too: they stay.
+ * Small buffers lie in a pool that others use, too: those stay.
  */
 export function giveBack(bytes: Buffer): void {
   const { buffer } = bytes;
-  if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return;
+  // Of two views of the same memory one was before.
+  if (!(buffer instanceof ArrayBuffer) || buffer.detached) return;
+  // As large as the pool are also the pieces in which an answer's body comes: those have theirs for themselves.
+  if (buffer.byteLength <= Buffer.poolSize && bytes.byteLength < buffer.byteLength) return;
   if (!rooms.has(buffer)) {
     buffer.transfer(0);
     return;

@@ -10,6 +10,7 @@ import { pathToFileURL } from 'node:url';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
 import { openObjectStore } from '../../src/objects/open-store.ts';
 import { untilAborted } from '../../src/objects/until-aborted.ts';
+import { giveBack } from '../../src/types/memory.ts';
 import { MIB } from '../../src/types/units.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { startS3Server } from '../support/s3-server.ts';
@@ -109,6 +110,28 @@ test('who is told to stop waits a moment for a request, and no longer', async ()
   assert.equal((await store.get('slow')).toString(), 'x');
   await assert.rejects(hangs, reason);
   await assert.rejects(given.get('slow'), reason);
+});
+
+test('s3: what an answer came in is given back, whatever the size: a reader has in memory what it asked for', async (t) => {
+  const s3 = await startS3Server(t);
+  Object.assign(process.env, s3.environment);
+  const store = await openObjectStore(s3.url);
+  const object = randomBytes(8 * MIB);
+  await store.put('objects/large', [object]);
+  for (const length of [2 * MIB, 2 * MIB - 1, MIB / 2]) {
+    let before = 0;
+    for (let turn = 0; turn < 60; turn += 1) {
+      const offset = (turn * MIB) % (object.length - length);
+      const found = await store.getRange('objects/large', offset, length);
+      assert.ok(found.equals(object.subarray(offset, offset + length)));
+      giveBack(found);
+      await new Promise(setImmediate);
+      // The first ones may have made what stays.
+      if (turn === 2) before = process.memoryUsage().arrayBuffers;
+      const more = process.memoryUsage().arrayBuffers - before;
+      assert.ok(turn <= 2 || more < 4 * MIB, `${more} bytes more after ${turn} ranges of ${length}`);
+    }
+  }
 });
 
 test('s3: a request that gets no answer is made as often as was said', async (t) => {

@@ -15,6 +15,18 @@ test('a room that was given back is used again, and who still looks at it finds 
   giveBack(second);
 });
 
+test('a buffer as large as the pool is given back, and again without harm; what lies in the pool stays', () => {
+  const own = Buffer.allocUnsafeSlow(Buffer.poolSize);
+  const sameMemory = own.subarray(0);
+  giveBack(own);
+  assert.equal(own.length, 0);
+  giveBack(sameMemory);
+  const pooled = Buffer.allocUnsafe(100).fill(7);
+  assert.equal(pooled.buffer.byteLength, Buffer.poolSize, 'it lies in the pool');
+  giveBack(pooled);
+  assert.ok(pooled.equals(Buffer.alloc(100, 7)));
+});
+
 test('two views of one room are given back once', () => {
   const room = roomFor(MIB);
   const part = room.subarray(10, 20);
