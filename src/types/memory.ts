@@ -1,3 +1,10 @@
+import koffi from 'koffi';
+import { addressOf } from './address.ts';
+
+const madviseCall = koffi.load('libc.so.6').func('int madvise(uintptr_t address, size_t length, int advice)');
+const NOT_NEEDED = 4;
+const PAGE_BYTES = 4096;
+
 const ROOM_STEP_BYTES = 64 * 1024;
 /** Smaller ones cost little. */
 const LEAST_ROOM_BYTES = 256 * 1024;
@@ -59,6 +66,18 @@ export function giveBack(bytes: Buffer): void {
     while (kept.length > 0) dropOldest();
   };
   setTimeout(release, KEPT_MILLISECONDS).unref();
+}
+
+/**
+ * Lets the kernel have the memory of a buffer that stays, but for an odd page at either end: until it is written to again it
+ * takes none, and reads as zeroes.
+ * @throws never: where the kernel does not want it, all is as it was
+ */
+export function emptyPages(bytes: Buffer): void {
+  const start = addressOf(bytes);
+  const first = Math.ceil(start / PAGE_BYTES) * PAGE_BYTES;
+  const end = Math.floor((start + bytes.byteLength) / PAGE_BYTES) * PAGE_BYTES;
+  if (first < end) madviseCall(first, end - first, NOT_NEEDED);
 }
 
 function dropOldest(): void {

@@ -105,3 +105,27 @@ test('a capture that is no longer wanted does not wait for a room', async () => 
   rooms.forget();
   assert.notEqual(await last, room, 'what may still be read from is no one else’s');
 });
+
+test('rooms that nobody has needed for a while take no memory, and are as good as before', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const rooms = new PackRooms(3);
+  const taken = await Promise.all([1, 2, 3].map(() => rooms.take(NEVER)));
+  for (const room of taken) room.fill(7);
+  for (const room of taken) rooms.give(room);
+  t.mock.timers.tick(1000);
+  const kept = await rooms.take(NEVER);
+  t.mock.timers.tick(10_000);
+  assert.ok(
+    kept.every((byte) => byte === 7),
+    'a room that is in use keeps its bytes',
+  );
+  const before = process.memoryUsage.rss();
+  rooms.give(kept);
+  t.mock.timers.tick(2000);
+  const freed = before - process.memoryUsage.rss();
+  const bytes = 3 * kept.length;
+  assert.ok(freed > 0.9 * bytes, `${freed} of ${bytes} bytes went back`);
+  t.mock.timers.reset();
+  const store = new MemoryStore();
+  await assertCaptured(store, 4, await captureVolume(store, 4, rooms));
+});
