@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { DataKey } from '../encryption/data-key.ts';
 import { PageCipher } from '../encryption/page-cipher.ts';
 import type { PageMask } from '../types/page-mask.ts';
@@ -18,7 +17,7 @@ import { openEpochs, syncUploads, whatRemains } from './recovery.ts';
 import { inSteps, type RangeStep } from './steps.ts';
 import type { VolumeEnvironment } from './volume-environment.ts';
 import { underLock } from './volume-lock.ts';
-import { NO_BOOT, readVolumeState, requireItsKey, SavedState, type VolumeState } from './volume-state.ts';
+import { NO_BOOT, readVolumeState, requireItsKey, SavedState } from './volume-state.ts';
 
 /**
  * A live volume of the local engine. All its mutable state has this one owner, and everything that changes bytes or
@@ -46,7 +45,6 @@ export class LocalVolume {
     directory: string,
     environment: VolumeEnvironment,
     lock: DiskFile,
-    state: VolumeState,
     saved: SavedState,
     raw: RawFile,
     epochs: Epoch[],
@@ -54,8 +52,9 @@ export class LocalVolume {
     unsynced: boolean,
   ) {
     this.#flushes = new Flushes(() => this.#syncData(this.#hydration?.beginSync()), unsynced);
-    this.#sizeBytes = state.sizeBytes;
-    this.#blocks = blockCount(state.sizeBytes);
+    const { sizeBytes, trustedFrom } = saved.state;
+    this.#sizeBytes = sizeBytes;
+    this.#blocks = blockCount(sizeBytes);
     this.#directory = directory;
     this.#environment = environment;
     this.#lock = lock;
@@ -68,7 +67,7 @@ export class LocalVolume {
       this.#raw,
       environment,
       epochs,
-      state.trustedFrom,
+      trustedFrom,
     );
     this.#passes = new PagedBitmap(this.#blocks);
     this.#hydration = hydration;
@@ -106,12 +105,10 @@ export class LocalVolume {
       // Killed: what an earlier process wrote and answered may be in the page cache alone, and the next flush, by whichever
       // client, must make it durable.
       const unsynced = !state.clean;
-      state.bootId = bootId;
-      state.clean = false;
       const saved = new SavedState(disk, directory, found);
-      // Before the first write: after a power loss from here on the volume must not look cleanly closed. (A new one never did.)
-      if (!isDeepStrictEqual(state, found)) await saved.save(state);
-      return new LocalVolume(directory, environment, lock, state, saved, raw, epochs, hydration, unsynced);
+      // Before the first write: after a power loss from here on the volume must not look cleanly closed.
+      await saved.save({ ...state, bootId, clean: false });
+      return new LocalVolume(directory, environment, lock, saved, raw, epochs, hydration, unsynced);
     });
   }
 
@@ -230,12 +227,13 @@ export class LocalVolume {
     const { disk } = this.#environment;
     // The files first: a volume that says it is larger than its files would read past their end.
     await RawFile.grow(disk, this.#directory, sizeBytes);
+    const blocks = blockCount(sizeBytes);
+    // For this there may be no room.
+    this.#hydration?.grow(blocks);
     await this.#saved.save({ sizeBytes });
     // In one turn: a cut finds all of it grown, or none.
-    const blocks = blockCount(sizeBytes);
     this.#history.grow(blocks);
     this.#passes.grow(blocks);
-    this.#hydration?.grow(blocks);
     this.#raw.extend(disk, this.#directory, sizeBytes);
     this.#sizeBytes = sizeBytes;
     this.#blocks = blocks;
@@ -357,6 +355,7 @@ export class LocalVolume {
           throw await this.#fail(error.message);
         });
         await this.#environment.disk.syncDirectory(this.#directory);
+        if (this.#fault !== undefined) throw this.#fault;
         // Last: clean says that dirty bits, staged pages and hydration marks can be trusted whatever the boot.
         await this.#saved.save({ clean: true });
       }
@@ -439,7 +438,7 @@ export class LocalVolume {
     this.#history.lose(fault.message);
     this.#environment.onFault(fault.message);
     try {
-      await this.#saved.save({ bootId: NO_BOOT });
+      await this.#saved.save({ bootId: NO_BOOT, clean: false });
     } catch {
       // The same disk. Until the process ends it is remembered without that (isSuspect); where it is killed first,
       // nobody knows of the sync any more, since the kernel tells it once.

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
@@ -48,6 +49,8 @@ export class SavedState {
   readonly #disk: Disk;
   readonly #directory: string;
   #state: VolumeState;
+  /** After a failure the file may have either. */
+  #isKnown = true;
   #saving: Promise<void> = Promise.resolve();
 
   /** @param state as it is in the file */
@@ -57,7 +60,11 @@ export class SavedState {
     this.#state = state;
   }
 
-  /** Resolves when the change is durable. @throws ENOSPC, EIO …; then nothing is changed, as far as the disk knows */
+  get state(): Readonly<VolumeState> {
+    return this.#state;
+  }
+
+  /** Resolves when the change is durable; at once, where it is none. @throws ENOSPC, EIO … */
   save(change: Partial<VolumeState>): Promise<void> {
     // One that failed has told who asked for it; the next one's file is its own.
     const saving = this.#saving.catch(() => undefined).then(() => this.#saveNow(change));
@@ -67,7 +74,11 @@ export class SavedState {
 
   async #saveNow(change: Partial<VolumeState>): Promise<void> {
     const next = { ...this.#state, ...change };
+    // A new volume's first opening.
+    if (this.#isKnown && isDeepStrictEqual(next, this.#state)) return;
+    this.#isKnown = false;
     await writeVolumeState(this.#disk, this.#directory, next);
+    this.#isKnown = true;
     this.#state = next;
   }
 }
