@@ -61,7 +61,14 @@ function watch(point: KillPoint, count: number, mark: string): void {
     case 'after old pages are kept, before the new data':
       return onWrite(/epoch-\d+\.staging$/, 'after', reached);
     case 'between the files of the next epoch':
-      return onCall(NodeDisk.prototype, 'createLater', 'after', (path) => String(path).endsWith('.dirty'), reached);
+      // The first one is a new volume's.
+      return onCall(
+        NodeDisk.prototype,
+        'createLater',
+        'after',
+        (path) => /epoch-(?!0*1\.)\d+\.dirty$/.test(String(path)),
+        reached,
+      );
     case 'in the cut, one volume done':
       return onCall(LocalVolume.prototype, 'cut', 'after', () => true, reached);
     case 'after the cut, before the catalog has it':
