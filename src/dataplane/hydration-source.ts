@@ -1,28 +1,19 @@
-import { Worker } from 'node:worker_threads';
 import type { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { asBlock, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
 import { newFetchRoom, slotOf } from './block-fetches.ts';
 import type { FetchedBlock, FetchMethods, FetchThreadData, WorkerSettings } from './messages.ts';
-import { RpcPeer } from './rpc.ts';
-import { socketPair, threadChannel } from './thread-channel.ts';
+import type { RpcPeer } from './rpc.ts';
+import { startThread } from './start-thread.ts';
 
 /** The thread that fetches, and the memory that it shares with this one. */
 export type Fetcher = { peer: Pick<RpcPeer<FetchMethods>, 'call' | 'tell'>; room: SharedArrayBuffer };
 
 /** Begun by the first hydration: most workers have none for most of their life. */
 export function startFetcher(settings: WorkerSettings): Fetcher {
-  const [ownEnd, threadEnd] = socketPair();
   const room = newFetchRoom();
-  const thread = new Worker(new URL('./fetch-thread.ts', import.meta.url), {
-    workerData: { settings, channel: threadEnd, fetchRoom: room } satisfies FetchThreadData,
-    resourceLimits: { maxYoungGenerationSizeMb: 8 },
-  });
-  // Without it no restored volume would ever be whole: the worker ends, and is started again.
-  thread.on('error', (error) => {
-    throw error;
-  });
-  return { peer: new RpcPeer<FetchMethods>(threadChannel(ownEnd), {}), room };
+  const data = { settings, fetchRoom: room } satisfies Omit<FetchThreadData, 'channel'>;
+  return { peer: startThread<FetchMethods>(new URL('./fetch-thread.ts', import.meta.url), data, 8, {}), room };
 }
 
 let fetches = 0;

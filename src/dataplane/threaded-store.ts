@@ -1,4 +1,3 @@
-import { Worker } from 'node:worker_threads';
 import { MeasuredStore, type StoreFigures } from '../objects/measured-store.ts';
 import {
   ObjectNotFoundError,
@@ -9,9 +8,9 @@ import {
 import { isInNetwork, openObjectStore } from '../objects/open-store.ts';
 import { copyWhole, roomFor } from '../types/memory.ts';
 import type { ObjectRead, ReadMethods, ReadThreadData, WorkerSettings } from './messages.ts';
-import { RpcPeer } from './rpc.ts';
+import type { RpcPeer } from './rpc.ts';
 import { inSlot, newReadRoom, READ_SLOT_BYTES } from './slot-reads.ts';
-import { socketPair, threadChannel } from './thread-channel.ts';
+import { startThread } from './start-thread.ts';
 
 /** The store as the thread that serves guests reads from it, and how often it was asked. */
 export type GuestsStore = { store: ObjectReader; figures: () => Promise<StoreFigures> };
@@ -26,17 +25,9 @@ export async function openForGuests(settings: WorkerSettings): Promise<GuestsSto
     const store = new MeasuredStore(await openObjectStore(settings.objectStore, 1));
     return { store, figures: async () => store.figures };
   }
-  const [ownEnd, threadEnd] = socketPair();
   const room = newReadRoom();
-  const thread = new Worker(new URL('./read-thread.ts', import.meta.url), {
-    workerData: { settings, channel: threadEnd, readRoom: room } satisfies ReadThreadData,
-    resourceLimits: { maxYoungGenerationSizeMb: 8 },
-  });
-  // Without it no restored block could be read: the worker ends, and is started again.
-  thread.on('error', (error) => {
-    throw error;
-  });
-  const peer = new RpcPeer<ReadMethods>(threadChannel(ownEnd), {});
+  const data = { settings, readRoom: room } satisfies Omit<ReadThreadData, 'channel'>;
+  const peer = startThread<ReadMethods>(new URL('./read-thread.ts', import.meta.url), data, 8, {});
   return {
     store: new ThreadedStore(settings.objectStore, peer, room),
     figures: () => peer.call('storeFigures', {}),

@@ -1,7 +1,6 @@
 /** A data-plane process: owns some of the volumes, serves their NBD connections, and uploads their cuts. */
 import { access } from 'node:fs/promises';
 import type { Socket } from 'node:net';
-import { Worker } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
 import { answeredRequests, type IoCounters, newIoCounters } from '../nbd/io-counters.ts';
 import { Transmission } from '../nbd/transmission.ts';
@@ -27,7 +26,7 @@ import type {
 } from './messages.ts';
 import { type RpcMessage, RpcPeer } from './rpc.ts';
 import { SnapshotExport } from './snapshot-export.ts';
-import { socketPair, threadChannel } from './thread-channel.ts';
+import { startThread } from './start-thread.ts';
 import { lowerHelperThreads, raiseGuestsThread } from './thread-priorities.ts';
 import { openForGuests } from './threaded-store.ts';
 import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
@@ -246,15 +245,6 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
 process.on('disconnect', () => process.exit(0));
 
-const [ownEnd, threadEnd] = socketPair();
-const thread = new Worker(new URL('./upload-thread.ts', import.meta.url), {
-  workerData: { settings, channel: threadEnd } satisfies UploadThreadData,
-  resourceLimits: { maxYoungGenerationSizeMb: 16 },
-});
-// Without its uploads the worker is half dead: it ends whole, and is started again.
-thread.on('error', (error) => {
-  throw error;
-});
 const ownerMethods: OwnerMethods = {
   changedBlocks: ({ cut, since, from, most }) => engine.changedBlocks(cut, since, from, most),
   writtenPages: ({ cut, since, blocks }) => blocks.map((block) => engine.writtenPages(cut, since, block)),
@@ -274,7 +264,12 @@ const ownerMethods: OwnerMethods = {
   progress: (report) => server.tell('progress', report),
   log: (line) => server.tell('log', line),
 };
-const uploads = new RpcPeer<UploadMethods>(threadChannel(ownEnd), ownerMethods);
+const uploads = startThread<UploadMethods>(
+  new URL('./upload-thread.ts', import.meta.url),
+  { settings } satisfies Omit<UploadThreadData, 'channel'>,
+  16,
+  ownerMethods,
+);
 
 function serve(order: ServeOrder, socket: Socket): void {
   const { target } = order;

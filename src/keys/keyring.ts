@@ -2,7 +2,7 @@ import { createSecretKey, type KeyObject, randomBytes, randomUUID } from 'node:c
 import { z } from 'zod';
 import { NONCE_BYTES, SealBrokenError, seal, unseal } from '../encryption/sealing.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
-import type { NodeDisk } from '../volumes/node-disk.ts';
+import type { Disk } from '../volumes/disk.ts';
 import { checkAlias, DEFAULT_ALIAS, KeyError, type KeyOwner, type KeyReport, type KeyService } from './key-service.ts';
 import { type Protection, rootKey } from './root-key.ts';
 
@@ -36,7 +36,7 @@ type Saved = z.infer<typeof Saved>;
 type SavedKey = z.infer<typeof SavedKey>;
 
 export type KeyringOptions = {
-  disk: NodeDisk;
+  disk: Disk;
   path: string;
   /** Holds a copy, so that it outlives the disk. */
   store: ObjectStore;
@@ -92,10 +92,10 @@ export class Keyring implements KeyService {
    * Brings a keyring back from the object store where the disk has none.
    * @returns what the disk has now: the store's keyring, none, or `another` than the store's
    */
-  static async fetch(disk: NodeDisk, path: string, store: ObjectStore): Promise<'fetched' | 'none' | 'another'> {
+  static async fetch(disk: Disk, path: string, store: ObjectStore): Promise<'fetched' | 'none' | 'another'> {
     const stored = await storedKeyring(store);
     if (stored === undefined) return 'none';
-    if (!disk.exists(path)) disk.replaceTextNow(path, textOf(stored));
+    if (!disk.exists(path)) await disk.replaceText(path, textOf(stored));
     return parseKeyring(disk.readText(path), path).salt === stored.salt ? 'fetched' : 'another';
   }
 
@@ -212,7 +212,7 @@ export class Keyring implements KeyService {
     // The store first: a key that has wrapped anything must outlive this disk. Killed between the two, the disk has the
     // older one, and the new key was never used.
     await this.#options.store.put(KEYRING_KEY, [Buffer.from(text)]);
-    this.#options.disk.replaceTextNow(this.#options.path, text);
+    await this.#options.disk.replaceText(this.#options.path, text);
     this.#saved = saved;
   }
 

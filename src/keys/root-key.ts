@@ -1,6 +1,6 @@
 import { createSecretKey, hkdfSync, type KeyObject, randomBytes, scryptSync } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import type { NodeDisk } from '../volumes/node-disk.ts';
+import type { Disk } from '../volumes/disk.ts';
 
 const ROOT_KEY_BYTES = 32;
 const LEAST_FILE_BYTES = 32;
@@ -28,7 +28,7 @@ export function rootKey(protection: Protection, salt: Buffer): KeyObject {
   }
 }
 
-/** Makes a key file of random bytes, unless there is one. */
-export function ensureKeyFile(disk: NodeDisk, path: string): void {
-  if (!disk.exists(path)) disk.replaceTextNow(path, `${randomBytes(48).toString('base64')}\n`);
+/** Makes a key file of random bytes, unless there is one. Not to be asked twice at once: each would make its own. */
+export async function ensureKeyFile(disk: Disk, path: string): Promise<void> {
+  if (!disk.exists(path)) await disk.replaceText(path, `${randomBytes(48).toString('base64')}\n`);
 }

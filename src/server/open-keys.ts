@@ -18,17 +18,17 @@ export type KeySettings = {
 };
 
 /** What protects what this server keeps of secrets: the keyring, users' secrets. */
-function protectionOf(settings: KeySettings): Protection {
+async function protectionOf(settings: KeySettings): Promise<Protection> {
   if (settings.keyPassphrase !== undefined) return { kind: 'passphrase', passphrase: settings.keyPassphrase };
   const path = settings.keyFile ?? dataPaths(settings.dataDir).keyFile;
   // One that the operator named must be there: a new one would open nothing.
-  if (settings.keyFile === undefined) ensureKeyFile(new NodeDisk(), path);
+  if (settings.keyFile === undefined) await ensureKeyFile(new NodeDisk(), path);
   return { kind: 'file', path };
 }
 
 /** The box in which the catalog keeps secrets, and the one for messages to be decoded later. */
 export async function openSecretBox(settings: KeySettings, catalog: Catalog): Promise<SecretBox> {
-  return new SecretBox(rootKey(protectionOf(settings), await boxSalt(catalog)));
+  return new SecretBox(rootKey(await protectionOf(settings), await boxSalt(catalog)));
 }
 
 /** @throws when the keyring is protected by something else, with what to do */
@@ -39,7 +39,7 @@ async function openKeyService(settings: KeySettings, store: ObjectStore, now: ()
     return new KmsKeys(settings.kms === 'aws' ? undefined : settings.kms, settings.region);
   }
   const path = dataPaths(settings.dataDir).keyring;
-  return Keyring.open({ disk: new NodeDisk(), path, store, protection: protectionOf(settings), now });
+  return Keyring.open({ disk: new NodeDisk(), path, store, protection: await protectionOf(settings), now });
 }
 
 export async function openDataKeys(settings: KeySettings, catalog: Catalog, store: ObjectStore): Promise<DataKeys> {

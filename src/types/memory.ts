@@ -3,7 +3,7 @@ import { addressOf } from './address.ts';
 
 const madviseCall = koffi.load('libc.so.6').func('int madvise(uintptr_t address, size_t length, int advice)');
 const NOT_NEEDED = 4;
-const PAGE_BYTES = 4096;
+const MEMORY_PAGE_BYTES = 4096;
 
 const ROOM_STEP_BYTES = 64 * 1024;
 /** Smaller ones cost little. */
@@ -75,8 +75,8 @@ export function giveBack(bytes: Buffer): void {
  */
 export function emptyPages(bytes: Buffer): void {
   const start = addressOf(bytes);
-  const first = Math.ceil(start / PAGE_BYTES) * PAGE_BYTES;
-  const end = Math.floor((start + bytes.byteLength) / PAGE_BYTES) * PAGE_BYTES;
+  const first = Math.ceil(start / MEMORY_PAGE_BYTES) * MEMORY_PAGE_BYTES;
+  const end = Math.floor((start + bytes.byteLength) / MEMORY_PAGE_BYTES) * MEMORY_PAGE_BYTES;
   if (first < end) madviseCall(first, end - first, NOT_NEEDED);
 }
 

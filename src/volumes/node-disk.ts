@@ -240,26 +240,6 @@ export class NodeDisk implements Disk {
     await this.syncDirectory(path.dirname(file));
   }
 
-  /** As replaceText does, waiting: for who serves no guests. */
-  replaceTextNow(file: string, text: string): void {
-    const temporary = `${file}.new`;
-    const fd = fs.openSync(temporary, 'w', 0o600);
-    try {
-      fs.writeFileSync(fd, text);
-      // As above.
-      fs.fsyncSync(fd);
-    } finally {
-      fs.closeSync(fd);
-    }
-    fs.renameSync(temporary, file);
-    const directory = fs.openSync(path.dirname(file), 'r');
-    try {
-      fs.fsyncSync(directory);
-    } finally {
-      fs.closeSync(directory);
-    }
-  }
-
   async syncDirectory(directory: string): Promise<void> {
     const fd = fs.openSync(directory, 'r');
     try {

@@ -1,3 +1,4 @@
+import { renameSync, writeFileSync } from 'node:fs';
 import type { Disk, DiskFile, OpenMode } from '../../src/volumes/disk.ts';
 import { NodeDisk } from '../../src/volumes/node-disk.ts';
 
@@ -158,8 +159,9 @@ export class CrashDisk implements Disk {
 
   async replaceText(path: string, text: string): Promise<void> {
     this.#change();
-    // At once: what a process that was killed meanwhile had begun must not come about later.
-    this.#disk.replaceTextNow(path, text);
+    // At once: what a process that was killed meanwhile had begun must not come about later. (A kill alone needs no sync.)
+    writeFileSync(`${path}.new`, text);
+    renameSync(`${path}.new`, path);
     await new Promise(setImmediate);
     this.#alive();
   }
