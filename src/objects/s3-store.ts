@@ -1,6 +1,5 @@
 import { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
-import { finished } from 'node:stream/promises';
 import {
   DeleteObjectCommand,
   GetObjectCommand,
@@ -11,7 +10,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { giveBack, roomFor } from '../types/memory.ts';
+import { readBody } from '../types/http-body.ts';
 import { MIB } from '../types/units.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError, ObjectTooShortError } from './object-store.ts';
 import { PiecesBody } from './pieces-body.ts';
@@ -168,26 +167,6 @@ function isFinal(error: S3ServiceException): boolean {
 async function bodyOf({ Body: body, ContentLength: length }: GetObjectCommandOutput): Promise<Buffer> {
   if (!(body instanceof Readable)) return Buffer.alloc(0);
   if (length === undefined) return Buffer.concat(await body.toArray());
-  const bytes = roomFor(length);
-  let used = 0;
-  const read: Buffer[] = [];
-  const giveBackNextTurn = (piece: Buffer): void => {
-    // Each is memory of its own; left to V8, tens of MiB of them are there before it looks, and then it marks its whole
-    // heap. Not at once: others may be about to look at it.
-    if (read.push(piece) === 1) setImmediate(() => read.splice(0).forEach(giveBack));
-  };
-  body.on('data', (piece: Buffer) => {
-    used += piece.copy(bytes, used);
-    giveBackNextTurn(piece);
-  });
-  // What came from the network, before the parser of the answer has copied the body out of it.
-  const socket = body instanceof IncomingMessage ? body.socket : undefined;
-  socket?.on('data', giveBackNextTurn);
-  try {
-    await finished(body);
-  } finally {
-    socket?.off('data', giveBackNextTurn);
-  }
   // An answer that ends early is an error of the connection.
-  return used === length ? bytes : bytes.subarray(0, used);
+  return readBody(body, length, body instanceof IncomingMessage ? body.socket : undefined);
 }

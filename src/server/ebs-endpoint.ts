@@ -1,18 +1,23 @@
 import * as sdk from '@aws-sdk/client-ebs';
+import { BlockUploads } from '../api/ebs/block-uploads.ts';
 import { ebsErrors } from '../api/ebs/ebs-errors.ts';
-import type { EbsMeans, EbsOperation } from '../api/ebs/ebs-operation.ts';
+import { type EbsMeans, type EbsOperation, readAfterHolds } from '../api/ebs/ebs-operation.ts';
 import { getSnapshotBlock } from '../api/ebs/get-block.ts';
 import { listChangedBlocks, listSnapshotBlocks } from '../api/ebs/list-blocks.ts';
 import { Manifests } from '../api/ebs/manifests.ts';
 import type { Tokens } from '../api/ebs/tokens.ts';
 import { completeSnapshot, putSnapshotBlock, startSnapshot } from '../api/ebs/write-snapshot.ts';
 import { Call, type Caller, type Services } from '../api/operation.ts';
+import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ApiError } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { decodeRest, encodeRest, matchRoute, restOperations } from '../wire/rest-json.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: the table of all operations holds inputs of every type.
 type AnyEbsOperation = EbsOperation<any, object>;
+
+/** Enough for two processors; and so many go to the disk together. */
+const BLOCKS_AT_ONCE = 16;
 
 /** All six. */
 export const EBS_OPERATIONS: Readonly<Record<string, AnyEbsOperation>> = {
@@ -32,7 +37,14 @@ export class EbsEndpoint {
 
   constructor(services: Services, tokens: Tokens) {
     this.#services = services;
-    this.#means = { tokens, manifests: new Manifests(services) };
+    const reader = readAfterHolds(services.store, services.dataPlane);
+    this.#means = {
+      tokens,
+      manifests: new Manifests(services, reader),
+      reader,
+      blockUploads: new BlockUploads(services),
+      blocksAtOnce: new ConcurrencyLimit(BLOCKS_AT_ONCE),
+    };
   }
 
   async answer(request: HttpRequest, caller: Caller, requestId: string): Promise<HttpAnswer> {

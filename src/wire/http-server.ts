@@ -3,6 +3,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createSecureServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
+import { readBody } from '../types/http-body.ts';
+import { giveBack } from '../types/memory.ts';
 import { ApiError, wireErrors } from './api-error.ts';
 import type { SignedRequest } from './signature.ts';
 
@@ -14,6 +16,7 @@ export type HttpRequest = SignedRequest & {
 export type HttpAnswer = {
   status: number;
   contentType: string;
+  /** Of bytes the memory is the answer's own: it is given back when they are sent. */
   body: string | Buffer;
   headers?: Record<string, string>;
 };
@@ -24,6 +27,8 @@ export type TlsFiles = { cert: string; key: string };
 export type HttpOptions = { tls: TlsFiles | undefined; connectionsPerClient: number };
 
 const MAX_BODY_BYTES = 1024 * 1024;
+/** A block of a volume, not a question: it goes to one place, and its memory back. */
+const LARGE_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const HEADERS_MILLISECONDS = 20_000;
 const REQUEST_MILLISECONDS = 60_000;
@@ -56,7 +61,10 @@ export class HttpServer {
     const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
       readRequest(incoming)
         .then(
-          (request) => this.#track(handle(request), outgoing),
+          (request) => {
+            const handled = handle(request).finally(() => giveBack(request.body));
+            this.#track(handled, outgoing);
+          },
           (error: unknown) => {
             if (error instanceof ApiError) return this.#track(Promise.resolve(onTooLarge(error)), outgoing);
             throw error;
@@ -130,10 +138,12 @@ export class HttpServer {
       ? Promise.resolve()
       : new Promise<void>((resolve) => outgoing.once('close', () => resolve()));
     const work = answering
-      .then((answer) => {
+      .then(async (answer) => {
         // Or the client would go on to ask on this connection.
         if (this.#closing) outgoing.setHeader('Connection', 'close');
         send(outgoing, answer);
+        await gone;
+        if (typeof answer.body !== 'string') giveBack(answer.body);
       })
       .catch(() => outgoing.destroy())
       .then(() => gone)
@@ -147,15 +157,9 @@ function readTls({ cert, key }: TlsFiles): SecureContextOptions {
 }
 
 async function readRequest(incoming: IncomingMessage): Promise<HttpRequest> {
-  if (Number(incoming.headers['content-length'] ?? 0) > MAX_BODY_BYTES)
-    throw wireErrors.requestTooLarge(MAX_BODY_BYTES);
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of incoming) {
-    length += chunk.length;
-    if (length > MAX_BODY_BYTES) throw wireErrors.requestTooLarge(MAX_BODY_BYTES);
-    chunks.push(chunk);
-  }
+  const length = Number(incoming.headers['content-length'] ?? 0);
+  if (length > MAX_BODY_BYTES) throw wireErrors.requestTooLarge(MAX_BODY_BYTES);
+  const body = length >= LARGE_BODY_BYTES ? await readBody(incoming, length) : await gather(incoming);
   const [path, query] = splitTarget(incoming.url ?? '/');
   const headers: Record<string, string> = {};
   for (const [name, value] of Object.entries(incoming.headers)) {
@@ -166,10 +170,21 @@ async function readRequest(incoming: IncomingMessage): Promise<HttpRequest> {
     path,
     query: new URLSearchParams(query),
     headers,
-    body: Buffer.concat(chunks),
+    body,
     sourceAddress: (incoming.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, ''),
     secure: 'encrypted' in incoming.socket,
   };
+}
+
+async function gather(incoming: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of incoming) {
+    length += chunk.length;
+    if (length > MAX_BODY_BYTES) throw wireErrors.requestTooLarge(MAX_BODY_BYTES);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
 }
 
 function send(outgoing: ServerResponse, answer: HttpAnswer): void {

@@ -5,6 +5,8 @@ export const ebsErrors = {
   invalid: (message: string, reason: string) => new ApiError('ValidationException', message, 400, reason),
   noSnapshot: (id: string) =>
     new ApiError('ResourceNotFoundException', `The snapshot '${id}' does not exist.`, 404, 'SNAPSHOT_NOT_FOUND'),
+  notBeingWritten: (id: string) =>
+    new ApiError('ValidationException', `The snapshot '${id}' is not being written.`, 400, 'INVALID_SNAPSHOT_ID'),
   noParent: (id: string) =>
     new ApiError(
       'ResourceNotFoundException',

@@ -1,8 +1,12 @@
 import type { SnapshotRow } from '../../catalog/schema.ts';
+import type { DataPlane } from '../../dataplane/data-plane.ts';
+import type { ConcurrencyLimit } from '../../objects/concurrency-limit.ts';
+import type { ObjectReader } from '../../objects/object-store.ts';
 import { type Patience, realPatience } from '../../objects/patience.ts';
 import { parseId, type SnapshotId } from '../../types/ids.ts';
 import type { Call } from '../operation.ts';
 import { visibleTo } from '../snapshots/find-snapshot.ts';
+import type { BlockUploads } from './block-uploads.ts';
 import { ebsErrors } from './ebs-errors.ts';
 import type { Manifests } from './manifests.ts';
 import type { Tokens } from './tokens.ts';
@@ -13,7 +17,32 @@ export function apiPatience(): Patience {
 }
 
 /** What the operations share from one request to the next. */
-export type EbsMeans = { tokens: Tokens; manifests: Manifests };
+export type EbsMeans = {
+  tokens: Tokens;
+  manifests: Manifests;
+  /** The store, to read from. */
+  reader: ObjectReader;
+  blockUploads: BlockUploads;
+  /** Of blocks that are read or stored: each has a MiB or two of memory, and the client may ask for hundreds at once. */
+  blocksAtOnce: ConcurrencyLimit;
+};
+
+/**
+ * The store, for what is done with blocks on this thread. What comes while writes are held for a cut is looked at when they
+ * go on: to decode a block takes a millisecond or two, and a hold ends on this thread.
+ */
+export function readAfterHolds(store: ObjectReader, dataPlane: Pick<DataPlane, 'afterHold'>): ObjectReader {
+  const afterHold = async (reading: Promise<Buffer>): Promise<Buffer> => {
+    const bytes = await reading;
+    await dataPlane.afterHold();
+    return bytes;
+  };
+  return {
+    url: store.url,
+    get: (key) => afterHold(store.get(key)),
+    getRange: (key, offset, length) => afterHold(store.getRange(key, offset, length)),
+  };
+}
 
 export type EbsOperation<Input, Output> = (input: Input, call: Call, means: EbsMeans) => Promise<Output>;
 

@@ -5,7 +5,7 @@ import type {
   ListSnapshotBlocksResponse,
 } from '@aws-sdk/client-ebs';
 import type { SnapshotRow } from '../../catalog/schema.ts';
-import { changedBlocks } from '../../snapshots/changed-blocks.ts';
+import { type ChangedBlock, changedBlocks } from '../../snapshots/changed-blocks.ts';
 import { BLOCK_BYTES } from '../../types/units.ts';
 import type { Call } from '../operation.ts';
 import { NO_VOLUME } from '../snapshots/new-set.ts';
@@ -13,6 +13,8 @@ import { ebsErrors } from './ebs-errors.ts';
 import { type EbsOperation, findCompleted, readSnapshotId } from './ebs-operation.ts';
 
 const PAGE = { least: 100, most: 10_000 };
+/** They take this thread some milliseconds. */
+const BLOCKS_IN_ONE_GO = 500;
 
 /** The blocks of a snapshot that hold data. */
 export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSnapshotBlocksResponse> = async (
@@ -28,16 +30,13 @@ export const listSnapshotBlocks: EbsOperation<ListSnapshotBlocksRequest, ListSna
   const from = input.NextToken === undefined ? (input.StartingBlockIndex ?? 0) : tokens.readPage(list, input.NextToken);
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
-  const blocks: number[] = [];
-  for await (const { block } of changedBlocks(manifests.empty, manifest, from)) {
-    if (blocks.length > most) break;
-    blocks.push(block);
-  }
+  const { blocks, next } = await pageOf(call, changedBlocks(manifests.empty, manifest, from), most, ({ block }) => ({
+    BlockIndex: block,
+    BlockToken: tokens.block(id, block, expiry),
+  }));
   return {
-    Blocks: blocks
-      .slice(0, most)
-      .map((BlockIndex) => ({ BlockIndex, BlockToken: tokens.block(id, BlockIndex, expiry) })),
-    NextToken: blocks.length > most ? tokens.page(list, blocks[most]) : undefined,
+    Blocks: blocks,
+    NextToken: next === undefined ? undefined : tokens.page(list, next),
     ExpiryTime: expiry,
     VolumeSize: snapshot.size_gib,
     BlockSize: BLOCK_BYTES,
@@ -65,24 +64,37 @@ export const listChangedBlocks: EbsOperation<ListChangedBlocksRequest, ListChang
   const most = pageSize(input.MaxResults);
   const expiry = tokens.expiry();
   const before = first === undefined ? manifests.empty : await manifests.of(first);
-  const changes = [];
-  for await (const change of changedBlocks(before, await manifests.of(second), from)) {
-    if (changes.length > most) break;
-    changes.push(change);
-  }
+  const changed = changedBlocks(before, await manifests.of(second), from);
+  const { blocks, next } = await pageOf(call, changed, most, (change) => ({
+    BlockIndex: change.block,
+    FirstBlockToken:
+      change.first === undefined || firstId === undefined ? undefined : tokens.block(firstId, change.block, expiry),
+    SecondBlockToken: change.second === undefined ? undefined : tokens.block(secondId, change.block, expiry),
+  }));
   return {
-    ChangedBlocks: changes.slice(0, most).map((change) => ({
-      BlockIndex: change.block,
-      FirstBlockToken:
-        change.first === undefined || firstId === undefined ? undefined : tokens.block(firstId, change.block, expiry),
-      SecondBlockToken: change.second === undefined ? undefined : tokens.block(secondId, change.block, expiry),
-    })),
-    NextToken: changes.length > most ? tokens.page(list, changes[most].block) : undefined,
+    ChangedBlocks: blocks,
+    NextToken: next === undefined ? undefined : tokens.page(list, next),
     ExpiryTime: expiry,
     VolumeSize: second.size_gib,
     BlockSize: BLOCK_BYTES,
   };
 };
+
+/** Writes so many blocks as the answer has them. @returns them, and the block with which the next page begins */
+async function pageOf<Written>(
+  call: Call,
+  changes: AsyncIterable<ChangedBlock>,
+  most: number,
+  write: (change: ChangedBlock) => Written,
+): Promise<{ blocks: Written[]; next: number | undefined }> {
+  const blocks: Written[] = [];
+  for await (const change of changes) {
+    if (blocks.length === most) return { blocks, next: change.block };
+    blocks.push(write(change));
+    if (blocks.length % BLOCKS_IN_ONE_GO === 0) await call.yield();
+  }
+  return { blocks, next: undefined };
+}
 
 function pageSize(asked: number | undefined): number {
   if (asked === undefined) return PAGE.most;

@@ -1,4 +1,5 @@
 import type { SnapshotRow } from '../../catalog/schema.ts';
+import type { ObjectReader } from '../../objects/object-store.ts';
 import { Manifest } from '../../snapshots/manifest.ts';
 import { keepLatest } from '../../types/keep-latest.ts';
 import type { Sha256 } from '../../types/units.ts';
@@ -14,22 +15,24 @@ const KEPT = 4;
  */
 export class Manifests {
   readonly #services: Services;
+  readonly #reader: ObjectReader;
   readonly #kept = new Map<Sha256, Manifest>();
   /** Of no snapshot. */
   readonly empty: Manifest;
 
-  constructor(services: Services) {
+  constructor(services: Services, reader: ObjectReader) {
     this.#services = services;
-    this.empty = new Manifest(services.store, undefined, apiPatience(), undefined);
+    this.#reader = reader;
+    this.empty = new Manifest(reader, undefined, apiPatience(), undefined);
   }
 
   /** @throws KeyError when the snapshot is encrypted, and its key cannot be used now */
   async of({ root, data_key_id }: SnapshotRow): Promise<Manifest> {
-    const { store, keys } = this.#services;
+    const { keys } = this.#services;
     // Each time, though the manifest may be here: a key that was disabled meanwhile must let nobody read on.
     const key = await keys.open(data_key_id);
     if (root === null) return this.empty;
-    const manifest = this.#kept.get(root) ?? new Manifest(store, root, apiPatience(), key);
+    const manifest = this.#kept.get(root) ?? new Manifest(this.#reader, root, apiPatience(), key);
     keepLatest(this.#kept, KEPT, root, manifest);
     return manifest;
   }

@@ -10,8 +10,7 @@ import type {
 import type { DirectBlockRow, DirectUploadRow, SnapshotRow } from '../../catalog/schema.ts';
 import { assembleManifest } from '../../snapshots/assemble.ts';
 import type { PackId, RecordLocation } from '../../snapshots/block-encoding.ts';
-import { blockHash, type Encoding, encodeBlock, isZero, sha256 } from '../../snapshots/block-encoding.ts';
-import { PackBuilder, packKey } from '../../snapshots/pack.ts';
+import { type Encoding, sha256 } from '../../snapshots/block-encoding.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { BLOCK_BYTES, blockCount, GIB } from '../../types/units.ts';
 import { making } from '../authorization.ts';
@@ -24,11 +23,10 @@ import { DEFAULT_VOLUME_TYPE } from '../volumes/volume-types.ts';
 import { ebsErrors } from './ebs-errors.ts';
 import { apiPatience, type EbsOperation, findCompleted, findSnapshot, readSnapshotId } from './ebs-operation.ts';
 
-/** For a pack of one block: its header, the block, and what sealing adds. */
-const ONE_BLOCK_ROOM_BYTES = BLOCK_BYTES + 4096;
 const TIMEOUT_MINUTES = { least: 10, most: 4320, default: 60 };
 const LARGEST_GIB = 65_536;
-const ROWS_AT_ONCE = 4096;
+/** They take this thread some milliseconds. */
+const ROWS_AT_ONCE = 1024;
 
 /** A pending snapshot, to be written block by block. */
 export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResponse> = async (input, call) => {
@@ -133,6 +131,7 @@ export const startSnapshot: EbsOperation<StartSnapshotRequest, StartSnapshotResp
 export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshotBlockResponse> = async (
   input,
   call,
+  means,
 ) => {
   const id = readSnapshotId(input.SnapshotId);
   const bytes = input.BlockData as unknown as Buffer;
@@ -160,42 +159,11 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
   if (index < 0 || index >= blockCount(snapshot.size_gib * GIB)) {
     throw ebsErrors.invalid(`Block ${index} is outside of a snapshot of ${snapshot.size_gib} GiB.`, 'INVALID_BLOCK');
   }
-  const { store, catalog, now, lifecycle, keys } = call.services;
+  const { lifecycle, keys } = call.services;
   const key = await keys.open(snapshot.data_key_id);
-  await lifecycle.uploads.upload(async () => {
-    let location: RecordLocation | undefined;
-    if (!isZero(bytes)) {
-      const encoded = await encodeBlock(bytes);
-      const pack = new PackBuilder(key, Buffer.allocUnsafeSlow(ONE_BLOCK_ROOM_BYTES));
-      location = pack.add(encoded, blockHash(bytes, key));
-      // The block before the row that names it: after a crash in between, an object that no one names is left.
-      await store.put(packKey(pack.id), pack.finish());
-    }
-    const row: DirectBlockRow = {
-      snapshot_id: id,
-      block_index: index,
-      sha256: digest,
-      block_hash: location?.sha256 ?? digest,
-      pack: location?.pack ?? null,
-      pack_offset: location?.offset ?? 0,
-      stored_length: location?.length ?? 0,
-      encoding: location?.encoding ?? 0,
-    };
-    // Not while it is being completed: what is acknowledged must be in the manifest. And who comes after that is refused:
-    // the row would keep its pack for ever.
-    await lifecycle.locks.hold([id], async () => {
-      await findUpload(call, id);
-      await catalog.transaction().execute(async (transaction) => {
-        await transaction
-          .insertInto('direct_blocks')
-          .values(row)
-          .onConflict((conflict) => conflict.columns(['snapshot_id', 'block_index']).doUpdateSet(row))
-          .execute();
-        const active_at = now().toISOString();
-        await transaction.updateTable('direct_uploads').set({ active_at }).where('snapshot_id', '=', id).execute();
-      });
-    });
-  });
+  await means.blocksAtOnce.run(() =>
+    lifecycle.uploads.upload(() => means.blockUploads.store(id, index, bytes, digest, key)),
+  );
   return { Checksum: checksum, ChecksumAlgorithm: 'SHA256' };
 };
 
@@ -294,7 +262,7 @@ async function findUpload(call: Call, id: SnapshotId): Promise<{ snapshot: Snaps
     .executeTakeFirst();
   if (snapshot.account_id !== call.caller.accountId) throw ebsErrors.noSnapshot(id);
   if (upload === undefined || snapshot.state !== 'pending') {
-    throw ebsErrors.invalid(`The snapshot '${id}' is not being written.`, 'INVALID_SNAPSHOT_ID');
+    throw ebsErrors.notBeingWritten(id);
   }
   return { snapshot, upload };
 }
@@ -312,6 +280,7 @@ async function* blocksOf(call: Call, id: SnapshotId): AsyncGenerator<DirectBlock
     yield* rows;
     const last = rows.at(-1);
     if (last === undefined) return;
+    await call.yield();
     after = last.block_index;
   }
 }
