@@ -140,6 +140,7 @@ export class Collector {
     const blocks = await this.#catalog
       .selectFrom('direct_blocks')
       .select('pack')
+      .distinct()
       .where('pack', 'is not', null)
       .execute();
     const retired = await this.#catalog.selectFrom('retired_roots').select('root').execute();
