@@ -16,7 +16,7 @@ import { decodeRest, encodeRest, matchRoute, restOperations } from '../wire/rest
 // biome-ignore lint/suspicious/noExplicitAny: the table of all operations holds inputs of every type.
 type AnyEbsOperation = EbsOperation<any, object>;
 
-/** Enough for two processors; and so many go to the disk together. */
+/** So many can go to the disk together; all else about them is done one after the other, on one thread. */
 const BLOCKS_AT_ONCE = 16;
 
 /** All six. */

@@ -104,6 +104,7 @@ export class BlockUploads {
     const withData = blocks.filter(({ encoded }) => encoded !== undefined);
     if (withData.length === 0) return locations;
     const room = roomFor(ROOM_FOR_PACK_BYTES + withData.length * ROOM_FOR_BLOCK_BYTES);
+    // (All blocks of a snapshot have the same key.)
     const pack = new PackBuilder(blocks[0].key, room);
     for (const block of withData) {
       if (block.encoded !== undefined) locations.set(block, pack.add(block.encoded, block.hash));
