@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
@@ -8,6 +8,7 @@ import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';
 import type {
   CaptureOrder,
+  MadeCut,
   RecodeOrder,
   RepackOrder,
   ServeOrder,
@@ -19,6 +20,7 @@ import type {
   WorkerSettings,
 } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
+import { socketPair } from './socket-channel.ts';
 import { askAll, forkWorker, processChannel, type WorkerSlot } from './worker-process.ts';
 
 /** `silent`: the numbers of the workers that do not answer, of whose volumes nothing is known just now. */
@@ -157,10 +159,12 @@ export class DataPlane {
   }
 
   /**
-   * Cuts all the volumes at one instant, or none: hold all, cut all, release. New writes to them wait meanwhile.
+   * Cuts all the volumes at one instant, or none. Each worker closes the gates of its volumes, so that new writes wait,
+   * and tells the others; when it has heard from all of them it cuts, and opens its gates.
    *
-   * Every gate is closed before the first cut is made, and a worker opens its gates only after its own cut: so a write
-   * that is in the cut of one volume has no cause that is missing from another's.
+   * So every gate is closed before the first cut is made, and is opened only after its own volume's: a write that is in
+   * the cut of one volume has no cause that is missing from another's. Where a worker has let its writes go without a cut,
+   * because others were late, there is no set: what the rest have cut is given up.
    * @param openings of the volumes, of a moment ago
    * @throws CutFailedError
    */
@@ -178,8 +182,8 @@ export class DataPlane {
   }
 
   /**
-   * Resolves when no writes are held. A hold ends when this process has heard from every worker twice: what keeps its
-   * thread for milliseconds waits for that, instead of having guests wait for it.
+   * Resolves when no writes are held. What keeps this process busy for milliseconds waits for that, instead of having
+   * workers wait for a processor.
    */
   async afterHold(): Promise<void> {
     while (this.#hold !== undefined) await this.#hold;
@@ -269,13 +273,14 @@ export class DataPlane {
     // But for the keys they may say something else by now: the cut before this one may have been of the same volumes.
     const ids = known.map(({ volumeId }) => volumeId);
     const openings = await this.#options.openingsOf(ids, known);
-    const byWorker = new Map<RpcPeer<WorkerMethods>, VolumeOpening[]>();
+    const byWorker = new Map<number, VolumeOpening[]>();
     for (const opening of openings) {
-      const worker = this.#of(opening.volumeId);
-      byWorker.set(worker, [...(byWorker.get(worker) ?? []), opening]);
+      const owner = this.#ownerOf(opening.volumeId);
+      byWorker.set(owner, [...(byWorker.get(owner) ?? []), opening]);
     }
-    const groups = [...byWorker].map(([worker, volumes]) => ({
-      worker,
+    const groups = [...byWorker].map(([number, volumes]) => ({
+      worker: this.#workers[number].peer,
+      others: [...byWorker.keys()].filter((other) => other !== number),
       volumes,
       volumeIds: volumes.map((volume) => volume.volumeId),
     }));
@@ -284,14 +289,14 @@ export class DataPlane {
     const preparations = groups.map(({ worker, volumes }) => worker.call('prepareCut', { volumes }));
     try {
       await withDeadline(deadlineMilliseconds * PREPARATION_SHARE, 'the preparation', Promise.all(preparations));
-      const begun = performance.now();
       this.#hold = hold.promise;
-      const holds = groups.map(({ worker, volumeIds }) =>
-        worker.call('hold', { token, volumeIds, deadlineMilliseconds }),
+      const cutting = groups.map(({ worker, volumeIds, others }) =>
+        worker.call('cut', { token, volumeIds, others, deadlineMilliseconds }),
       );
-      await withDeadline(deadlineMilliseconds, 'the hold', Promise.all(holds));
-      const cuts = await this.#cutHeld(groups, token, deadlineMilliseconds);
-      const holdMilliseconds = performance.now() - begun;
+      const made = await allOrNone(cutting, deadlineMilliseconds, (cut) => this.finishCut(cut, false));
+      const cuts = made.flatMap((part) => part.cuts);
+      const firstHeld = Math.min(...made.map(({ heldAt }) => heldAt));
+      const holdMilliseconds = Math.max(...made.map(({ freeAt }) => freeAt)) - firstHeld;
       if (this.figures.holdSeconds.length < REMEMBERED_HOLDS) this.figures.holdSeconds.push(holdMilliseconds / 1000);
       return { cuts, holdMilliseconds };
     } catch (error) {
@@ -308,26 +313,6 @@ export class DataPlane {
           () => undefined,
         );
       }
-    }
-  }
-
-  /** All gates are closed: cut. If any worker cannot, or not in time, what the others cut is given up. */
-  async #cutHeld(
-    groups: readonly { worker: RpcPeer<WorkerMethods> }[],
-    token: string,
-    deadlineMilliseconds: number,
-  ): Promise<CutVolume[]> {
-    const cutting = groups.map(({ worker }) => worker.call('cut', { token }));
-    try {
-      return (await withDeadline(deadlineMilliseconds, 'the cut', Promise.all(cutting))).flat();
-    } catch (error) {
-      for (const made of cutting) {
-        made.then(
-          (cuts) => Promise.allSettled(cuts.map((cut) => this.finishCut(cut, false))),
-          () => undefined,
-        );
-      }
-      throw error;
     }
   }
 
@@ -388,6 +373,8 @@ export class DataPlane {
       if (child.pid === undefined) ended(error.message);
     });
     child.once('exit', (code, signal) => ended(signal ?? `exit code ${code}`));
+    for (const [other, slot] of this.#workers.entries())
+      if (other !== number) introduce(number, peer, other, slot.peer);
     return { process: child, peer, ready, handingOver };
   }
 
@@ -423,4 +410,38 @@ export class DataPlane {
       log: (line) => this.#options.log(line),
     };
   }
+}
+
+/** If any worker's part fails, or is not there in time, what the others have cut is given up, even what comes later. */
+async function allOrNone(
+  cutting: readonly Promise<MadeCut>[],
+  deadlineMilliseconds: number,
+  giveUp: (cut: CutVolume) => Promise<void>,
+): Promise<MadeCut[]> {
+  try {
+    return await withDeadline(deadlineMilliseconds, 'the hold', Promise.all(cutting));
+  } catch (error) {
+    for (const part of cutting) {
+      part.then(
+        ({ cuts }) => Promise.allSettled(cuts.map(giveUp)),
+        () => undefined,
+      );
+    }
+    throw error;
+  }
+}
+
+/** Gives two workers a connection with each other. One that ends before it has its socket is replaced, and met anew. */
+function introduce(a: number, peerOfA: RpcPeer<WorkerMethods>, b: number, peerOfB: RpcPeer<WorkerMethods>): void {
+  const [endOfA, endOfB] = socketPair();
+  const hand = (peer: RpcPeer<WorkerMethods>, worker: number, fd: number): void => {
+    // Nothing may be read from it here: that would be missing there.
+    const socket = new Socket({ fd, readable: false, writable: true });
+    peer
+      .call('meet', { worker }, socket)
+      .catch(() => undefined)
+      .finally(() => socket.destroy());
+  };
+  hand(peerOfA, b, endOfA);
+  hand(peerOfB, a, endOfB);
 }

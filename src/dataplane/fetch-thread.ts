@@ -9,7 +9,7 @@ import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { BlockFetches } from './block-fetches.ts';
 import type { FetchMethods, FetchThreadData } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
-import { threadChannel } from './thread-channel.ts';
+import { threadChannel } from './socket-channel.ts';
 
 /** Then the hydration fails, and is tried again later. */
 const PATIENCE_MILLISECONDS = 30_000;

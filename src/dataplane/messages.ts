@@ -49,6 +49,19 @@ export type RepackOrder = {
   mostBytes: number;
 };
 
+/** One worker's part of a cut. */
+export type CutOrder = {
+  /** By which workers name the cut among themselves. */
+  token: string;
+  volumeIds: VolumeId[];
+  /** The other workers that have a part. */
+  others: number[];
+  deadlineMilliseconds: number;
+};
+
+/** When this worker's writes were held and went on: by the machine's monotonic clock, which all processes share. */
+export type MadeCut = { cuts: CutVolume[]; heldAt: number; freeAt: number };
+
 /** A cut and how to store it. */
 export type CaptureOrder = {
   cut: CutVolume;
@@ -107,9 +120,11 @@ export type WorkerMethods = {
   hydrate: (opening: VolumeOpening) => Promise<boolean>;
   /** Nothing that is stored of the volume may be relied on any more; its pending cuts are lost. */
   forgetHistory: (order: { opening: VolumeOpening; reason: string }) => Promise<void>;
+  /** Takes the socket to another worker: from here on they hear each other. */
+  meet: (partner: { worker: number }) => void;
   prepareCut: (order: { volumes: VolumeOpening[] }) => Promise<void>;
-  hold: (order: { token: string; volumeIds: VolumeId[]; deadlineMilliseconds: number }) => Promise<void>;
-  cut: (order: { token: string }) => CutVolume[];
+  /** Holds the writes to the volumes, cuts them when the other workers hold theirs, and lets the writes go on. */
+  cut: (order: CutOrder) => Promise<MadeCut>;
   release: (order: { token: string }) => void;
   /** The cut is made, or not to be: volumes that were opened for it may be closed. */
   endPreparation: (order: { volumeIds: VolumeId[] }) => Promise<void>;

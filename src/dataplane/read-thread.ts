@@ -5,7 +5,7 @@ import { openObjectStore } from '../objects/open-store.ts';
 import type { ReadMethods, ReadThreadData } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
 import { SlotReads } from './slot-reads.ts';
-import { threadChannel } from './thread-channel.ts';
+import { threadChannel } from './socket-channel.ts';
 
 const { settings, channel, readRoom } = workerData as ReadThreadData;
 // One attempt: who waits for a read is patient for so long in all, also where the store says nothing.

@@ -40,12 +40,13 @@ export class RpcPeer<Remote extends Methods> {
   call<Name extends keyof Remote & string>(
     method: Name,
     argument: Argument<Remote, Name>,
+    socket?: Socket,
   ): Promise<Awaited<ReturnType<Remote[Name]>>> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
     const id = this.#nextId++;
     const waiting = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiting);
-    this.#post({ kind: 'call', id, method, argument });
+    this.#post({ kind: 'call', id, method, argument }, socket);
     return waiting.promise as Promise<Awaited<ReturnType<Remote[Name]>>>;
   }
 

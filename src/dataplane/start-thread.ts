@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { type Methods, RpcPeer } from './rpc.ts';
-import { socketPair, threadChannel } from './thread-channel.ts';
+import { socketPair, threadChannel } from './socket-channel.ts';
 
 /**
  * Begins a thread of this worker, and speaks with it. Without it the worker is half dead: when it fails the worker ends

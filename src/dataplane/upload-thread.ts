@@ -37,7 +37,7 @@ import type {
 import { Neighbours } from './neighbours.ts';
 import { Pace } from './pace.ts';
 import { RpcPeer } from './rpc.ts';
-import { threadChannel } from './thread-channel.ts';
+import { threadChannel } from './socket-channel.ts';
 
 /** It is the guests' thread that looks for them, and guests wait meanwhile. */
 const CHANGED_BLOCKS_AT_ONCE = 1024;

@@ -7,12 +7,14 @@ import { Transmission } from '../nbd/transmission.ts';
 import { addStoreFigures, noStoreFigures } from '../objects/measured-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
+import { withDeadline } from '../types/deadline.ts';
 import type { VolumeId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { blockCount } from '../types/units.ts';
 import type { OpenVolume } from '../volumes/engine.ts';
 import { LocalEngine } from '../volumes/local-engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
+import { CutPartners } from './cut-partners.ts';
 import { type Fetcher, startFetcher } from './hydration-source.ts';
 import { journalPath } from './journal-path.ts';
 import type {
@@ -60,6 +62,7 @@ const engine = new LocalEngine({
   },
 });
 let fetcher: Fetcher | undefined;
+const partners = new CutPartners();
 const volumes = new WorkerVolumes(engine, disk, store, patience, () => {
   fetcher ??= startFetcher(settings);
   return fetcher;
@@ -119,12 +122,23 @@ const methods: WorkerMethods = {
     }
   },
 
-  hold: (order) => engine.hold(order.token, order.volumeIds, order.deadlineMilliseconds),
+  meet({ worker }, socket?: Socket) {
+    // No socket: the other worker has ended on the way.
+    if (socket !== undefined) partners.meet(worker, socket);
+  },
 
-  cut(order) {
-    const cuts = engine.cut(order.token);
-    for (const { volumeId, boundary } of cuts) volumes.get(volumeId)?.pendingCuts.add(boundary);
-    return cuts;
+  async cut({ token, volumeIds, others, deadlineMilliseconds }) {
+    const heldAt = monotonicMilliseconds();
+    await engine.hold(token, volumeIds, deadlineMilliseconds);
+    try {
+      await withDeadline(deadlineMilliseconds, 'the hold', partners.allHold(token, others));
+      const cuts = engine.cut(token);
+      const freeAt = monotonicMilliseconds();
+      for (const { volumeId, boundary } of cuts) volumes.get(volumeId)?.pendingCuts.add(boundary);
+      return { cuts, heldAt, freeAt };
+    } finally {
+      engine.release(token);
+    }
   },
 
   release(order) {
@@ -333,6 +347,11 @@ function transmit(
   const connection = new Transmission(socket, target, { structuredReplies, baseAllocation, readOnly }, counters);
   connection.start(Buffer.from(order.reply), Buffer.from(order.rest));
   return connection;
+}
+
+/** By the clock that all processes of this machine share. */
+function monotonicMilliseconds(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
 }
 
 function dataKey(bytes: Uint8Array | undefined): DataKey | undefined {

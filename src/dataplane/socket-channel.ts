@@ -25,7 +25,11 @@ export function socketPair(): [number, number] {
  * the kernel's, which does not let a thread be set aside while it holds it.
  */
 export function threadChannel(fd: number): Channel {
-  const socket = new Socket({ fd, readable: true, writable: true });
+  return socketChannel(new Socket({ fd, readable: true, writable: true }));
+}
+
+/** A channel over a socket whose other end has one, too. */
+export function socketChannel(socket: Socket): Channel {
   return {
     post(messages) {
       const body = serialize(messages);

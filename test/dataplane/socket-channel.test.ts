@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { type Methods, RpcPeer } from '../../src/dataplane/rpc.ts';
-import { socketPair, threadChannel } from '../../src/dataplane/thread-channel.ts';
+import { socketPair, threadChannel } from '../../src/dataplane/socket-channel.ts';
 
 /** The thread at the other end: answers with what it was given, and asks back. */
 const ECHO = `
@@ -28,7 +28,7 @@ test('messages of every size go between two threads whole and in their order, bo
     workerData: {
       fd: other,
       rpc: new URL('../../src/dataplane/rpc.ts', import.meta.url).href,
-      channel: new URL('../../src/dataplane/thread-channel.ts', import.meta.url).href,
+      channel: new URL('../../src/dataplane/socket-channel.ts', import.meta.url).href,
     },
   });
   const seen: number[] = [];
