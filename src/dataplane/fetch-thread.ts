@@ -19,7 +19,7 @@ const { settings, channel, fetchRoom } = workerData as FetchThreadData;
 // 100 s. (On Linux a priority is a thread's.)
 os.setPriority(os.constants.priority.PRIORITY_BELOW_NORMAL);
 // One attempt: the patience is ours.
-const store = new MeasuredStore(await openObjectStore(settings.objectStore, 1));
+const store = new MeasuredStore(await openObjectStore(settings.objectStore, { attempts: 1 }));
 const fetches = new BlockFetches(fetchRoom);
 
 const methods: FetchMethods = {

@@ -9,7 +9,7 @@ import { threadChannel } from './socket-channel.ts';
 
 const { settings, channel, readRoom } = workerData as ReadThreadData;
 // One attempt: who waits for a read is patient for so long in all, also where the store says nothing.
-const store = new MeasuredStore(await openObjectStore(settings.objectStore, 1));
+const store = new MeasuredStore(await openObjectStore(settings.objectStore, { attempts: 1 }));
 const reads = new SlotReads(store, readRoom);
 
 const methods: ReadMethods = {

@@ -22,7 +22,7 @@ export type GuestsStore = { store: ObjectReader; figures: () => Promise<StoreFig
 export async function openForGuests(settings: WorkerSettings): Promise<GuestsStore> {
   if (!isInNetwork(settings.objectStore)) {
     // One attempt: who waits for a read is patient for so long in all.
-    const store = new MeasuredStore(await openObjectStore(settings.objectStore, 1));
+    const store = new MeasuredStore(await openObjectStore(settings.objectStore, { attempts: 1 }));
     return { store, figures: async () => store.figures };
   }
   const room = newReadRoom();

@@ -54,7 +54,7 @@ const PACKS_AT_ONCE = 4;
 const { settings, channel } = workerData as UploadThreadData;
 // Reading and hashing, too, give way to guests' requests. On Linux a priority is a thread's.
 os.setPriority(os.constants.priority.PRIORITY_LOW);
-const store = new MeasuredStore(await openObjectStore(settings.objectStore));
+const store = new MeasuredStore(await openObjectStore(settings.objectStore, { waits: true }));
 const disk = new NodeDisk();
 const neighbours = new Neighbours();
 const pace = new Pace(
@@ -106,13 +106,15 @@ const owner = new RpcPeer<OwnerMethods>(threadChannel(channel), methods);
 /** Waits for its turn; a cut that is no longer wanted does not. */
 function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
   let begun = false;
-  const inTurn = (): Promise<Captured> =>
+  const inTurn = (known?: ChangedBlocks): Promise<Captured> =>
     captures.run(() => {
       signal.throwIfAborted();
       begun = true;
-      return captureCut(order, signal);
+      return captureCut(order, known, signal);
     });
-  const work = isLarge(order).then((large) => (large ? largeCaptures.run(inTurn) : inTurn()));
+  const work = changedBlocks(order.cut, order.base, 0).then(async (first) =>
+    (await isLarge(order, first)) ? largeCaptures.run(inTurn) : inTurn(first),
+  );
   work.catch(() => undefined);
   const unwanted = Promise.withResolvers<never>();
   signal.addEventListener('abort', () => {
@@ -122,23 +124,27 @@ function captureInTurn(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Pr
   return Promise.race([work, unwanted.promise]);
 }
 
-async function isLarge({ cut, base }: CaptureOrder): Promise<boolean> {
+async function isLarge({ cut, base }: CaptureOrder, first: ChangedBlocks): Promise<boolean> {
   let count = 0;
-  for (let from = 0; count <= LARGE_BLOCKS; ) {
-    const { blocks } = await changedBlocks(cut, base, from);
-    const last = blocks.at(-1);
-    if (last === undefined) return false;
-    count += blocks.length;
-    from = last + 1;
+  for (let next = first; ; ) {
+    count += next.blocks.length;
+    const last = next.blocks.at(-1);
+    if (count > LARGE_BLOCKS) return true;
+    if (last === undefined || !next.more) return false;
+    next = await changedBlocks(cut, base, last + 1);
   }
-  return true;
 }
 
 function changedBlocks(cut: CutVolume, base: CaptureOrder['base'], from: number): Promise<ChangedBlocks> {
   return owner.call('changedBlocks', { cut, since: asEpoch(base.boundary), from, most: CHANGED_BLOCKS_AT_ONCE });
 }
 
-async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal): Promise<Captured> {
+/** @param first what the owner has said already of the blocks that changed */
+async function captureCut(
+  order: CaptureOrder & CutOnDisk,
+  first: ChangedBlocks | undefined,
+  signal: AbortSignal,
+): Promise<Captured> {
   const { cut, base, sizeBytes, snapshotId, absentFrom } = order;
   const begun = performance.now();
   const patience = uploadPatience(snapshotId, signal);
@@ -151,7 +157,11 @@ async function captureCut(order: CaptureOrder & CutOnDisk, signal: AbortSignal):
   try {
     return await capture({
       cut: {
-        changed: (from) => changedBlocks(cut, base, from),
+        async changed(from) {
+          // What the dirty bits of a cut say stays so. (Which blocks hold data does not.)
+          if (from === 0 && first !== undefined && !first.compareAll) return first;
+          return changedBlocks(cut, base, from);
+        },
         written: (blocks) => owner.call('writtenPages', { cut, since: asEpoch(base.boundary), blocks }),
         async read(pieces, target) {
           await pace.rest(performance.now() - begun);
@@ -228,7 +238,7 @@ function uploadPatience(what: SnapshotId | 'repacking', signal: AbortSignal | un
 }
 
 function progressOf(snapshotId: SnapshotId): (progress: CaptureProgress) => void {
-  let reportedAt = 0;
+  let reportedAt = performance.now();
   return (progress) => {
     const now = performance.now();
     if (now - reportedAt < PROGRESS_MILLISECONDS) return;

@@ -11,7 +11,7 @@ import { withDeadline } from '../types/deadline.ts';
 import type { VolumeId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { blockCount } from '../types/units.ts';
-import type { OpenVolume } from '../volumes/engine.ts';
+import type { CutVolume, OpenVolume } from '../volumes/engine.ts';
 import { LocalEngine } from '../volumes/local-engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { CutPartners } from './cut-partners.ts';
@@ -70,6 +70,8 @@ const volumes = new WorkerVolumes(engine, disk, store, patience, () => {
 let stopping = false;
 /** Connections that were handed over and may not speak yet. */
 const waiting = new Map<number, { order: ServeOrder; socket: Socket }>();
+/** Cuts that the upload thread is at, or that wait there. */
+const capturing = new Set<string>();
 const snapshotExports = new Map<Sha256, { target: SnapshotExport; connections: number; counters: IoCounters }>();
 
 const methods: WorkerMethods = {
@@ -171,7 +173,11 @@ const methods: WorkerMethods = {
     const absentFrom =
       origin === undefined || order.base.root !== undefined ? undefined : { root: origin, key: originKey };
     const directory = engine.directoryOf(volumeId);
-    const captured = await uploads.call('capture', { ...order, directory, key, hydrating, absentFrom });
+    const cut = cutKey(order.cut);
+    capturing.add(cut);
+    const captured = await uploads
+      .call('capture', { ...order, directory, key, hydrating, absentFrom })
+      .finally(() => capturing.delete(cut));
     // Before anyone says that it is complete: the disk may have refused, unseen by all, what was read since.
     await engine.confirmCut(order.cut);
     return captured;
@@ -182,7 +188,7 @@ const methods: WorkerMethods = {
   repack: (order) => uploads.call('repack', order),
 
   async finishCut({ cut, completed }) {
-    await uploads.call('cancel', { cut });
+    if (capturing.has(cutKey(cut))) await uploads.call('cancel', { cut });
     engine.finishCut(cut, completed);
     await disk.removeLater(journalPath(engine.directoryOf(cut.volumeId), cut.boundary));
     const use = volumes.get(cut.volumeId);
@@ -352,6 +358,10 @@ function transmit(
 /** By the clock that all processes of this machine share. */
 function monotonicMilliseconds(): number {
   return Number(process.hrtime.bigint()) / 1e6;
+}
+
+function cutKey({ volumeId, boundary }: CutVolume): string {
+  return `${volumeId} ${boundary}`;
 }
 
 function dataKey(bytes: Uint8Array | undefined): DataKey | undefined {

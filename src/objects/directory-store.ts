@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import fs from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { roomFor } from '../types/memory.ts';
 import { DIRECT_BYTES, writeDirectly } from './direct-write.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from './object-store.ts';
@@ -10,48 +12,57 @@ const TEMPORARY = '.partial';
 const IS_TEMPORARY = /\.[0-9a-f]{12}\.partial$/;
 const UNFINISHED_MILLISECONDS = 60 * 60 * 1000;
 
-/** @returns the file, open, and not synced */
-async function writeFile(path: string, pieces: readonly Uint8Array[]): Promise<FileHandle> {
-  const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
-  if (length >= DIRECT_BYTES) {
-    const file = await writeDirectly(path, pieces);
-    if (file !== undefined) return file;
-  }
-  const file = await open(path, 'wx', 0o600);
-  try {
-    for (const piece of pieces) await file.writeFile(piece);
-    return file;
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
-}
+/** What a small object's way to the disk and back is made of, but for the syncs: those take long, and go to other threads. */
+type SmallFileCalls = {
+  open: (path: string, flags: 'r' | 'wx') => number | Promise<number>;
+  write: (fd: number, bytes: Uint8Array) => void | Promise<void>;
+  close: (fd: number) => void | Promise<void>;
+  rename: (from: string, to: string) => void | Promise<void>;
+  read: (path: string) => Buffer | Promise<Buffer>;
+};
+const openLater = promisify(fs.open);
+const LATER: SmallFileCalls = {
+  open: (path, flags) => openLater(path, flags, 0o600),
+  write: promisify(fs.writeFile),
+  close: promisify(fs.close),
+  rename: promisify(fs.rename),
+  read: promisify(fs.readFile),
+};
+const NOW: SmallFileCalls = {
+  open: (path, flags) => fs.openSync(path, flags, 0o600),
+  write: fs.writeFileSync,
+  close: fs.closeSync,
+  rename: fs.renameSync,
+  read: (path) => fs.readFileSync(path),
+};
+const syncLater = promisify(fs.fsync);
 
 /** Objects as files below one directory: `file://PATH`. */
 export class DirectoryStore implements ObjectStore {
   readonly url: string;
   readonly #root: string;
+  readonly #calls: SmallFileCalls;
   readonly #made = new Map<string, Promise<void>>();
 
-  constructor(root: string) {
+  /**
+   * @param waits whether the thread waits for the file system itself where that takes microseconds, as a rule: to have it
+   *   done by one of libuv's costs more. For a thread that serves nobody; on a busy disk it may take milliseconds
+   */
+  constructor(root: string, waits = false) {
     this.#root = path.resolve(root);
     this.url = `file://${this.#root}`;
+    this.#calls = waits ? NOW : LATER;
   }
 
   async put(key: string, pieces: readonly Uint8Array[]): Promise<void> {
     const target = this.#pathOf(key);
     const directory = path.dirname(target);
     await this.#makeDirectory(directory);
-    const temporary = `${target}.${randomBytes(6).toString('hex')}${TEMPORARY}`;
+    const temporary = `${target}.${unusedName()}${TEMPORARY}`;
     try {
-      const file = await writeFile(temporary, pieces);
-      try {
-        // Before the rename: or a power loss could leave the object's name with half its bytes behind it.
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      await rename(temporary, target);
+      // Before the rename: or a power loss could leave the object's name with half its bytes behind it.
+      await this.#writeAndSync(temporary, pieces);
+      await this.#calls.rename(temporary, target);
     } catch (error) {
       // Someone may have taken the directory away: the next attempt makes it again.
       this.#made.delete(directory);
@@ -59,20 +70,21 @@ export class DirectoryStore implements ObjectStore {
       throw error;
     }
     // Before the answer: the name itself must survive, since a manifest may now name the object.
-    await syncDirectory(directory);
+    await this.#syncDirectory(directory);
   }
 
   async get(key: string): Promise<Buffer> {
-    const file = await this.#open(key);
     try {
-      return await file.readFile();
-    } finally {
-      await file.close();
+      return await this.#calls.read(this.#pathOf(key));
+    } catch (error) {
+      throw this.#notFound(error, key);
     }
   }
 
   async getRange(key: string, offset: number, length: number): Promise<Buffer> {
-    const file = await this.#open(key);
+    const file = await open(this.#pathOf(key), 'r').catch((error: Error) => {
+      throw this.#notFound(error, key);
+    });
     try {
       const bytes = roomFor(length);
       let done = 0;
@@ -110,12 +122,35 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
-  async #open(key: string): Promise<FileHandle> {
+  /** @returns what is to be thrown */
+  #notFound(error: unknown, key: string): unknown {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? new ObjectNotFoundError(this.url, key) : error;
+  }
+
+  async #writeAndSync(path: string, pieces: readonly Uint8Array[]): Promise<void> {
+    const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
+    const large = length >= DIRECT_BYTES ? await writeDirectly(path, pieces) : undefined;
+    if (large !== undefined) {
+      await syncAndClose(large);
+      return;
+    }
+    const { open, write, close } = this.#calls;
+    const fd = await open(path, 'wx');
     try {
-      return await open(this.#pathOf(key), 'r');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new ObjectNotFoundError(this.url, key);
-      throw error;
+      for (const piece of pieces) await write(fd, piece);
+      await syncLater(fd);
+    } finally {
+      await close(fd);
+    }
+  }
+
+  async #syncDirectory(directory: string): Promise<void> {
+    const { open, close } = this.#calls;
+    const fd = await open(directory, 'r');
+    try {
+      await syncLater(fd);
+    } finally {
+      await close(fd);
     }
   }
 
@@ -141,7 +176,7 @@ export class DirectoryStore implements ObjectStore {
         const first = await mkdir(directory, { recursive: true, mode: 0o700 });
         if (first === undefined) return;
         for (let at = directory; at.length >= first.length; at = path.dirname(at)) {
-          await syncDirectory(path.dirname(at));
+          await this.#syncDirectory(path.dirname(at));
         }
       })();
       made.catch(() => this.#made.delete(directory));
@@ -151,11 +186,18 @@ export class DirectoryStore implements ObjectStore {
   }
 }
 
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, 'r');
+async function syncAndClose(file: FileHandle): Promise<void> {
   try {
-    await handle.sync();
+    await file.sync();
   } finally {
-    await handle.close();
+    await file.close();
   }
+}
+
+let lastName = randomBytes(6).readUIntBE(0, 6);
+
+/** Twelve hexadecimal digits that no other put is likely to have; where one has, the file is not made. */
+function unusedName(): string {
+  lastName = (lastName + 1) % 2 ** 48;
+  return lastName.toString(16).padStart(12, '0');
 }

@@ -6,17 +6,24 @@ const SETTINGS = ['endpoint', 'region', 'path-style', 'timeout'];
 const TIMEOUT_SECONDS = 30;
 const ATTEMPTS = 5;
 
+export type StoreOptions = {
+  /** How often a request to a server is made before it fails; one is enough for who tries again himself. */
+  attempts?: number;
+  /** See DirectoryStore. */
+  waits?: boolean;
+};
+
 /**
  * Opens the store that a URL names: `file://PATH`, or
  * `s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true&timeout=SECONDS` (see S3Location).
- * @param attempts how often a request is made before it fails; one is enough for who tries again himself
  * @throws when the URL is neither, with a message for the operator
  */
-export async function openObjectStore(url: string, attempts = ATTEMPTS): Promise<ObjectStore> {
+export async function openObjectStore(url: string, options: StoreOptions = {}): Promise<ObjectStore> {
+  const { attempts = ATTEMPTS, waits = false } = options;
   const parsed = URL.parse(url);
   switch (parsed?.protocol) {
     case 'file:':
-      return new DirectoryStore(fileURLToPath(parsed));
+      return new DirectoryStore(fileURLToPath(parsed), waits);
     case 's3:': {
       // Loaded where it is used: the S3 client takes a tenth of a second to import.
       const { S3Store } = await import('./s3-store.ts');

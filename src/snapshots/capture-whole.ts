@@ -21,7 +21,10 @@ export type Storing = Pick<Capture, 'store' | 'patience' | 'onProgress' | 'signa
 /** Stores a snapshot that has no base. Cut short, it begins again: what it had stored is collected. */
 export function captureWhole(whole: Whole, sizeBytes: number, { key, ...storing }: Storing): Promise<Captured> {
   const cut: CutReader = {
-    changed: async (from) => ({ blocks: await whole.blocks(from), compareAll: false }),
+    async changed(from) {
+      const blocks = await whole.blocks(from);
+      return { blocks, more: blocks.length > 0, compareAll: false };
+    },
     written: async (blocks) => blocks.map(() => ALL_PAGES),
     async read(pieces, target) {
       await whole.read(

@@ -36,10 +36,10 @@ import type { StoredRecord, UploadJournal } from './upload-journal.ts';
 /** A cut as the pipeline sees it. */
 export interface CutReader {
   /**
-   * Blocks that may differ from the base, ascending from `from`; an empty answer is the end.
+   * Blocks that may differ from the base, ascending from `from`, and whether there may be `more` of them behind the last.
    * `compareAll`: they are all that hold data, and what the base has beyond them must be looked at too.
    */
-  changed(from: number): Promise<{ blocks: number[]; compareAll: boolean }>;
+  changed(from: number): Promise<{ blocks: number[]; more: boolean; compareAll: boolean }>;
   /** For each of the blocks, the pages that may differ from the base's. */
   written(blocks: readonly number[]): Promise<readonly PageMask[]>;
   /**
@@ -181,7 +181,7 @@ class CaptureRun {
       // A volume that grew since the cut may name blocks that it did not have then.
       for (const block of changed.blocks) if (block < this.#options.blocks) this.#wanted.set(block);
       const last = changed.blocks.at(-1);
-      if (last === undefined) break;
+      if (last === undefined || !changed.more) break;
       from = last + 1;
     }
     if (!compareAll) return;

@@ -1,11 +1,11 @@
 import { createHmac } from 'node:crypto';
-import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { type DataKey, WrongKeyError } from '../encryption/data-key.ts';
 import { NONCE_BYTES, seal, unseal } from '../encryption/sealing.ts';
 import { PAGE_MASK_BYTES } from '../types/page-mask.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { BlockLocation, PackId, RecordLocation } from './block-encoding.ts';
 import { CorruptBlockError, type Encoding, recordsOf, sha256 } from './block-encoding.ts';
+import { compressionRoom, compressNow, decompressNow } from './zstd.ts';
 
 /**
  * A manifest is a tree of three levels: the root, branches, and leaves. A leaf maps 1,024 neighbouring blocks
@@ -33,6 +33,8 @@ const BRANCH_ENTRY_BYTES = 40;
 /** A leaf none of whose blocks is patched is of the first kind, and as it was before there were patches. */
 const KIND = { LEAF: 0, BRANCH: 1, PATCHED_LEAF: 2 } as const;
 type Kind = (typeof KIND)[keyof typeof KIND];
+/** Of zstd, which does the rest: its own default. */
+const LEVEL = 3;
 /** The largest body: a full leaf whose blocks are all patched, and whose records all lie in different packs. */
 const MAX_BODY_BYTES = 12 + NODE_SLOTS * (2 * PACK_BYTES + LEAF_ENTRY_BYTES + PATCH_BYTES);
 
@@ -187,7 +189,7 @@ function headerOf(version: number, kind: Kind, bodyLength: number, references: n
 }
 
 function encode(kind: Kind, body: Buffer): EncodedNode {
-  const bytes = Buffer.concat([headerOf(VERSION.PLAIN, kind, body.length, 0), zstdCompressSync(body)]);
+  const bytes = Buffer.concat([headerOf(VERSION.PLAIN, kind, body.length, 0), compressed(body)]);
   return { node: sha256(bytes), bytes };
 }
 
@@ -199,7 +201,7 @@ function encodeSealed(kind: Kind, body: Buffer, references: Buffer, key: DataKey
   const count = references.length / (kind === KIND.BRANCH ? NODE_BYTES : PACK_BYTES);
   const open = Buffer.concat([headerOf(VERSION.SEALED, kind, body.length, count), references]);
   const keys = key.nodeKeys();
-  const packed = zstdCompressSync(body);
+  const packed = compressed(body);
   const nonce = createHmac('sha256', keys.nonce).update(open).update(packed).digest().subarray(0, NONCE_BYTES);
   const bytes = Buffer.concat([open, nonce, seal(keys.seal, nonce, packed, open)]);
   return { node: sha256(bytes), bytes };
@@ -214,7 +216,20 @@ function decode(node: Sha256, bytes: Buffer, kinds: readonly Kind[], key: DataKe
   const length = bytes.readUInt32LE(8);
   if (length > MAX_BODY_BYTES) throw new CorruptBlockError(`manifest node ${node} claims a body of ${length} bytes`);
   const packed = version === VERSION.PLAIN ? bytes.subarray(HEADER_BYTES) : unsealBody(node, bytes, key);
-  return zstdDecompressSync(packed, { maxOutputLength: Math.max(1, length) });
+  const body = Buffer.alloc(length);
+  const filled = decompressNow(body, packed);
+  if (filled !== length)
+    throw new CorruptBlockError(`manifest node ${node} claims a body of ${length} bytes, and has one of ${filled}`);
+  return body;
+}
+
+/** Of the largest node so far. */
+let room = Buffer.alloc(0);
+
+function compressed(body: Buffer): Buffer {
+  const most = compressionRoom(body.length);
+  if (room.length < most) room = Buffer.alloc(most);
+  return Buffer.from(room.subarray(0, compressNow(room, body, LEVEL)));
 }
 
 function unsealBody(node: Sha256, bytes: Buffer, key: DataKey | undefined): Buffer {

@@ -21,7 +21,7 @@ const decompress = zstd.func(
 const isError = zstd.func('unsigned int ZSTD_isError(size_t result)');
 const errorName = zstd.func('const char *ZSTD_getErrorName(size_t result)');
 
-const LEVEL = 1;
+const FASTEST = 1;
 /** As many as a thread uses at once when it is in a hurry. */
 const CONTEXTS_KEPT = 8;
 /**
@@ -66,13 +66,27 @@ export function compressionRoom(length: number): number {
  * @returns how many bytes of it were filled
  * @throws ZstdError when there are too few
  */
-export function compressNow(target: Uint8Array, source: Uint8Array): number {
+export function compressNow(target: Uint8Array, source: Uint8Array, level = FASTEST): number {
   const context = compressions.take();
   try {
     const { length } = source;
-    return filled(compress(context, addressOf(target), target.length, addressOf(source), length, LEVEL));
+    return filled(compress(context, addressOf(target), target.length, addressOf(source), length, level));
   } finally {
     compressions.giveBack(context);
+  }
+}
+
+/**
+ * Decompresses one frame, on the thread that calls.
+ * @returns how many bytes of `target` were filled
+ * @throws ZstdError when that is not a frame, or one of more bytes than `target` has
+ */
+export function decompressNow(target: Uint8Array, source: Uint8Array): number {
+  const context = decompressions.take();
+  try {
+    return filled(decompress(context, addressOf(target), target.length, addressOf(source), source.length));
+  } finally {
+    decompressions.giveBack(context);
   }
 }
 
@@ -80,7 +94,7 @@ export function compressNow(target: Uint8Array, source: Uint8Array): number {
 export function compressInto(target: Uint8Array, source: Uint8Array): Promise<number> {
   return onThreadPool(compressions, target, source, (context, done) => {
     const { length } = source;
-    compress.async(context, addressOf(target), target.length, addressOf(source), length, LEVEL, done);
+    compress.async(context, addressOf(target), target.length, addressOf(source), length, FASTEST, done);
   });
 }
 

@@ -13,8 +13,11 @@ export type StagedRun = { log: string; position: number; page: number; count: nu
 /** How a block's bytes as of a cut are put together, for a reader that has the files open itself. */
 export type BlockAsOfCut = { absent: boolean; hydrating: boolean; staged: StagedRun[] };
 
-/** `compareAll`: the blocks are all that hold data, and the caller must also look at each block that the base has. */
-export type ChangedBlocks = { blocks: number[]; compareAll: boolean };
+/**
+ * `more`: there are others behind these. `compareAll`: the blocks are all that hold data, and the caller must also look at
+ * each block that the base has.
+ */
+export type ChangedBlocks = { blocks: number[]; more: boolean; compareAll: boolean };
 
 /** What copy-before-write must not go beyond, and whom it tells when it would. */
 export type StagingBounds = {
@@ -136,8 +139,9 @@ export class CopyBeforeWrite {
     const staged = logs.map((log) => log.blocks);
     const next = compareAll ? (at: number) => this.#nextWithData(at, staged) : (at: number) => nextSetInAny(dirty, at);
     const blocks: number[] = [];
-    for (let at = next(from); at !== -1 && blocks.length < most; at = next(at + 1)) blocks.push(at);
-    return { blocks, compareAll };
+    let at = next(from);
+    for (; at !== -1 && blocks.length < most; at = next(at + 1)) blocks.push(at);
+    return { blocks, more: at !== -1, compareAll };
   }
 
   /**

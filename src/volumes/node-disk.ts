@@ -16,6 +16,7 @@ import {
 
 const openLater = promisify(fs.open);
 const syncLater = promisify(fs.fsync);
+const unlinkLater = promisify(fs.unlink);
 const writeLater = (fd: number, bytes: Uint8Array, start: number, length: number, position: number): Promise<number> =>
   new Promise((resolve, reject) => {
     fs.write(fd, bytes, start, length, position, (error, written) => (error ? reject(error) : resolve(written)));
@@ -210,7 +211,12 @@ export class NodeDisk implements Disk {
   }
 
   async removeLater(file: string): Promise<void> {
-    await fs.promises.rm(file, { force: true });
+    try {
+      // (To look first what it is, as `rm` does, is done by the thread that asks.)
+      await unlinkLater(file);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
   }
 
   removeTree(directory: string): void {

@@ -25,7 +25,7 @@ test('the background scrub names what is damaged and who needs it, and says noth
   const block = randomBytes(BLOCK_BYTES);
   const { root } = await capture({
     cut: {
-      changed: async (from) => ({ blocks: [3, 9].filter((each) => each >= from), compareAll: false }),
+      changed: async (from) => ({ blocks: [3, 9].filter((each) => each >= from), more: false, compareAll: false }),
       written: async (blocks) => blocks.map(() => ALL_PAGES),
       async read(pieces, target) {
         for (const index of pieces.keys()) target.set(block, index * BLOCK_BYTES);

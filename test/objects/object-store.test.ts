@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createNetServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
@@ -18,6 +18,7 @@ import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const IMPLEMENTATIONS: Record<string, (t: TestContext) => Promise<ObjectStore>> = {
   directory: (t) => openObjectStore(pathToFileURL(temporaryDirectory(t)).href),
+  'directory, waiting for it': (t) => openObjectStore(pathToFileURL(temporaryDirectory(t)).href, { waits: true }),
   s3: async (t) => {
     const s3 = await startS3Server(t);
     Object.assign(process.env, s3.environment);
@@ -73,12 +74,17 @@ for (const [name, open] of Object.entries(IMPLEMENTATIONS)) {
   });
 }
 
-test('directory: a put that fails leaves nothing behind', async (t) => {
-  const directory = temporaryDirectory(t);
-  const store = await openObjectStore(pathToFileURL(directory).href);
-  await assert.rejects(store.put('k', [Buffer.from('x'), 7 as never]));
-  assert.deepEqual(readdirSync(directory), []);
-});
+for (const waits of [false, true]) {
+  test(`directory: a put that fails leaves nothing behind, also where the thread waits for it: ${waits}`, async (t) => {
+    const directory = temporaryDirectory(t);
+    const store = await openObjectStore(pathToFileURL(directory).href, { waits });
+    await assert.rejects(store.put('k', [Buffer.from('x'), 7 as never]));
+    assert.deepEqual(readdirSync(directory), []);
+    mkdirSync(`${directory}/taken`);
+    await assert.rejects(store.put('taken', [Buffer.from('x')]), { code: 'EISDIR' });
+    assert.deepEqual(readdirSync(directory), ['taken']);
+  });
+}
 
 test('directory: what a killed put has left is in no list, and goes when it is old', async (t) => {
   const directory = temporaryDirectory(t);
@@ -145,9 +151,9 @@ test('s3: a request that gets no answer is made as often as was said', async (t)
   Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
   const { port } = silent.address() as AddressInfo;
   const url = `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=0.1`;
-  await assert.rejects((await openObjectStore(url, 1)).get('key'), /time|connection/i);
+  await assert.rejects((await openObjectStore(url, { attempts: 1 })).get('key'), /time|connection/i);
   assert.equal(asked, 1);
-  await assert.rejects((await openObjectStore(url, 2)).get('key'));
+  await assert.rejects((await openObjectStore(url, { attempts: 2 })).get('key'));
   assert.equal(asked, 3);
 });
 
@@ -186,7 +192,7 @@ test('s3: what a store that answers before it has all gets later is still what w
   const { url, came } = await hastyStore(t, `HTTP/1.1 100 Continue\r\n\r\n${OK}`);
   const pieces = [randomBytes(9), randomBytes(24 * MIB)];
   const sha256 = createHash('sha256').update(pieces[0]).update(pieces[1]).digest('hex');
-  await (await openObjectStore(url, 1)).put('key', pieces);
+  await (await openObjectStore(url, { attempts: 1 })).put('key', pieces);
   // As a capture does, which uses the room of a pack again.
   for (const piece of pieces) piece.fill(0);
   const [head, body] = await came;
@@ -196,13 +202,16 @@ test('s3: what a store that answers before it has all gets later is still what w
 
 test('s3: who answers, and never takes the rest, is not waited for without end', async (t) => {
   const { url } = await hastyStore(t, `HTTP/1.1 100 Continue\r\n\r\n${OK}`, 60_000);
-  const store = await openObjectStore(url.replace('timeout=5', 'timeout=0.1'), 1);
+  const store = await openObjectStore(url.replace('timeout=5', 'timeout=0.1'), { attempts: 1 });
   await assert.rejects(store.put('key', [randomBytes(24 * MIB)]), /hung up/);
 });
 
 test('s3: an answer that came instead of the question for the object is none', async (t) => {
   const { url } = await hastyStore(t, OK);
-  await assert.rejects((await openObjectStore(url, 1)).put('key', [randomBytes(3 * MIB)]), /without having asked/);
+  await assert.rejects(
+    (await openObjectStore(url, { attempts: 1 })).put('key', [randomBytes(3 * MIB)]),
+    /without having asked/,
+  );
 });
 
 test('directory: a key cannot reach outside', async (t) => {

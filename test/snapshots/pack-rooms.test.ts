@@ -28,6 +28,7 @@ function captureVolume(store: MemoryStore, volume: number, rooms: PackRooms, sig
     cut: {
       changed: async (from) => ({
         blocks: Array.from({ length: BLOCKS }, (_, block) => block).filter((block) => block >= from),
+        more: false,
         compareAll: false,
       }),
       written: async (blocks) => blocks.map(() => ALL_PAGES),

@@ -24,7 +24,10 @@ export function cutOf(
   return {
     done,
     written: async (asked) => asked.map((block) => written.get(block) ?? ALL_PAGES),
-    changed: async (from) => ({ blocks: ascending.filter((block) => block >= from).slice(0, 7), compareAll }),
+    changed: async (from) => {
+      const rest = ascending.filter((block) => block >= from);
+      return { blocks: rest.slice(0, 7), more: rest.length > 7, compareAll };
+    },
     async read(asked, target) {
       let at = 0;
       for (const { block, pages } of asked) {
