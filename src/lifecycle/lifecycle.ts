@@ -1,5 +1,7 @@
 import { sql } from 'kysely';
+import type { VolumeRow } from '../catalog/schema.ts';
 import { removeTags } from '../catalog/tags.ts';
+import { Together } from '../catalog/together.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
 import { Bases } from './bases.ts';
@@ -42,6 +44,8 @@ export class Lifecycle {
   /** Volumes that were being made when the last server ended. */
   readonly #toBeMade = new Set<VolumeId>();
   readonly #choresUnderWay = new Set<string>();
+  /** Asked at the end of each snapshot, and those of a set end at almost the same time. */
+  readonly #stateOf = new Together((volumeIds: readonly VolumeId[]) => this.#statesOf(volumeIds));
   #collectedAt: number;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
@@ -133,15 +137,17 @@ export class Lifecycle {
   /** Removes a volume that the catalog has as `deleting`, once no pending snapshot needs its bytes. */
   async reap(volumeId: VolumeId): Promise<void> {
     const { catalog, dataPlane } = this.#options;
-    const volume = await catalog
-      .selectFrom('volumes')
-      .select('state')
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirst();
-    if (volume?.state !== 'deleting' || (await pendingCuts(catalog, [volumeId])).size > 0) return;
+    if ((await this.#stateOf.ask(volumeId)) !== 'deleting' || (await pendingCuts(catalog, [volumeId])).size > 0) return;
     await dataPlane.remove(volumeId);
     await removeTags(catalog, volumeId);
     await catalog.deleteFrom('volumes').where('volume_id', '=', volumeId).execute();
+  }
+
+  async #statesOf(volumeIds: readonly VolumeId[]): Promise<(VolumeRow['state'] | undefined)[]> {
+    const { catalog } = this.#options;
+    const asked = catalog.selectFrom('volumes').select(['volume_id', 'state']).where('volume_id', 'in', volumeIds);
+    const states = new Map((await asked.execute()).map((row) => [row.volume_id, row.state]));
+    return volumeIds.map((volumeId) => states.get(volumeId));
   }
 
   /** Brings an instance that the catalog has as `pending` up: its volumes made and exported. */

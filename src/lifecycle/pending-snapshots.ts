@@ -5,7 +5,7 @@ import type { SnapshotRow } from '../catalog/schema.ts';
 import { Together } from '../catalog/together.ts';
 import type { CaptureOrder } from '../dataplane/messages.ts';
 import type { Captured } from '../snapshots/capture.ts';
-import type { VolumeId } from '../types/ids.ts';
+import type { SetId, VolumeId } from '../types/ids.ts';
 import { asEpoch, type EpochNumber } from '../types/units.ts';
 
 const MOMENT_MILLISECONDS = 20;
@@ -13,8 +13,11 @@ const MOMENT_MILLISECONDS = 20;
 /** A snapshot whose bytes are still to be stored, and what those of its volume are compared with. */
 export type OwedSnapshot = { snapshot: SnapshotRow; boundary: EpochNumber; base: CaptureOrder['base'] };
 
-/** Whether a snapshot that is stored is still wanted; and whether it is its volume's base now. */
-export type Stored = { wanted: boolean; isBase: boolean };
+/**
+ * `endsSet`: nothing of its set is missing any more; of several that end it in one commit, the last one says so. `isBase`: it
+ * is its volume's base now.
+ */
+export type Stored = { endsSet: boolean; isBase: boolean };
 
 /** What the catalog says of cuts that are being stored. The volumes of a set ask, and tell, at almost the same time. */
 export class PendingSnapshots {
@@ -86,6 +89,7 @@ export class PendingSnapshots {
   #recordStored(all: readonly { owed: OwedSnapshot; captured: Captured }[]): Promise<Stored[]> {
     return this.#catalog.transaction().execute(async (transaction) => {
       const stored: Stored[] = [];
+      const latest = new Map<SetId, Stored>();
       for (const { owed, captured } of all) {
         const { snapshot, boundary } = owed;
         const { root, dataBlocks, storedBytes } = captured;
@@ -104,7 +108,13 @@ export class PendingSnapshots {
           // Not where it was given up meanwhile (see Bases): what this one is stored on top of may be lost.
           .where('base_boundary', '=', owed.base.boundary)
           .executeTakeFirst();
-        stored.push({ wanted: updated.numUpdatedRows > 0n, isBase: moved.numUpdatedRows > 0n });
+        const one = { endsSet: false, isBase: moved.numUpdatedRows > 0n };
+        stored.push(one);
+        if (updated.numUpdatedRows > 0n) latest.set(snapshot.set_id, one);
+      }
+      for (const [setId, one] of latest) {
+        const owing = transaction.selectFrom('snapshots').select('snapshot_id').where('set_id', '=', setId);
+        one.endsSet = (await owing.where('root', 'is', null).limit(1).executeTakeFirst()) === undefined;
       }
       return stored;
     });

@@ -232,11 +232,11 @@ export class SnapshotRunner {
 
   async #store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<void> {
     const { snapshot, boundary } = owed;
-    const { wanted, isBase } = await this.#pending.store(owed, capture);
+    const { endsSet, isBase } = await this.#pending.store(owed, capture);
     this.#progress.delete(snapshot.snapshot_id);
     // After the commit: once the volume drops the history before this cut, the catalog must already have the new base.
     await this.#endCut(snapshot.volume_id, boundary, isBase);
-    if (wanted) await this.#completeSet(snapshot.set_id);
+    if (endsSet) await this.#completeSet(snapshot.set_id);
   }
 
   /**
@@ -258,7 +258,6 @@ export class SnapshotRunner {
   }
 
   async #completeSetNow(setId: SetId): Promise<void> {
-    // Asked first, and of one row: all snapshots of a set but the last end here.
     const owed = this.#catalog.selectFrom('snapshots').select('snapshot_id').where('set_id', '=', setId);
     if ((await owed.where('root', 'is', null).limit(1).executeTakeFirst()) !== undefined) return;
     const set = await this.#catalog

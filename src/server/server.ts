@@ -10,7 +10,7 @@ import { seedImage } from '../catalog/seed-image.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { StoreOwner, StrangeStoreError } from '../lifecycle/store-owner.ts';
-import { volumeOpenings } from '../lifecycle/volume-openings.ts';
+import { VolumeOpenings } from '../lifecycle/volume-openings.ts';
 import { NbdListener } from '../nbd/listener.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
@@ -95,6 +95,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     await seedImage(catalog, config.accountId, region, index, now());
   }
 
+  const openings = new VolumeOpenings(catalog, keys);
   const dataPlane = new DataPlane({
     settings: {
       volumesDirectory: paths.volumes,
@@ -104,7 +105,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
       uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
     },
     workers: config.workers,
-    openingsOf: (volumeIds, known) => volumeOpenings(catalog, keys, volumeIds, known),
+    openingsOf: (volumeIds, known) => openings.of(volumeIds, known),
     onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
     onCutLost: ({ volumeId, boundary }, reason) => {
       lifecycle.snapshots

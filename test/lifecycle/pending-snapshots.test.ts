@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
-import { PendingSnapshots } from '../../src/lifecycle/pending-snapshots.ts';
+import { type OwedSnapshot, PendingSnapshots } from '../../src/lifecycle/pending-snapshots.ts';
 import type { Captured } from '../../src/snapshots/capture.ts';
 import { asEpoch, NO_BASE, type Sha256 } from '../../src/types/units.ts';
 import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
@@ -41,8 +41,8 @@ test('each volume gets its oldest cut, and the base moves on with each that is s
     pending.store(second, async () => captured('b')),
   ]);
   assert.deepEqual(stored, [
-    { wanted: true, isBase: true },
-    { wanted: true, isBase: true },
+    { endsSet: true, isBase: true },
+    { endsSet: true, isBase: true },
   ]);
   const [next, nextOfSecond] = await Promise.all(volumes.slice(0, 2).map((volumeId) => pending.next(volumeId)));
   assert.deepEqual([next?.boundary, next?.base], [5, { boundary: 3, root: 'a'.repeat(64) }]);
@@ -68,7 +68,7 @@ test('a snapshot that fails with its set while it waits for others to be stored 
     .execute();
   slow.reject(new Error('its bytes are gone'));
   await assert.rejects(failing, /its bytes are gone/);
-  assert.deepEqual(await storing, { wanted: false, isBase: true });
+  assert.deepEqual(await storing, { endsSet: false, isBase: true });
   const row = await catalog
     .selectFrom('snapshots')
     .select(['state', 'root'])
@@ -94,7 +94,27 @@ test('a base that is given up while a snapshot is being stored on top of it stay
     await catalog.updateTable('volumes').set({ base_boundary: NO_BASE, base_root: null }).execute();
     return captured('a');
   });
-  assert.deepEqual(await stored, { wanted: true, isBase: false });
+  assert.deepEqual(await stored, { endsSet: true, isBase: false });
   const { base_boundary, base_root } = await catalog.selectFrom('volumes').selectAll().executeTakeFirstOrThrow();
   assert.deepEqual([base_boundary, base_root], [NO_BASE, null]);
+});
+
+test('of the snapshots that end a set in one commit one says so, and none before', async (t) => {
+  const catalog = await openNew(t);
+  const pending = new PendingSnapshots(catalog);
+  const owed: OwedSnapshot[] = [];
+  for (const _ of ['a', 'b', 'c', 'd']) {
+    const volumeId = await insertVolume(catalog);
+    await insertSnapshot(catalog, { volume_id: volumeId, boundary: asEpoch(2) });
+    owed.push((await pending.next(volumeId)) ?? assert.fail());
+  }
+  const [{ snapshot: first }] = owed;
+  const { set_id } = first;
+  await catalog.updateTable('snapshots').set({ set_id }).execute();
+  for (const each of owed) each.snapshot.set_id = set_id;
+  const store = (numbers: readonly number[]): Promise<boolean[]> =>
+    Promise.all(numbers.map(async (n) => (await pending.store(owed[n], async () => captured('a'))).endsSet));
+  assert.deepEqual(await store([2]), [false]);
+  assert.deepEqual(await store([0]), [false]);
+  assert.deepEqual(await store([1, 3]), [false, true]);
 });

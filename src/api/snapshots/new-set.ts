@@ -55,11 +55,9 @@ export async function insertSet(
       state: 'pending',
     })
     .execute();
-  const snapshotIds: SnapshotId[] = [];
-  for (const { volumeId, volumeType, sizeGiB, device, tags, parentId, encryption, bytes } of set.snapshots) {
-    const snapshotId = newId('snap');
-    const row: SnapshotRow = {
-      snapshot_id: snapshotId,
+  const rows = set.snapshots.map(
+    ({ volumeId, volumeType, sizeGiB, device, parentId, encryption, bytes }): SnapshotRow => ({
+      snapshot_id: newId('snap'),
       account_id: accountId,
       region,
       set_id: setId,
@@ -80,10 +78,13 @@ export async function insertSet(
       stored_bytes: 0,
       data_key_id: encryption.data_key_id,
       kms_key_arn: encryption.kms_key_arn,
-    };
-    await transaction.insertInto('snapshots').values(row).execute();
-    await putTags(transaction, { resourceId: snapshotId, resourceType: 'snapshot', accountId, region }, tags);
-    snapshotIds.push(snapshotId);
+    }),
+  );
+  await transaction.insertInto('snapshots').values(rows).execute();
+  const snapshotIds = rows.map((row) => row.snapshot_id);
+  for (const [index, resourceId] of snapshotIds.entries()) {
+    const owner = { resourceId, resourceType: 'snapshot', accountId, region } as const;
+    await putTags(transaction, owner, set.snapshots[index].tags);
   }
   return { setId, snapshotIds };
 }
