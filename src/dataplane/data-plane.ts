@@ -1,4 +1,4 @@
-import { Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
@@ -20,8 +20,7 @@ import type {
   WorkerSettings,
 } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
-import { socketPair } from './socket-channel.ts';
-import { askAll, forkWorker, processChannel, type WorkerSlot } from './worker-process.ts';
+import { askAll, forkWorker, introduce, processChannel, type WorkerSlot } from './worker-process.ts';
 
 /** `silent`: the numbers of the workers that do not answer, of whose volumes nothing is known just now. */
 export type Activity = { volumes: VolumeActivity[]; silent: number[] };
@@ -373,9 +372,15 @@ export class DataPlane {
       if (child.pid === undefined) ended(error.message);
     });
     child.once('exit', (code, signal) => ended(signal ?? `exit code ${code}`));
-    for (const [other, slot] of this.#workers.entries())
-      if (other !== number) introduce(number, peer, other, slot.peer);
-    return { process: child, peer, ready, handingOver };
+    const slot = { process: child, peer, ready, handingOver };
+    try {
+      introduce(number, slot, this.#workers);
+    } catch (error) {
+      // Without it there could be no cut; it is started again.
+      this.#options.log({ level: 'error', message: `data-plane worker ${number}: ${(error as Error).message}` });
+      child.kill('SIGKILL');
+    }
+    return slot;
   }
 
   async #restart(number: number, cause: string): Promise<void> {
@@ -429,19 +434,4 @@ async function allOrNone(
     }
     throw error;
   }
-}
-
-/** Gives two workers a connection with each other. One that ends before it has its socket is replaced, and met anew. */
-function introduce(a: number, peerOfA: RpcPeer<WorkerMethods>, b: number, peerOfB: RpcPeer<WorkerMethods>): void {
-  const [endOfA, endOfB] = socketPair();
-  const hand = (peer: RpcPeer<WorkerMethods>, worker: number, fd: number): void => {
-    // Nothing may be read from it here: that would be missing there.
-    const socket = new Socket({ fd, readable: false, writable: true });
-    peer
-      .call('meet', { worker }, socket)
-      .catch(() => undefined)
-      .finally(() => socket.destroy());
-  };
-  hand(peerOfA, b, endOfA);
-  hand(peerOfB, a, endOfB);
 }

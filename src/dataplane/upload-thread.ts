@@ -154,6 +154,7 @@ async function captureCut(
   const files = new CutFiles(disk, order.directory, sizeBytes, key, order.hydrating);
   const path = journalPath(order.directory, cut.boundary);
   const journal = new FileJournal(disk.open(path, disk.exists(path) ? 'read-write' : 'create'));
+  const progress = new ProgressReports(snapshotId);
   try {
     return await capture({
       cut: {
@@ -175,7 +176,7 @@ async function captureCut(
       absentFrom: absentFrom && sourceOf(cancellable, absentFrom, patience),
       journal,
       patience,
-      onProgress: progressOf(snapshotId),
+      onProgress: progress.note,
       signal,
       rooms,
       encode: encodeAtPace,
@@ -183,6 +184,7 @@ async function captureCut(
   } catch (error) {
     throw asBaseLost(error, base.root !== undefined && absentFrom === undefined);
   } finally {
+    progress.end();
     files.close();
     journal.close();
   }
@@ -194,17 +196,22 @@ async function recodeSnapshot(order: RecodeOrder, signal: AbortSignal): Promise<
   const begun = performance.now();
   const patience = uploadPatience(snapshotId, signal);
   const cancellable = untilAborted(store, signal);
+  const progress = new ProgressReports(snapshotId);
   const storing = {
     store: cancellable,
     patience,
     key: order.key && new DataKey(order.key),
-    onProgress: progressOf(snapshotId),
+    onProgress: progress.note,
     signal,
     rooms,
     encode: encodeAtPace,
   };
   const rest = (): Promise<void> => pace.rest(performance.now() - begun);
-  return recode(sourceOf(cancellable, source, patience), sizeBytes, storing, rest);
+  try {
+    return await recode(sourceOf(cancellable, source, patience), sizeBytes, storing, rest);
+  } finally {
+    progress.end();
+  }
 }
 
 function encodeAtPace(block: Buffer): Promise<Encoded> {
@@ -237,14 +244,28 @@ function uploadPatience(what: SnapshotId | 'repacking', signal: AbortSignal | un
   );
 }
 
-function progressOf(snapshotId: SnapshotId): (progress: CaptureProgress) => void {
-  let reportedAt = performance.now();
-  return (progress) => {
-    const now = performance.now();
-    if (now - reportedAt < PROGRESS_MILLISECONDS) return;
-    reportedAt = now;
-    owner.tell('progress', { snapshotId, progress });
+/** How far an upload has come: told a few times a second, and not at all of one that is over sooner. */
+class ProgressReports {
+  readonly #snapshotId: SnapshotId;
+  #latest: CaptureProgress | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(snapshotId: SnapshotId) {
+    this.#snapshotId = snapshotId;
+  }
+
+  readonly note = (progress: CaptureProgress): void => {
+    this.#latest = progress;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#latest !== undefined) owner.tell('progress', { snapshotId: this.#snapshotId, progress: this.#latest });
+    }, PROGRESS_MILLISECONDS);
   };
+
+  /** Nothing more is told: a snapshot that is no longer pending must not seem to be again. */
+  end(): void {
+    clearTimeout(this.#timer);
+  }
 }
 
 function keyOf(cut: { volumeId: string; boundary: number }): string {

@@ -1,8 +1,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { withDeadline } from '../types/deadline.ts';
 import type { WorkerMethods, WorkerSettings } from './messages.ts';
 import type { Channel, RpcMessage, RpcPeer } from './rpc.ts';
+import { socketPair } from './socket-channel.ts';
 import { ONE_HELPER_THREAD } from './thread-priorities.ts';
 
 /** So long a worker has to say how it is. */
@@ -60,4 +61,28 @@ export async function askAll<Answer>(
   };
   await Promise.all(workers.map(askOne));
   return { answers, silent };
+}
+
+/**
+ * Gives a worker a connection with each of the others. One that ends before it has taken its socket is replaced, and its
+ * successor is introduced anew.
+ * @param workers by their numbers; a place with this worker's number is passed over
+ * @throws where the process may open no more files
+ */
+export function introduce(number: number, worker: WorkerSlot, workers: readonly WorkerSlot[]): void {
+  for (const [other, slot] of workers.entries()) {
+    if (other === number) continue;
+    const [ownEnd, otherEnd] = socketPair();
+    hand(worker, other, ownEnd);
+    hand(slot, number, otherEnd);
+  }
+}
+
+function hand({ peer }: WorkerSlot, partner: number, fd: number): void {
+  // Nothing may be read from it here: that would be missing there.
+  const socket = new Socket({ fd, readable: false, writable: true });
+  peer
+    .call('meet', { worker: partner }, socket)
+    .catch(() => undefined)
+    .finally(() => socket.destroy());
 }

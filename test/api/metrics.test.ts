@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DescribeVolumeStatusCommand, DescribeVolumesCommand } from '@aws-sdk/client-ec2';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
@@ -55,6 +56,26 @@ test('/metrics says what was done: requests and latencies of each volume, cuts, 
   assert.equal(later.get(`cleancut_volume_reads_total${own}`), 6);
   assert.equal(later.get('cleancut_cut_hold_seconds_count'), 1);
   await client.close();
+});
+
+test('what is left of an upload is told while the store takes nothing, and no longer when it is over', async (t) => {
+  const server = await startTestServer(t);
+  const { instanceId, volumes } = await launchInstance(server.ec2, [1]);
+  const client = await server.connect(volumes[0]);
+  for (let block = 0; block < 3; block += 1) await client.write(block * 512 * 1024, Buffer.alloc(4096, block + 1));
+  await client.close();
+  const packs = `${server.dataDir}/objects/packs`;
+  rmSync(packs, { recursive: true, force: true });
+  writeFileSync(packs, 'not a directory');
+  const snapshots = await createSnapshots(server.ec2, instanceId);
+  const backlog = async (): Promise<number | undefined> => (await scrape(server)).get('cleancut_upload_backlog_blocks');
+  for (let look = 0; look < 200 && (await backlog()) !== 3; look += 1)
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(await backlog(), 3);
+  rmSync(packs);
+  for (const { State } of await ended(server.ec2, snapshots)) assert.equal(State, 'completed');
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(await backlog(), 0);
 });
 
 test('with a metrics token, whoever scrapes must have it', async (t) => {
