@@ -183,8 +183,16 @@ class Rig {
   /** A cut's blocks are as they were; what is not said to have changed is as in its base. */
   async check(cut: PendingCut): Promise<void> {
     const files = new CutFiles(this.disk, this.directory, SIZE, this.key, this.volume.hydrating);
-    const { blocks, compareAll } = this.volume.changedBlocks(cut.boundary, this.base.boundary, 0, BLOCKS);
-    const changed = new Set(blocks);
+    const changed = new Set<number>();
+    let compareAll = false;
+    // Some at a time, as an upload asks.
+    for (let from = 0, more = true; more; ) {
+      const answer = this.volume.changedBlocks(cut.boundary, this.base.boundary, from, 3);
+      compareAll = answer.compareAll;
+      more = answer.more;
+      for (const block of answer.blocks) changed.add(block);
+      from = (answer.blocks.at(-1) ?? BLOCKS) + 1;
+    }
     for (let block = 0; block < BLOCKS; block += 1) {
       if (cut.captured.has(block)) continue;
       const expected = cut.image.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
