@@ -59,7 +59,7 @@ export type CutOrder = {
   deadlineMilliseconds: number;
 };
 
-/** When this worker's writes were held and went on: by the machine's monotonic clock, which all processes share. */
+/** When this worker's writes were held and went on: milliseconds of the machine's monotonic clock, which all processes share. */
 export type MadeCut = { cuts: CutVolume[]; heldAt: number; freeAt: number };
 
 /** A cut and how to store it. */

@@ -131,6 +131,7 @@ const methods: WorkerMethods = {
 
   async cut({ token, volumeIds, others, deadlineMilliseconds }) {
     const heldAt = monotonicMilliseconds();
+    // Held before anyone hears of it: another worker cuts, and lets its writes go, as soon as it does.
     await engine.hold(token, volumeIds, deadlineMilliseconds);
     try {
       await withDeadline(deadlineMilliseconds, 'the hold', partners.allHold(token, others));

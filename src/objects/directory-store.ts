@@ -77,13 +77,13 @@ export class DirectoryStore implements ObjectStore {
     try {
       return await this.#calls.read(this.#pathOf(key));
     } catch (error) {
-      throw this.#notFound(error, key);
+      throw this.#asNotFound(error, key);
     }
   }
 
   async getRange(key: string, offset: number, length: number): Promise<Buffer> {
     const file = await open(this.#pathOf(key), 'r').catch((error: Error) => {
-      throw this.#notFound(error, key);
+      throw this.#asNotFound(error, key);
     });
     try {
       const bytes = roomFor(length);
@@ -122,8 +122,8 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
-  /** @returns what is to be thrown */
-  #notFound(error: unknown, key: string): unknown {
+  /** @returns what is to be thrown where a file could not be read */
+  #asNotFound(error: unknown, key: string): unknown {
     return (error as NodeJS.ErrnoException).code === 'ENOENT' ? new ObjectNotFoundError(this.url, key) : error;
   }
 

@@ -5,6 +5,7 @@ import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import { ALL_PAGES, type PageMask } from '../types/page-mask.ts';
 import { asBlock, type Sha256 } from '../types/units.ts';
+import type { ChangedBlocks } from '../volumes/copy-before-write.ts';
 import type { Piece } from '../volumes/cut-files.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
 import { type BlockLocation, blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
@@ -39,7 +40,7 @@ export interface CutReader {
    * Blocks that may differ from the base, ascending from `from`, and whether there may be `more` of them behind the last.
    * `compareAll`: they are all that hold data, and what the base has beyond them must be looked at too.
    */
-  changed(from: number): Promise<{ blocks: number[]; more: boolean; compareAll: boolean }>;
+  changed(from: number): Promise<ChangedBlocks>;
   /** For each of the blocks, the pages that may differ from the base's. */
   written(blocks: readonly number[]): Promise<readonly PageMask[]>;
   /**
