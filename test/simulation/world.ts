@@ -467,7 +467,7 @@ export class World {
     const powerLost = this.#scheduler.random() < 0.5;
     if (powerLost) this.figures.powerLosses += 1;
     else this.figures.kills += 1;
-    await this.#beginAnew(powerLost, powerLost || this.#marksRefused);
+    await this.#beginAnew(powerLost, powerLost || this.#marksRefused, powerLost);
   }
 
   /** The disk refuses a sync, and forgets what it was of: nothing more is answered for until the volume is opened anew. */
@@ -523,8 +523,11 @@ export class World {
     await this.#beginAnew(false, true);
   }
 
-  /** @param bytesLost what was not flushed may be gone */
-  async #beginAnew(powerLost: boolean, bytesLost: boolean): Promise<void> {
+  /**
+   * @param bytesLost what was not flushed may be gone
+   * @param settled what is there now is what the device has; else it may still be lost, with the power or by a refusal
+   */
+  async #beginAnew(powerLost: boolean, bytesLost: boolean, settled = bytesLost): Promise<void> {
     this.#volume = undefined;
     this.#marksRefused = false;
     this.#historyRefused = false;
@@ -540,7 +543,7 @@ export class World {
     this.#disk.restart(powerLost);
     if (powerLost) this.#bootNumber += 1;
     await this.#start(bytesLost);
-    await this.#soon(this.#readBack(bytesLost));
+    await this.#soon(this.#readBack(bytesLost, settled));
   }
 
   async #start(bytesLost: boolean): Promise<void> {
@@ -582,10 +585,11 @@ export class World {
   }
 
   /** What was acknowledged is there; what was not flushed when the power went, or a sync was refused, may be older. */
-  async #readBack(bytesLost: boolean): Promise<void> {
+  async #readBack(bytesLost: boolean, settled: boolean): Promise<void> {
     const now = await this.#readAll();
     const interrupted = this.#interrupted;
     this.#interrupted = undefined;
+    const changed = new Set<number>();
     const differs = !now.equals(this.#model);
     for (let sector = 0; differs && sector < SIZE / SECTOR; sector += 1) {
       const found = now.subarray(sector * SECTOR, (sector + 1) * SECTOR);
@@ -593,8 +597,9 @@ export class World {
       if (found.equals(expected)) continue;
       // What it was before the write that was interrupted may still be what is durable.
       if (!this.#unflushed.has(sector)) this.#unflushed.set(sector, [{ number: 0, bytes: Buffer.from(expected) }]);
-      const older = bytesLost ? (this.#unflushed.get(sector) ?? []) : [];
-      const legal = [...older.map((value) => value.bytes), expected];
+      changed.add(sector);
+      const before = bytesLost ? (this.#unflushed.get(sector) ?? []) : [];
+      const legal = [...before.map((value) => value.bytes), expected];
       const asInterrupted = legal.some((value) => equalsWith(found, value, sector * SECTOR, interrupted));
       assert.ok(
         legal.some((value) => found.equals(value)) || asInterrupted,
@@ -602,9 +607,16 @@ export class World {
       );
     }
     this.#model = now;
+    if (settled) {
+      this.#unflushed.clear();
+      return;
+    }
     // After a kill what was not flushed may still be lost with the power; what the interrupted write left, too.
-    if (bytesLost) this.#unflushed.clear();
-    else if (interrupted !== undefined) this.#rememberInterrupted(interrupted);
+    this.#writeNumber += 1;
+    for (const sector of changed) {
+      this.#unflushed.get(sector)?.push({ number: this.#writeNumber, bytes: this.#sector(now, sector) });
+    }
+    if (interrupted !== undefined) this.#rememberInterrupted(interrupted);
   }
 
   #rememberInterrupted({ offset, bytes }: { offset: number; bytes: Buffer }): void {
