@@ -115,8 +115,9 @@ export class DataPlane {
   /** From here on NBD clients may connect to the volume. */
   async exportVolume(volumeId: VolumeId): Promise<void> {
     const opening = await this.#openingOf(volumeId);
-    await this.#of(volumeId).call('exportVolume', opening);
-    this.#exports.set(volumeId, { sizeBytes: opening.sizeBytes });
+    // As its owner has it: it may be growing just now.
+    const sizeBytes = await this.#of(volumeId).call('exportVolume', opening);
+    this.#exports.set(volumeId, { sizeBytes });
   }
 
   /** When it resolves no client is connected, nothing is under way, and all that was written is durable. */
@@ -392,20 +393,22 @@ export class DataPlane {
     if (this.#stopping) return;
     this.figures.workerRestarts += 1;
     this.#workers[number] = this.#startWorker(number);
-    for (const volumeId of this.#exports.keys()) {
-      if (this.#owners.get(volumeId) !== number) continue;
-      await this.#exportAgain(volumeId).catch((error: Error) => {
-        this.#exports.delete(volumeId);
-        this.#options.log({ level: 'error', message: `${volumeId} could not be exported again: ${error.message}` });
-      });
-    }
+    const own = [...this.#exports.keys()].filter((volumeId) => this.#owners.get(volumeId) === number);
+    // All at once: one that waits for its key keeps none of the others from its guests.
+    await Promise.all(own.map((volumeId) => this.#exportAgain(volumeId)));
     this.#options.onWorkerBack();
   }
 
   async #exportAgain(volumeId: VolumeId): Promise<void> {
-    const opening = await this.#openingOf(volumeId);
-    // Detached meanwhile, or removed: opened now, it would stay open.
-    if (this.#exports.has(volumeId)) await this.#of(volumeId).call('exportVolume', opening);
+    try {
+      const opening = await this.#openingOf(volumeId);
+      // Detached meanwhile, or removed: opened now, it would stay open.
+      if (this.#exports.has(volumeId)) await this.#of(volumeId).call('exportVolume', opening);
+    } catch (error) {
+      this.#exports.delete(volumeId);
+      const message = `${volumeId} could not be exported again: ${(error as Error).message}`;
+      this.#options.log({ level: 'error', message });
+    }
   }
 
   #serverMethods(): Omit<ServerMethods, 'taken'> {

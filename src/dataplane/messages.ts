@@ -109,7 +109,8 @@ export type VolumeActivity = IoCounters & {
 export type WorkerMethods = {
   createVolume: (volume: VolumeOrder) => void;
   removeVolume: (volume: { volumeId: VolumeId }) => Promise<void>;
-  exportVolume: (opening: VolumeOpening) => Promise<void>;
+  /** @returns its size, in bytes */
+  exportVolume: (opening: VolumeOpening) => Promise<number>;
   /**
    * Resolves when every connection is closed, nothing is under way, and all that was written is durable, or was refused
    * by the disk before. Rejects where the disk refuses it now: then the volume is closed nevertheless.

@@ -85,6 +85,7 @@ const methods: WorkerMethods = {
   exportVolume: (opening) =>
     volumes.use(opening, (use) => {
       use.exported = true;
+      return use.volume.sizeBytes;
     }),
 
   async endExport({ volumeId }) {

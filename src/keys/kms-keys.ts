@@ -27,6 +27,7 @@ const TIMEOUTS = { connectionTimeout: 3_000, socketTimeout: 5_000 };
  */
 export class KmsKeys implements KeyService {
   readonly #client: KMSClient;
+  #makingDefault: Promise<string> | undefined;
 
   /** @param endpoint undefined for AWS's own */
   constructor(endpoint: string | undefined, region: string) {
@@ -44,8 +45,21 @@ export class KmsKeys implements KeyService {
       return await this.resolve(DEFAULT_ALIAS, owner);
     } catch (error) {
       if (!(error instanceof KeyError && error.reason === 'NotFound')) throw error;
-      const made = await this.create(owner, 'Default key that protects EBS volumes', DEFAULT_ALIAS);
-      return made.arn;
+      this.#makingDefault ??= this.#makeDefault(owner).finally(() => {
+        this.#makingDefault = undefined;
+      });
+      return this.#makingDefault;
+    }
+  }
+
+  /** Once for all who find none at the same time: what a KMS has made it keeps, and may send a bill for. */
+  async #makeDefault(owner: KeyOwner): Promise<string> {
+    try {
+      return (await this.create(owner, 'Default key that protects EBS volumes', DEFAULT_ALIAS)).arn;
+    } catch (error) {
+      // Made since by someone else, who has the alias.
+      if (error instanceof KeyError && error.reason === 'Taken') return this.resolve(DEFAULT_ALIAS, owner);
+      throw error;
     }
   }
 

@@ -1,13 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
-import type { VolumeRow } from '../catalog/schema.ts';
 import { removeTags } from '../catalog/tags.ts';
-import { Together } from '../catalog/together.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
-import { GIB } from '../types/units.ts';
 import { Bases } from './bases.ts';
 import { Collector } from './collector.ts';
 import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
+import { InstanceRunner } from './instance-runner.ts';
 import type { LifecycleOptions } from './options.ts';
 import { Repacker } from './repacker.ts';
 import { failReplacements } from './replacements.ts';
@@ -17,12 +16,14 @@ import { SnapshotRecords } from './snapshot-records.ts';
 import { SnapshotRunner } from './snapshot-runner.ts';
 import { StoreOwner } from './store-owner.ts';
 import { UploadGate } from './upload-gate.ts';
-import { pendingCuts } from './volume-openings.ts';
+import { VolumeRunner } from './volume-runner.ts';
 
 /** Terminated instances stay visible for about an hour. */
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
 const IMPORT_MILLISECONDS = 24 * 60 * 60 * 1000;
 const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
+/** What takes longer to come up goes on behind the start: nobody's guests wait for another's keys. */
+const START_PATIENCE_MILLISECONDS = 10_000;
 
 /**
  * What moves things along from state to state. Every step is taken after the catalog has said what is to come, and can
@@ -33,6 +34,8 @@ export class Lifecycle {
   readonly records: SnapshotRecords;
   readonly snapshots: SnapshotRunner;
   readonly hydrations: HydrationRunner;
+  readonly volumes: VolumeRunner;
+  readonly instances: InstanceRunner;
   readonly copies: CopyRunner;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
@@ -43,9 +46,9 @@ export class Lifecycle {
   readonly #options: LifecycleOptions;
   /** Volumes that were being made when the last server ended. */
   readonly #toBeMade = new Set<VolumeId>();
+  /** What is being brought to where the catalog has it. */
+  readonly #unfinished = new Set<InstanceId | VolumeId>();
   readonly #choresUnderWay = new Set<string>();
-  /** Asked at the end of each snapshot, and those of a set end at almost the same time. */
-  readonly #stateOf = new Together((volumeIds: readonly VolumeId[]) => this.#statesOf(volumeIds));
   #collectedAt: number;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
@@ -61,147 +64,15 @@ export class Lifecycle {
       bases: this.bases,
       // Where it cannot be removed now, it is once a minute (see finishBegun); the rest of its set ends all the same.
       onSnapshotEnded: (volumeId) =>
-        this.reap(volumeId).catch((error: Error) => options.log('warn', `${volumeId}: ${error.message}`)),
+        this.volumes.reap(volumeId).catch((error: Error) => options.log('warn', `${volumeId}: ${error.message}`)),
     });
     this.hydrations = new HydrationRunner(options);
+    this.volumes = new VolumeRunner(options, this.hydrations);
+    this.instances = new InstanceRunner(options, this.volumes);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
     this.collector = new Collector(options, this.storeOwner, this.uploads, this.records);
     this.repacker = new Repacker(options, this.uploads, this.records);
-  }
-
-  /** Makes the files of a volume that the catalog has as `creating`. */
-  async createVolume(volumeId: VolumeId): Promise<void> {
-    const { catalog, dataPlane, keys } = this.#options;
-    const volume = await catalog
-      .selectFrom('volumes')
-      .selectAll()
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirstOrThrow();
-    const restored = volume.origin_root !== null;
-    const key = await keys.open(volume.data_key_id);
-    // Restored under another key than its snapshot's: no block that is stored can be part of its own snapshots.
-    const baseless = restored && volume.base_root === null;
-    const sizeBytes = volume.size_gib * GIB;
-    await dataPlane.create({ volumeId, sizeBytes, restored, baseless, key: key?.bytes });
-    const attached = await catalog
-      .selectFrom('attachments')
-      .select('volume_id')
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirst();
-    await catalog
-      .updateTable('volumes')
-      .set({ state: attached === undefined ? 'available' : 'in-use' })
-      .where('volume_id', '=', volumeId)
-      .execute();
-    if (restored) this.hydrations.kick(volumeId);
-  }
-
-  /** Carries out the modification that the catalog has as `modifying`: the volume grows while clients use it. */
-  async modifyVolume(volumeId: VolumeId): Promise<void> {
-    const { catalog, dataPlane, now } = this.#options;
-    const modification = await catalog
-      .selectFrom('volume_modifications')
-      .selectAll()
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirstOrThrow();
-    try {
-      await dataPlane.grow(volumeId, modification.target_size_gib * GIB);
-    } catch (error) {
-      await catalog
-        .updateTable('volume_modifications')
-        .set({ state: 'failed', message: (error as Error).message, ended_at: now().toISOString() })
-        .where('volume_id', '=', volumeId)
-        .execute();
-      return;
-    }
-    await catalog.transaction().execute(async (transaction) => {
-      await transaction
-        .updateTable('volumes')
-        .set({
-          size_gib: modification.target_size_gib,
-          volume_type: modification.target_type,
-          iops: modification.target_iops,
-          throughput: modification.target_throughput,
-        })
-        .where('volume_id', '=', volumeId)
-        .execute();
-      await transaction
-        .updateTable('volume_modifications')
-        .set({ state: 'completed', ended_at: now().toISOString() })
-        .where('volume_id', '=', volumeId)
-        .execute();
-    });
-  }
-
-  /** Removes a volume that the catalog has as `deleting`, once no pending snapshot needs its bytes. */
-  async reap(volumeId: VolumeId): Promise<void> {
-    const { catalog, dataPlane } = this.#options;
-    if ((await this.#stateOf.ask(volumeId)) !== 'deleting' || (await pendingCuts(catalog, [volumeId])).size > 0) return;
-    await dataPlane.remove(volumeId);
-    await removeTags(catalog, volumeId);
-    await catalog.deleteFrom('volumes').where('volume_id', '=', volumeId).execute();
-  }
-
-  async #statesOf(volumeIds: readonly VolumeId[]): Promise<(VolumeRow['state'] | undefined)[]> {
-    const { catalog } = this.#options;
-    const asked = catalog.selectFrom('volumes').select(['volume_id', 'state']).where('volume_id', 'in', volumeIds);
-    const states = new Map((await asked.execute()).map((row) => [row.volume_id, row.state]));
-    return volumeIds.map((volumeId) => states.get(volumeId));
-  }
-
-  /** Brings an instance that the catalog has as `pending` up: its volumes made and exported. */
-  async bringUp(instanceId: InstanceId): Promise<void> {
-    const { catalog, dataPlane } = this.#options;
-    const volumes = await catalog
-      .selectFrom('attachments')
-      .innerJoin('volumes', 'volumes.volume_id', 'attachments.volume_id')
-      .select(['volumes.volume_id', 'volumes.state'])
-      .where('attachments.instance_id', '=', instanceId)
-      .execute();
-    for (const volume of volumes) if (volume.state === 'creating') await this.createVolume(volume.volume_id);
-    await Promise.all(volumes.map((volume) => dataPlane.exportVolume(volume.volume_id)));
-    await this.#setState(instanceId, 'running');
-  }
-
-  /** Stops an instance that the catalog has as `stopping`: its exports end, all that was written is durable. */
-  async bringDown(instanceId: InstanceId): Promise<void> {
-    await this.#endExports(instanceId);
-    await this.#setState(instanceId, 'stopped');
-  }
-
-  /** Takes an instance that the catalog has as `shutting-down` apart; volumes marked so go with it. */
-  async takeApart(instanceId: InstanceId): Promise<void> {
-    const { catalog, now } = this.#options;
-    await this.#endExports(instanceId);
-    const attached = await catalog
-      .selectFrom('attachments')
-      .selectAll()
-      .where('instance_id', '=', instanceId)
-      .execute();
-    await catalog.transaction().execute(async (transaction) => {
-      await transaction.deleteFrom('attachments').where('instance_id', '=', instanceId).execute();
-      for (const { volume_id, delete_on_termination } of attached) {
-        const other = await transaction
-          .selectFrom('attachments')
-          .select('instance_id')
-          .where('volume_id', '=', volume_id)
-          .executeTakeFirst();
-        // Attached elsewhere too: it stays as it is.
-        if (other !== undefined) continue;
-        const state = delete_on_termination === 1 ? 'deleting' : 'available';
-        let update = transaction.updateTable('volumes').set({ state }).where('volume_id', '=', volume_id);
-        // One that is still to be made (see #makeVolumes) is so without its instance, too.
-        if (state === 'available') update = update.where('state', '!=', 'creating');
-        await update.execute();
-      }
-      await transaction
-        .updateTable('instances')
-        .set({ state: 'terminated', terminated_at: now().toISOString() })
-        .where('instance_id', '=', instanceId)
-        .execute();
-    });
-    for (const { volume_id } of attached) await this.reap(volume_id);
   }
 
   /** What is done once a minute: all but what is still under way from the last time, waiting for a store, say. */
@@ -237,40 +108,44 @@ export class Lifecycle {
       .select('instance_id')
       .where('state', 'in', ['pending', 'running', 'stopping', 'shutting-down'])
       .execute();
-    for (const { instance_id } of instances) {
-      await this.#finish(instance_id, async () => {
-        const row = await catalog
-          .selectFrom('instances')
-          .select('state')
-          .where('instance_id', '=', instance_id)
-          .executeTakeFirst();
-        if (row !== undefined) await this.#recoverInstance(instance_id, row.state);
-      });
-    }
-    await this.#makeVolumes();
     const going = await catalog.selectFrom('volumes').select('volume_id').where('state', '=', 'deleting').execute();
-    for (const { volume_id } of going) await this.#finish(volume_id, () => this.reap(volume_id));
+    // All at once: one that waits for its key keeps none of the others.
+    await Promise.all([
+      ...instances.map(({ instance_id }) => this.#settle(instance_id)),
+      ...[...this.#toBeMade].map((volumeId) => this.#make(volumeId)),
+    ]);
+    await Promise.all(going.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.reap(volume_id))));
   }
 
-  /** Makes the volumes that a start has found without their files. (A request that is making one undoes it itself.) */
-  async #makeVolumes(): Promise<void> {
-    for (const volumeId of this.#toBeMade) {
-      await this.#finish(volumeId, async () => {
-        const volume = await this.#options.catalog
-          .selectFrom('volumes')
-          .select('state')
-          .where('volume_id', '=', volumeId)
-          .executeTakeFirst();
-        // Not one that was made meanwhile, with its instance: it would begin anew, empty.
-        if (volume?.state === 'creating') await this.createVolume(volumeId);
-        this.#toBeMade.delete(volumeId);
-      });
-    }
+  #settle(instanceId: InstanceId): Promise<void> {
+    return this.#finish(instanceId, () => this.instances.settle(instanceId));
+  }
+
+  /** Makes a volume that a start has found without its files. (A request that is making one undoes it itself.) */
+  #make(volumeId: VolumeId): Promise<void> {
+    return this.#finish(volumeId, async () => {
+      const volume = await this.#options.catalog
+        .selectFrom('volumes')
+        .select('state')
+        .where('volume_id', '=', volumeId)
+        .executeTakeFirst();
+      // Not one that was made meanwhile, with its instance: it would begin anew, empty.
+      if (volume?.state === 'creating') await this.volumes.create(volumeId);
+      this.#toBeMade.delete(volumeId);
+    });
   }
 
   /** One that cannot be finished yet keeps none of the others. */
   async #finish(id: InstanceId | VolumeId, work: () => Promise<void>): Promise<void> {
-    await this.locks.hold([id], work).catch((error: Error) => this.#options.log('warn', `${id}: ${error.message}`));
+    const { dataPlane, log } = this.#options;
+    this.#unfinished.add(id);
+    try {
+      await this.locks.hold([id], work);
+    } catch (error) {
+      if (!dataPlane.stopping) log('error', `${id} is not as it should be, trying again: ${(error as Error).message}`);
+    } finally {
+      this.#unfinished.delete(id);
+    }
   }
 
   /** Once a day, or as soon after as nothing is being uploaded. */
@@ -354,12 +229,14 @@ export class Lifecycle {
     );
   }
 
-  /** After a start, before anyone is let in: finishes what was begun, and takes up what was going on. */
+  /**
+   * After a start, before anyone is let in: finishes what was begun, and takes up what was going on. What waits for keys, or
+   * for a slow disk, does so side by side, and after a while behind the start.
+   */
   async recover(): Promise<void> {
-    const { catalog, log } = this.#options;
-    await failReplacements(catalog, this.#options.now());
-    // Before any export: from the first write on, the bytes of pending cuts must be kept.
-    await this.snapshots.recover();
+    const { catalog, log, now } = this.#options;
+    await failReplacements(catalog, now());
+    const { opening } = await this.snapshots.recover();
     const volumes = await catalog
       .selectFrom('volumes')
       .leftJoin('attachments', 'attachments.volume_id', 'volumes.volume_id')
@@ -371,76 +248,27 @@ export class Lifecycle {
       // Those of an instance that is coming up are made with it.
       if (state === 'creating' && instance_state !== 'pending') this.#toBeMade.add(volume_id);
     }
-    await this.#makeVolumes();
-    for (const { volume_id, state } of volumes) {
-      if (state === 'deleting') await this.#finish(volume_id, () => this.reap(volume_id));
-    }
     const growing = await catalog
       .selectFrom('volume_modifications')
       .select('volume_id')
       .where('state', '=', 'modifying')
       .execute();
-    for (const { volume_id } of growing) await this.modifyVolume(volume_id);
-    const instances = await catalog.selectFrom('instances').select(['instance_id', 'state']).execute();
-    for (const { instance_id, state } of instances) {
-      try {
-        await this.#recoverInstance(instance_id, state);
-      } catch (error) {
-        // One broken volume must not keep all the others away from their owners.
-        log('error', `${instance_id} could not be brought up: ${(error as Error).message}`);
-      }
+    const finishing = [
+      ...opening,
+      ...growing.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.modify(volume_id))),
+      this.finishBegun(),
+    ];
+    await Promise.race([Promise.all(finishing), sleep(START_PATIENCE_MILLISECONDS, undefined, { ref: false })]);
+    if (this.#unfinished.size > 0) {
+      const waiting = [...this.#unfinished].join(', ');
+      log(
+        'warn',
+        `the server starts without these, which take longer than ${START_PATIENCE_MILLISECONDS} ms: ${waiting}`,
+      );
     }
     await this.hydrations.recover();
     await this.copies.recover();
     // Behind the start: an object store that is away must not keep the volumes from their guests.
     void this.storeOwner.claim().catch((error: Error) => log('warn', error.message));
-  }
-
-  async #recoverInstance(instanceId: InstanceId, state: string): Promise<void> {
-    if (state === 'pending') await this.bringUp(instanceId);
-    else if (state === 'stopping') await this.bringDown(instanceId);
-    else if (state === 'shutting-down') await this.takeApart(instanceId);
-    else if (state === 'running') {
-      const { dataPlane } = this.#options;
-      const missing = (await this.#attached(instanceId)).filter((id) => dataPlane.exported(id) === undefined);
-      const exporting = missing.map((volumeId) => dataPlane.exportVolume(volumeId));
-      // One that cannot be had keeps none of the instance's others.
-      await Promise.allSettled(exporting);
-      await Promise.all(exporting);
-    }
-  }
-
-  async #endExports(instanceId: InstanceId): Promise<void> {
-    const volumes = await this.#attached(instanceId);
-    await Promise.all(volumes.map((volumeId) => this.endExport(volumeId, instanceId)));
-  }
-
-  /**
-   * Ends a volume's export for one instance. Where it is attached to another running one too (multi-attach) it goes on:
-   * connections belong to a volume, and cannot be told apart by instance.
-   */
-  async endExport(volumeId: VolumeId, instanceId: InstanceId): Promise<void> {
-    const other = await this.#options.catalog
-      .selectFrom('attachments')
-      .innerJoin('instances', 'instances.instance_id', 'attachments.instance_id')
-      .select('instances.instance_id')
-      .where('attachments.volume_id', '=', volumeId)
-      .where('attachments.instance_id', '!=', instanceId)
-      .where('instances.state', '=', 'running')
-      .executeTakeFirst();
-    if (other === undefined) await this.#options.dataPlane.endExport(volumeId);
-  }
-
-  async #attached(instanceId: InstanceId): Promise<VolumeId[]> {
-    const rows = await this.#options.catalog
-      .selectFrom('attachments')
-      .select('volume_id')
-      .where('instance_id', '=', instanceId)
-      .execute();
-    return rows.map((row) => row.volume_id);
-  }
-
-  async #setState(instanceId: InstanceId, state: 'running' | 'stopped'): Promise<void> {
-    await this.#options.catalog.updateTable('instances').set({ state }).where('instance_id', '=', instanceId).execute();
   }
 }

@@ -83,28 +83,17 @@ export class SnapshotRunner {
     return { snapshots: this.#running.size, blocks };
   }
 
-  /** After a start: cuts that cannot be had end their sets; the others go on. */
-  async recover(): Promise<void> {
+  /**
+   * After a start: cuts that cannot be had end their sets; the others go on.
+   * @returns `opening`: for each volume with pending cuts, when it has been opened. That may take as long as its key does
+   */
+  async recover(): Promise<{ opening: Promise<void>[] }> {
     const pending = await this.#catalog
       .selectFrom('snapshots')
       .selectAll()
       .where('boundary', 'is not', null)
       .orderBy('boundary')
       .execute();
-    const volumes = new Set(pending.map((snapshot) => snapshot.volume_id));
-    for (const volumeId of volumes) {
-      // One that cannot be opened (its files are damaged, its key is away) must not keep the server from starting. Whoever
-      // opens it later takes its cuts up with it, and what is wrong with it is what its uploads will say.
-      const lostCuts = await this.#options.dataPlane.resumeCuts(volumeId).catch((error: Error) => {
-        this.#options.log('error', `${volumeId} could not be opened for its pending snapshots: ${error.message}`);
-        return [];
-      });
-      for (const { boundary, reason } of lostCuts) {
-        const lost = pending.find((snapshot) => snapshot.volume_id === volumeId && snapshot.boundary === boundary);
-        if (lost !== undefined) await this.#fail(lost, reason);
-      }
-    }
-    for (const volumeId of volumes) this.kick(volumeId);
     const imports = await this.#catalog
       .selectFrom('snapshots')
       .selectAll()
@@ -128,6 +117,24 @@ export class SnapshotRunner {
       .execute();
     // Not waited for: the server is to serve, whatever the store says.
     for (const { set_id } of sets) void this.#completeSet(set_id);
+    const volumes = new Set(pending.map((snapshot) => snapshot.volume_id));
+    const ofVolume = (volumeId: VolumeId) => pending.filter((snapshot) => snapshot.volume_id === volumeId);
+    return { opening: [...volumes].map((volumeId) => this.#resume(volumeId, ofVolume(volumeId))) };
+  }
+
+  async #resume(volumeId: VolumeId, pending: readonly SnapshotRow[]): Promise<void> {
+    const { dataPlane, log } = this.#options;
+    try {
+      for (const { boundary, reason } of await dataPlane.resumeCuts(volumeId)) {
+        const lost = pending.find((snapshot) => snapshot.boundary === boundary);
+        if (lost !== undefined) await this.#fail(lost, reason);
+      }
+    } catch (error) {
+      // One that cannot be opened (its files are damaged, its key is away) must not keep the server from starting. Whoever
+      // opens it later takes its cuts up with it, and what is wrong with it is what its uploads will say.
+      log('error', `${volumeId} could not be opened for its pending snapshots: ${(error as Error).message}`);
+    }
+    this.kick(volumeId);
   }
 
   /** All bytes of an import are stored: its set can be completed. */

@@ -84,7 +84,7 @@ test('what is broken keeps neither the server from starting nor other volumes fr
   const states = await volumeStates(server.ec2);
   assert.ok(!states.has(unfinished) && !existsSync(`${dataDir}/volumes/${unfinished}`));
   assert.equal(states.get(unmade), 'creating');
-  assert.match(server.log(), new RegExp(`${unmade}: `));
+  assert.match(server.log(), new RegExp(`${unmade} is not as it should be`));
 
   // What was missing is there again: what was begun is finished, and the volume that was broken is exported.
   const healed = new DatabaseSync(`${dataDir}/catalog.sqlite`);

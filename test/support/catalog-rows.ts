@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Catalog } from '../../src/catalog/catalog.ts';
-import type { SnapshotRow } from '../../src/catalog/schema.ts';
-import { knownId, newId, parseAccountId, type VolumeId } from '../../src/types/ids.ts';
+import type { InstanceState, SnapshotRow } from '../../src/catalog/schema.ts';
+import { type InstanceId, knownId, newId, parseAccountId, type VolumeId } from '../../src/types/ids.ts';
 import { asEpoch } from '../../src/types/units.ts';
 
 export const OWNER = { account_id: parseAccountId('000000000001') ?? assert.fail(), region: 'us-east-1' };
@@ -78,4 +78,42 @@ export async function insertVolume(catalog: Catalog): Promise<VolumeId> {
     })
     .execute();
   return volume_id;
+}
+
+/** Puts an instance with these volumes into the catalog. */
+export async function insertInstance(
+  catalog: Catalog,
+  state: InstanceState,
+  volumes: readonly VolumeId[],
+): Promise<InstanceId> {
+  const instance_id = newId('i');
+  await catalog
+    .insertInto('instances')
+    .values({
+      instance_id,
+      ...OWNER,
+      reservation_id: newId('r'),
+      launch_index: 0,
+      image_id: knownId('ami', 'ami-ffffffff'),
+      instance_type: 'm1.small',
+      zone: 'us-east-1a',
+      root_device_name: '/dev/xvda',
+      state,
+      launched_at: new Date(0).toISOString(),
+      state_reason: '',
+      terminated_at: null,
+      protected: 0,
+      client_token: null,
+      client_token_request: null,
+    })
+    .execute();
+  for (const [index, volume_id] of volumes.entries()) {
+    const device_name = `/dev/sd${String.fromCharCode(102 + index)}`;
+    const attached_at = new Date(0).toISOString();
+    await catalog
+      .insertInto('attachments')
+      .values({ volume_id, instance_id, device_name, attached_at, delete_on_termination: 0 })
+      .execute();
+  }
+  return instance_id;
 }

@@ -54,6 +54,7 @@ export async function startKmsServer(test: Cleanup): Promise<TestKms> {
       return described(key);
     },
     CreateAlias({ AliasName, TargetKeyId }) {
+      if (aliases.has(AliasName)) throw new Refusal('AlreadyExistsException');
       aliases.set(AliasName, find(TargetKeyId).id);
       return {};
     },

@@ -69,14 +69,14 @@ export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
             computer: { architecture: 'x86_64', virtualization_type: 'hvm', ena_support: 0, sriov_net_support: null },
             tags: tags.get('image') ?? new Map(),
             devices: volumes.map((volume, index) => {
-              const keep =
+              const goes =
                 asked.get(volume.device_name)?.Ebs?.DeleteOnTermination ?? volume.delete_on_termination === 1;
               return {
                 device_name: volume.device_name,
                 snapshot_id: snapshotIds[index],
                 size_gib: volume.size_gib,
                 volume_type: volume.volume_type,
-                delete_on_termination: keep ? 1 : 0,
+                delete_on_termination: goes ? 1 : 0,
               };
             }),
           });

@@ -106,7 +106,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
       }
     });
     try {
-      for (const instanceId of ids) await lifecycle.bringUp(instanceId);
+      for (const instanceId of ids) await lifecycle.instances.bringUp(instanceId);
     } catch (error) {
       await undo(call, ids);
       if (error instanceof KeyError) throw error;
@@ -129,7 +129,7 @@ async function undo(call: Call, ids: readonly InstanceId[]): Promise<void> {
     .set({ state: 'shutting-down' })
     .where('instance_id', 'in', [...ids])
     .execute();
-  for (const instanceId of ids) await lifecycle.takeApart(instanceId);
+  for (const instanceId of ids) await lifecycle.instances.takeApart(instanceId);
   await catalog
     .deleteFrom('tags')
     .where('resource_id', 'in', [...ids])

@@ -22,7 +22,7 @@ export const rebootInstances: Operation<RebootInstancesRequest, object> = {
       for (const { instance_id, state } of instances) {
         if (state !== 'running') continue;
         for (const { volume_id } of await attachedVolumes(catalog, instance_id)) {
-          await lifecycle.endExport(volume_id, instance_id);
+          await lifecycle.instances.endExport(volume_id, instance_id);
           await dataPlane.exportVolume(volume_id);
         }
       }

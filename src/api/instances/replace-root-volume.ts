@@ -16,7 +16,7 @@ import { compileFilters } from '../filters.ts';
 import { readInstanceId, readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
-import { readTagSpecifications } from '../tags/tag-rules.ts';
+import { readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
 import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
 import { findRestorable, insertVolume, makeOrUndo } from '../volumes/new-volume.ts';
@@ -67,10 +67,7 @@ export const createReplaceRootVolumeTask: Operation<
         started_at: now().toISOString(),
         completed_at: null,
       };
-      await replace(call, root, source, task);
-      const owner = { resourceId: task.task_id, resourceType: 'replace-root-volume-task' as const };
-      const chosen = tags.get('replace-root-volume-task') ?? new Map();
-      await putTags(catalog, { ...owner, accountId: call.caller.accountId, region: call.region }, chosen);
+      await replace(call, root, source, task, tags.get('replace-root-volume-task') ?? new Map());
       const done = await catalog
         .selectFrom('replace_root_tasks')
         .selectAll()
@@ -86,6 +83,7 @@ async function replace(
   root: AttachedVolume,
   source: SnapshotRow | undefined,
   task: ReplaceRootTaskRow,
+  tags: Tags,
 ): Promise<void> {
   const { catalog, dataPlane, lifecycle, now } = call.services;
   const volumeId = newId('vol');
@@ -97,6 +95,8 @@ async function replace(
   const protection = await protect(call, plan);
   await catalog.transaction().execute(async (transaction) => {
     await transaction.insertInto('replace_root_tasks').values(task).execute();
+    const owner = { resourceId: task.task_id, resourceType: 'replace-root-volume-task' as const };
+    await putTags(transaction, { ...owner, accountId: task.account_id, region: task.region }, tags);
     await insertVolume(transaction, {
       volumeId,
       accountId: root.account_id,
@@ -122,7 +122,7 @@ async function replace(
     throw error;
   }
   // The old root's export first: no client is left on it when the new one takes its place.
-  await lifecycle.endExport(root.volume_id, root.instance_id);
+  await lifecycle.instances.endExport(root.volume_id, root.instance_id);
   // In one step: at every moment, after a crash too, the instance has one root.
   await catalog.transaction().execute(async (transaction) => {
     const { instance_id, device_name, delete_on_termination } = root;
@@ -149,7 +149,7 @@ async function replace(
       .execute();
   });
   await dataPlane.exportVolume(volumeId);
-  await lifecycle.reap(root.volume_id);
+  await lifecycle.volumes.reap(root.volume_id);
 }
 
 export const describeReplaceRootVolumeTasks: Operation<

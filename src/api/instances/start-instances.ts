@@ -12,10 +12,10 @@ export const startInstances: Operation<StartInstancesRequest, StartInstancesResu
       through: 'pending',
       async move(instanceId) {
         try {
-          await lifecycle.bringUp(instanceId);
+          await lifecycle.instances.bringUp(instanceId);
         } catch (error) {
           // A volume that cannot be opened (its key is disabled, say): the instance is as it was, and may be tried again.
-          await lifecycle.bringDown(instanceId);
+          await lifecycle.instances.bringDown(instanceId);
           throw error;
         }
       },

@@ -12,7 +12,7 @@ export const stopInstances: Operation<StopInstancesRequest, StopInstancesResult>
       from: ['running'],
       settled: ['stopped', 'stopping'],
       through: 'stopping',
-      move: (instanceId) => lifecycle.bringDown(instanceId),
+      move: (instanceId) => lifecycle.instances.bringDown(instanceId),
       reason: 'User initiated',
     });
     return { StoppingInstances: changes };

@@ -12,7 +12,7 @@ export const terminateInstances: Operation<TerminateInstancesRequest, TerminateI
       from: ['running', 'stopped', 'pending', 'stopping', 'shutting-down'],
       settled: ['terminated'],
       through: 'shutting-down',
-      move: (instanceId) => lifecycle.takeApart(instanceId),
+      move: (instanceId) => lifecycle.instances.takeApart(instanceId),
       reason: 'User initiated',
       check: ({ instance_id, state, ...instance }) => {
         if (instance.protected === 1 && state !== 'terminated') throw errors.terminationProtected(instance_id);

@@ -46,7 +46,7 @@ export const detachVolume: Operation<DetachVolumeRequest, VolumeAttachment> = {
       if (instance.root_device_name === device_name && instance.state !== 'stopped')
         throw errors.rootOfRunning(volumeId);
       // The export before the catalog: once the volume counts as free, no client of the old attachment can reach it.
-      await lifecycle.endExport(volumeId, instance_id);
+      await lifecycle.instances.endExport(volumeId, instance_id);
       await removeAttachment(catalog, volumeId, instance_id);
       return attachmentView(attachment, 'detached');
     });

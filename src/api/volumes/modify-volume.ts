@@ -73,7 +73,7 @@ export const modifyVolume: Operation<ModifyVolumeRequest, ModifyVolumeResult> = 
             .execute();
         }
       });
-      await lifecycle.modifyVolume(volumeId);
+      await lifecycle.volumes.modify(volumeId);
       const done = await catalog
         .selectFrom('volume_modifications')
         .selectAll()
