@@ -1,3 +1,4 @@
+import { allOf } from '../types/all-of.ts';
 import type { InstanceId, VolumeId } from '../types/ids.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { VolumeRunner } from './volume-runner.ts';
@@ -21,10 +22,9 @@ export class InstanceRunner {
       .select(['volumes.volume_id', 'volumes.state'])
       .where('attachments.instance_id', '=', instanceId)
       .execute();
-    await allOf(volumes, async ({ volume_id, state }) => {
-      if (state === 'creating') await this.#volumes.create(volume_id);
-      await dataPlane.exportVolume(volume_id);
-    });
+    const missing = volumes.filter((volume) => volume.state === 'creating').map((volume) => volume.volume_id);
+    if (missing.length > 0) await this.#volumes.create(missing);
+    await allOf(volumes, ({ volume_id }) => dataPlane.exportVolume(volume_id));
     await this.#setState(instanceId, 'running');
   }
 
@@ -65,7 +65,7 @@ export class InstanceRunner {
         .where('instance_id', '=', instanceId)
         .execute();
     });
-    for (const { volume_id } of attached) await this.#volumes.reap(volume_id);
+    await this.#volumes.reap(attached.map(({ volume_id }) => volume_id));
   }
 
   /** Whatever the catalog has of the instance, it is to be so: what was begun is finished, what is missing exported. */
@@ -129,11 +129,4 @@ export class InstanceRunner {
   async #setState(instanceId: InstanceId, state: 'running' | 'stopped'): Promise<void> {
     await this.#options.catalog.updateTable('instances').set({ state }).where('instance_id', '=', instanceId).execute();
   }
-}
-
-/** At once; one that fails keeps none of the others, and nothing is under way any more when it is told. */
-async function allOf<Item>(items: readonly Item[], work: (item: Item) => Promise<void>): Promise<void> {
-  const begun = items.map(work);
-  await Promise.allSettled(begun);
-  await Promise.all(begun);
 }

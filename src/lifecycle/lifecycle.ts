@@ -64,7 +64,7 @@ export class Lifecycle {
       bases: this.bases,
       // Where it cannot be removed now, it is once a minute (see finishBegun); the rest of its set ends all the same.
       onSnapshotEnded: (volumeId) =>
-        this.volumes.reap(volumeId).catch((error: Error) => options.log('warn', `${volumeId}: ${error.message}`)),
+        this.volumes.reap([volumeId]).catch((error: Error) => options.log('warn', `${volumeId}: ${error.message}`)),
     });
     this.hydrations = new HydrationRunner(options);
     this.volumes = new VolumeRunner(options, this.hydrations);
@@ -114,7 +114,7 @@ export class Lifecycle {
       ...instances.map(({ instance_id }) => this.#settle(instance_id)),
       ...[...this.#toBeMade].map((volumeId) => this.#make(volumeId)),
     ]);
-    await Promise.all(going.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.reap(volume_id))));
+    await Promise.all(going.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.reap([volume_id]))));
   }
 
   #settle(instanceId: InstanceId): Promise<void> {
@@ -130,7 +130,7 @@ export class Lifecycle {
         .where('volume_id', '=', volumeId)
         .executeTakeFirst();
       // Not one that was made meanwhile, with its instance: it would begin anew, empty.
-      if (volume?.state === 'creating') await this.volumes.create(volumeId);
+      if (volume?.state === 'creating') await this.volumes.create([volumeId]);
       this.#toBeMade.delete(volumeId);
     });
   }

@@ -1,6 +1,8 @@
+import { sql } from 'kysely';
 import type { VolumeRow } from '../catalog/schema.ts';
 import { removeTags } from '../catalog/tags.ts';
 import { Together } from '../catalog/together.ts';
+import { allOf } from '../types/all-of.ts';
 import type { VolumeId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
 import type { HydrationRunner } from './hydration-runner.ts';
@@ -19,31 +21,35 @@ export class VolumeRunner {
     this.#hydrations = hydrations;
   }
 
-  /** Makes the files of a volume that the catalog has as `creating`. */
-  async create(volumeId: VolumeId): Promise<void> {
-    const { catalog, dataPlane, keys } = this.#options;
-    const volume = await catalog
-      .selectFrom('volumes')
-      .selectAll()
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirstOrThrow();
+  /** Makes the files of volumes that the catalog has as `creating`. */
+  async create(volumeIds: readonly VolumeId[]): Promise<void> {
+    const { catalog } = this.#options;
+    const volumes = await catalog.selectFrom('volumes').selectAll().where('volume_id', 'in', volumeIds).execute();
+    await allOf(volumes, (volume) => this.#makeFiles(volume));
+    // One commit for all: each is a sync, for which the whole server waits.
+    await catalog
+      .updateTable('volumes')
+      .set((update) => ({
+        state: update
+          .case()
+          .when('volume_id', 'in', update.selectFrom('attachments').select('attachments.volume_id'))
+          .then(sql.lit('in-use' as const))
+          .else(sql.lit('available' as const))
+          .end(),
+      }))
+      .where('volume_id', 'in', volumeIds)
+      .execute();
+    for (const { volume_id, origin_root } of volumes) if (origin_root !== null) this.#hydrations.kick(volume_id);
+  }
+
+  async #makeFiles(volume: VolumeRow): Promise<void> {
+    const { dataPlane, keys } = this.#options;
     const restored = volume.origin_root !== null;
     const key = await keys.open(volume.data_key_id);
     // Restored under another key than its snapshot's: no block that is stored can be part of its own snapshots.
     const baseless = restored && volume.base_root === null;
     const sizeBytes = volume.size_gib * GIB;
-    await dataPlane.create({ volumeId, sizeBytes, restored, baseless, key: key?.bytes });
-    const attached = await catalog
-      .selectFrom('attachments')
-      .select('volume_id')
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirst();
-    await catalog
-      .updateTable('volumes')
-      .set({ state: attached === undefined ? 'available' : 'in-use' })
-      .where('volume_id', '=', volumeId)
-      .execute();
-    if (restored) this.#hydrations.kick(volumeId);
+    await dataPlane.create({ volumeId: volume.volume_id, sizeBytes, restored, baseless, key: key?.bytes });
   }
 
   /** Carries out the modification that the catalog has as `modifying`: the volume grows while clients use it. */
@@ -83,13 +89,32 @@ export class VolumeRunner {
     });
   }
 
-  /** Removes a volume that the catalog has as `deleting`, once no pending snapshot needs its bytes. */
-  async reap(volumeId: VolumeId): Promise<void> {
+  /** Removes those of the volumes that the catalog has as `deleting` and of which no pending snapshot needs any bytes. */
+  async reap(volumeIds: readonly VolumeId[]): Promise<void> {
     const { catalog, dataPlane } = this.#options;
-    if ((await this.#stateOf.ask(volumeId)) !== 'deleting' || (await pendingCuts(catalog, [volumeId])).size > 0) return;
-    await dataPlane.remove(volumeId);
-    await removeTags(catalog, volumeId);
-    await catalog.deleteFrom('volumes').where('volume_id', '=', volumeId).execute();
+    const states = await Promise.all(volumeIds.map((volumeId) => this.#stateOf.ask(volumeId)));
+    const deleting = volumeIds.filter((_, index) => states[index] === 'deleting');
+    if (deleting.length === 0) return;
+    const owed = await pendingCuts(catalog, deleting);
+    const free = deleting.filter((volumeId) => !owed.has(volumeId));
+    const removed: VolumeId[] = [];
+    try {
+      await allOf(free, async (volumeId) => {
+        await dataPlane.remove(volumeId);
+        removed.push(volumeId);
+      });
+    } finally {
+      await this.#forget(removed);
+    }
+  }
+
+  /** In one step: each commit is a sync, for which all of the server waits. */
+  async #forget(volumeIds: readonly VolumeId[]): Promise<void> {
+    if (volumeIds.length === 0) return;
+    await this.#options.catalog.transaction().execute(async (transaction) => {
+      for (const volumeId of volumeIds) await removeTags(transaction, volumeId);
+      await transaction.deleteFrom('volumes').where('volume_id', 'in', volumeIds).execute();
+    });
   }
 
   async #statesOf(volumeIds: readonly VolumeId[]): Promise<(VolumeRow['state'] | undefined)[]> {

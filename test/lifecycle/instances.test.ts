@@ -6,40 +6,50 @@ import type { DataPlane } from '../../src/dataplane/data-plane.ts';
 import type { DataKeys } from '../../src/keys/data-keys.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
 import type { InstanceId, VolumeId } from '../../src/types/ids.ts';
-import { insertInstance, insertVolume } from '../support/catalog-rows.ts';
+import { asEpoch } from '../../src/types/units.ts';
+import { insertInstance, insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
-/** What is exported, by a data plane that does what it is told for each volume. */
-class Exports {
-  readonly now = new Set<VolumeId>();
+/** A data plane that does what it is told for each volume. */
+class Plane {
+  readonly exported = new Set<VolumeId>();
+  readonly made = new Set<VolumeId>();
   readonly asked: VolumeId[] = [];
   answer = async (_volumeId: VolumeId): Promise<void> => {};
 
   get dataPlane(): DataPlane {
-    const exports = {
+    const port = {
       stopping: false,
-      exported: (volumeId: VolumeId) => (this.now.has(volumeId) ? { sizeBytes: 1 } : undefined),
+      exported: (volumeId: VolumeId) => (this.exported.has(volumeId) ? { sizeBytes: 1 } : undefined),
       exportVolume: async (volumeId: VolumeId): Promise<void> => {
         this.asked.push(volumeId);
         await this.answer(volumeId);
-        this.now.add(volumeId);
+        this.exported.add(volumeId);
       },
       endExport: async (volumeId: VolumeId): Promise<void> => {
-        this.now.delete(volumeId);
+        this.exported.delete(volumeId);
+      },
+      create: async ({ volumeId }: { volumeId: VolumeId }): Promise<void> => {
+        await this.answer(volumeId);
+        this.made.add(volumeId);
+      },
+      remove: async (volumeId: VolumeId): Promise<void> => {
+        await this.answer(volumeId);
+        this.made.delete(volumeId);
       },
     };
-    return exports as Partial<DataPlane> as DataPlane;
+    return port as Partial<DataPlane> as DataPlane;
   }
 }
 
-function lifecycleOf(catalog: Catalog, exports: Exports, log: (message: string) => void = () => undefined): Lifecycle {
+function lifecycleOf(catalog: Catalog, plane: Plane, log: (message: string) => void = () => undefined): Lifecycle {
   return new Lifecycle(
     {
       catalog,
-      dataPlane: exports.dataPlane,
+      dataPlane: plane.dataPlane,
       store: new MemoryStore(),
-      keys: {} as DataKeys,
+      keys: { open: async () => undefined } as Partial<DataKeys> as DataKeys,
       now: () => new Date(0),
       log: (_level, message) => log(message),
     },
@@ -56,12 +66,12 @@ test('an instance that stops leaves a shared volume to the one that runs, or com
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   const shared = await insertVolume(catalog);
   for (const state of ['pending', 'running', 'stopping', 'stopped', 'shutting-down'] as const) {
-    const exports = new Exports();
-    exports.now.add(shared);
+    const plane = new Plane();
+    plane.exported.add(shared);
     const stops = await insertInstance(catalog, 'stopping', [shared]);
     const other = await insertInstance(catalog, state, [shared]);
-    await lifecycleOf(catalog, exports).instances.bringDown(stops);
-    assert.equal(exports.now.has(shared), state === 'pending' || state === 'running', state);
+    await lifecycleOf(catalog, plane).instances.bringDown(stops);
+    assert.equal(plane.exported.has(shared), state === 'pending' || state === 'running', state);
     assert.equal(await stateOf(catalog, stops), 'stopped');
     await catalog.deleteFrom('attachments').where('instance_id', 'in', [stops, other]).execute();
   }
@@ -74,23 +84,23 @@ test('one volume that cannot be had, or not yet, keeps no other from its guests'
   const waits = await insertInstance(catalog, 'running', [silent]);
   const fails = await insertInstance(catalog, 'pending', [broken, beside]);
   const works = await insertInstance(catalog, 'pending', [good]);
-  const exports = new Exports();
+  const plane = new Plane();
   const key = Promise.withResolvers<void>();
-  exports.answer = async (volumeId) => {
+  plane.answer = async (volumeId) => {
     if (volumeId === silent) await key.promise;
     if (volumeId === broken) throw new Error('its files are damaged');
   };
   const said: string[] = [];
-  const lifecycle = lifecycleOf(catalog, exports, (message) => said.push(message));
+  const lifecycle = lifecycleOf(catalog, plane, (message) => said.push(message));
   let isOver = false;
   const finishing = lifecycle.finishBegun().then(() => {
     isOver = true;
   });
-  // Catalog and exports answer within some turns of the event loop.
-  for (let turns = 0; turns < 1000 && !(exports.now.has(good) && exports.now.has(beside)); turns += 1) {
+  // Catalog and plane answer within some turns of the event loop.
+  for (let turns = 0; turns < 1000 && !(plane.exported.has(good) && plane.exported.has(beside)); turns += 1) {
     await new Promise(setImmediate);
   }
-  assert.deepEqual([...exports.now].sort(), [good, beside].sort());
+  assert.deepEqual([...plane.exported].sort(), [good, beside].sort());
   await lifecycle.locks.hold([fails, works], async () => undefined);
   assert.equal(await stateOf(catalog, works), 'running');
   assert.equal(await stateOf(catalog, fails), 'pending');
@@ -98,14 +108,48 @@ test('one volume that cannot be had, or not yet, keeps no other from its guests'
   assert.ok(!isOver, 'nobody has waited for the key');
   key.resolve();
   await finishing;
-  assert.ok(exports.now.has(silent));
+  assert.ok(plane.exported.has(silent));
   assert.equal(await stateOf(catalog, waits), 'running');
 
   // The next time only what is missing is asked for.
-  exports.asked.length = 0;
-  exports.answer = async () => undefined;
+  plane.asked.length = 0;
+  plane.answer = async () => undefined;
   await lifecycle.finishBegun();
-  assert.deepEqual([...exports.asked].sort(), [broken, beside].sort());
+  assert.deepEqual([...plane.asked].sort(), [broken, beside].sort());
   assert.equal(await stateOf(catalog, fails), 'running');
+  await catalog.destroy();
+});
+
+test('volumes are made together, and removed together; one that fails keeps no other from its end', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  const ids = await Promise.all([1, 2, 3, 4].map(() => insertVolume(catalog)));
+  const [attached, loose, broken, owed] = ids;
+  await insertInstance(catalog, 'running', [attached]);
+  await insertSnapshot(catalog, { volume_id: owed, boundary: asEpoch(2) });
+  await catalog.updateTable('volumes').set({ state: 'creating' }).execute();
+  const states = async (): Promise<Record<string, string>> => {
+    const rows = await catalog.selectFrom('volumes').select(['volume_id', 'state']).execute();
+    return Object.fromEntries(rows.map((row) => [row.volume_id, row.state]));
+  };
+  const plane = new Plane();
+  const { volumes } = lifecycleOf(catalog, plane);
+  plane.answer = async (volumeId) => {
+    if (volumeId === broken) throw new Error('the disk is full');
+  };
+  await assert.rejects(volumes.create(ids), { message: 'the disk is full' });
+  assert.deepEqual([...new Set(Object.values(await states()))], ['creating'], 'some are not as the rest');
+  plane.answer = async () => undefined;
+  await volumes.create(ids);
+  assert.deepEqual(plane.made, new Set(ids));
+  const idle = { [loose]: 'available', [broken]: 'available', [owed]: 'available' };
+  assert.deepEqual(await states(), { [attached]: 'in-use', ...idle });
+
+  await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '!=', attached).execute();
+  plane.answer = async (volumeId) => {
+    if (volumeId === broken) throw new Error('the disk is away');
+  };
+  await assert.rejects(volumes.reap(ids), { message: 'the disk is away' });
+  assert.deepEqual(plane.made, new Set([attached, broken, owed]));
+  assert.deepEqual(await states(), { [attached]: 'in-use', [broken]: 'deleting', [owed]: 'deleting' });
   await catalog.destroy();
 });

@@ -149,7 +149,7 @@ async function replace(
       .execute();
   });
   await dataPlane.exportVolume(volumeId);
-  await lifecycle.volumes.reap(root.volume_id);
+  await lifecycle.volumes.reap([root.volume_id]);
 }
 
 export const describeReplaceRootVolumeTasks: Operation<

@@ -22,7 +22,7 @@ export const deleteVolume: Operation<DeleteVolumeRequest, object> = {
       if (volume.state !== 'available' && volume.state !== 'error') throw errors.volumeState(volumeId, volume.state);
       // First the intention: a crash from here on ends in a deleted volume, never in half a one.
       await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
-      await lifecycle.volumes.reap(volumeId);
+      await lifecycle.volumes.reap([volumeId]);
     });
     return {};
   },

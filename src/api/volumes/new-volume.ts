@@ -71,10 +71,10 @@ export async function insertVolume(transaction: CatalogTransaction, volume: NewV
 export async function makeOrUndo(call: Call, volumeId: VolumeId, name: string): Promise<void> {
   const { catalog, lifecycle } = call.services;
   try {
-    await lifecycle.volumes.create(volumeId);
+    await lifecycle.volumes.create([volumeId]);
   } catch (error) {
     await catalog.updateTable('volumes').set({ state: 'deleting' }).where('volume_id', '=', volumeId).execute();
-    await lifecycle.volumes.reap(volumeId);
+    await lifecycle.volumes.reap([volumeId]);
     if (error instanceof KeyError) throw error;
     throw errors.noSpace(`${name} could not be created: ${(error as Error).message}`);
   }
