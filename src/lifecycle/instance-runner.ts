@@ -21,6 +21,7 @@ export class InstanceRunner {
       .innerJoin('volumes', 'volumes.volume_id', 'attachments.volume_id')
       .select(['volumes.volume_id', 'volumes.state'])
       .where('attachments.instance_id', '=', instanceId)
+      .orderBy('attachments.device_name')
       .execute();
     const missing = volumes.filter((volume) => volume.state === 'creating').map((volume) => volume.volume_id);
     if (missing.length > 0) await this.#volumes.create(missing);

@@ -117,9 +117,8 @@ export class SnapshotRunner {
       .execute();
     // Not waited for: the server is to serve, whatever the store says.
     for (const { set_id } of sets) void this.#completeSet(set_id);
-    const volumes = new Set(pending.map((snapshot) => snapshot.volume_id));
-    const ofVolume = (volumeId: VolumeId) => pending.filter((snapshot) => snapshot.volume_id === volumeId);
-    return { opening: [...volumes].map((volumeId) => this.#resume(volumeId, ofVolume(volumeId))) };
+    const byVolume = Map.groupBy(pending, (snapshot) => snapshot.volume_id);
+    return { opening: [...byVolume].map(([volumeId, snapshots]) => this.#resume(volumeId, snapshots)) };
   }
 
   async #resume(volumeId: VolumeId, pending: readonly SnapshotRow[]): Promise<void> {

@@ -21,10 +21,12 @@ export class VolumeRunner {
     this.#hydrations = hydrations;
   }
 
-  /** Makes the files of volumes that the catalog has as `creating`. */
+  /** Makes the files of volumes that the catalog has as `creating`, in their order: workers get them by turns. */
   async create(volumeIds: readonly VolumeId[]): Promise<void> {
     const { catalog } = this.#options;
-    const volumes = await catalog.selectFrom('volumes').selectAll().where('volume_id', 'in', volumeIds).execute();
+    const rows = await catalog.selectFrom('volumes').selectAll().where('volume_id', 'in', volumeIds).execute();
+    const byId = new Map(rows.map((row) => [row.volume_id, row]));
+    const volumes = volumeIds.flatMap((volumeId) => byId.get(volumeId) ?? []);
     await allOf(volumes, (volume) => this.#makeFiles(volume));
     // One commit for all: each is a sync, for which the whole server waits.
     await catalog

@@ -260,12 +260,18 @@ test('status, attributes, types, and protection from termination', async () => {
     name: 'OperationNotPermitted',
   });
   await protect(false);
-  await server.ec2.send(
-    new ModifyInstanceAttributeCommand({
-      InstanceId: instanceId,
-      BlockDeviceMappings: [{ DeviceName: '/dev/xvda', Ebs: { DeleteOnTermination: false } }],
-    }),
-  );
+  const keep = (...devices: string[]) => {
+    const BlockDeviceMappings = devices.map((DeviceName) => ({ DeviceName, Ebs: { DeleteOnTermination: false } }));
+    return server.ec2.send(new ModifyInstanceAttributeCommand({ InstanceId: instanceId, BlockDeviceMappings }));
+  };
+  const goes = async (): Promise<boolean | undefined> => {
+    const { Reservations } = await server.ec2.send(new DescribeInstancesCommand({ InstanceIds }));
+    return Reservations?.[0].Instances?.[0].BlockDeviceMappings?.[0].Ebs?.DeleteOnTermination;
+  };
+  await assert.rejects(keep('/dev/xvda', '/dev/sdz'), { name: 'InvalidParameterValue' });
+  assert.equal(await goes(), true, 'half of a call that was refused has stayed');
+  await keep('/dev/xvda');
+  assert.equal(await goes(), false);
   await server.ec2.send(new TerminateInstancesCommand({ InstanceIds }));
   const types = await server.ec2.send(new DescribeInstanceTypesCommand({ InstanceTypes: ['t3.micro'] }));
   assert.equal(types.InstanceTypes?.[0].MemoryInfo?.SizeInMiB, 1024);

@@ -109,10 +109,11 @@ async function withDevices(call: Call, images: readonly ImageRow[]): Promise<Ful
     .execute();
   const tags = await tagsOf(catalog, ids);
   const states = await imageStates(catalog, ids);
+  const byImage = Map.groupBy(devices, (device) => device.image_id);
   return images.map((image) => ({
     ...image,
     state: states.get(image.image_id) ?? 'available',
-    devices: devices.filter((device) => device.image_id === image.image_id),
+    devices: byImage.get(image.image_id) ?? [],
     tags: tags.get(image.image_id) ?? new Map(),
   }));
 }

@@ -4,8 +4,9 @@ import type {
   InstanceAttributeName,
   ModifyInstanceAttributeRequest,
 } from '@aws-sdk/client-ec2';
+import type { Catalog } from '../../catalog/catalog.ts';
 import type { InstanceRow } from '../../catalog/schema.ts';
-import type { InstanceId } from '../../types/ids.ts';
+import type { InstanceId, VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readInstanceId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
@@ -84,37 +85,44 @@ export const modifyInstanceAttribute: Operation<ModifyInstanceAttributeRequest, 
       if (type !== undefined && instance.state !== 'stopped') {
         throw errors.instanceState(instanceId, instance.state, 'stopped');
       }
-      await changeMappings(call, instanceId, input.BlockDeviceMappings ?? []);
       const { catalog } = call.services;
+      const goes = await deletions(catalog, instanceId, input.BlockDeviceMappings ?? []);
       const changes = {
         ...(type === undefined ? {} : { instance_type: type }),
         ...(protectedValue === undefined ? {} : { protected: protectedValue ? (1 as const) : (0 as const) }),
       };
-      if (Object.keys(changes).length === 0) return;
-      await catalog.updateTable('instances').set(changes).where('instance_id', '=', instanceId).execute();
+      // All of what was asked for, or none.
+      await catalog.transaction().execute(async (transaction) => {
+        for (const [volumeId, delete_on_termination] of goes) {
+          await transaction
+            .updateTable('attachments')
+            .set({ delete_on_termination })
+            .where('instance_id', '=', instanceId)
+            .where('volume_id', '=', volumeId)
+            .execute();
+        }
+        if (Object.keys(changes).length === 0) return;
+        await transaction.updateTable('instances').set(changes).where('instance_id', '=', instanceId).execute();
+      });
     });
     return {};
   },
 };
 
-/** Which volumes go when the instance does. */
-async function changeMappings(
-  call: Call,
+/** Which volumes are to go when the instance does, and which not. @throws ApiError where none is attached */
+async function deletions(
+  catalog: Catalog,
   instanceId: InstanceId,
   mappings: NonNullable<ModifyInstanceAttributeRequest['BlockDeviceMappings']>,
-): Promise<void> {
-  const { catalog } = call.services;
+): Promise<Map<VolumeId, 0 | 1>> {
   const attached = await attachedVolumes(catalog, instanceId);
+  const goes = new Map<VolumeId, 0 | 1>();
   for (const { DeviceName, Ebs } of mappings) {
-    if (!attached.some((volume) => volume.device_name === DeviceName)) {
+    const volume = attached.find((each) => each.device_name === DeviceName);
+    if (volume === undefined) {
       throw errors.invalidValue('BlockDeviceMapping.DeviceName', DeviceName, `No volume is attached there.`);
     }
-    if (Ebs?.DeleteOnTermination === undefined) continue;
-    await catalog
-      .updateTable('attachments')
-      .set({ delete_on_termination: Ebs.DeleteOnTermination ? 1 : 0 })
-      .where('instance_id', '=', instanceId)
-      .where('device_name', '=', DeviceName ?? '')
-      .execute();
+    if (Ebs?.DeleteOnTermination !== undefined) goes.set(volume.volume_id, Ebs.DeleteOnTermination ? 1 : 0);
   }
+  return goes;
 }

@@ -26,9 +26,10 @@ export async function withDevices(catalog: Catalog, instances: readonly Instance
     .orderBy('device_name')
     .execute();
   const tags = await tagsOf(catalog, ids);
+  const byInstance = Map.groupBy(attachments, (attachment) => attachment.instance_id);
   return instances.map((instance) => ({
     ...instance,
-    attachments: attachments.filter((attachment) => attachment.instance_id === instance.instance_id),
+    attachments: byInstance.get(instance.instance_id) ?? [],
     tags: tags.get(instance.instance_id) ?? new Map(),
   }));
 }

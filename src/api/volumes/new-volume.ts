@@ -24,7 +24,7 @@ export type NewVolume = {
 };
 
 /**
- * Records a volume that is to be made; Lifecycle.createVolume then makes it (see makeOrUndo).
+ * Records a volume that is to be made; VolumeRunner.create then makes it (see makeOrUndo).
  * @throws ApiError InvalidSnapshot.NotFound when the source was deleted since it was looked at
  */
 export async function insertVolume(transaction: CatalogTransaction, volume: NewVolume): Promise<VolumeRow> {
