@@ -161,7 +161,10 @@ export type ServerMethods = {
 export type OwnerMethods = {
   changedBlocks: (question: { cut: CutVolume; since: EpochNumber; from: number; most: number }) => ChangedBlocks;
   writtenPages: (question: { cut: CutVolume; since: EpochNumber; blocks: readonly number[] }) => PageMask[];
-  blocksAsOfCut: (question: { cut: CutVolume; blocks: readonly number[] }) => BlockAsOfCut[];
+  blocksAsOfCut: (question: { cut: CutVolume; blocks: readonly number[] }) => {
+    blocks: BlockAsOfCut[];
+    load: GuestLoad;
+  };
   captured: (news: { cut: CutVolume; blocks: readonly number[] }) => void;
   guestLoad: (question: Record<string, never>) => GuestLoad;
   progress: ServerMethods['progress'];

@@ -1,7 +1,10 @@
 import { setTimeout } from 'node:timers/promises';
+import { monotonicMilliseconds } from '../types/monotonic.ts';
 
 /** How busy a worker's guests keep it, and how pressing its uploads are. */
 export type GuestLoad = {
+  /** When, in milliseconds of the machine's monotonic clock. */
+  at: number;
   /** So many of their requests it has answered; with none since the last look, it worked for no guest. */
   requests: number;
   /** So long was the thread that serves them at work, since the process began. */
@@ -41,6 +44,8 @@ const GUESTS_SHARE = 0.25;
  */
 const PRESSING_SHARE = 0.25;
 const LONGEST_REST_MILLISECONDS = 200;
+/** What was said of guests less long ago is not asked for again: with most answers it comes by itself. */
+const FRESH_MILLISECONDS = 10;
 /** Rests that are shorter are saved up. */
 const SHORTEST_REST_MILLISECONDS = 1;
 
@@ -52,7 +57,8 @@ const SHORTEST_REST_MILLISECONDS = 1;
 export class Pace {
   readonly #ask: () => Promise<GuestLoad>;
   readonly #neighbours: () => number;
-  readonly #now: () => number;
+  /** What has been said since the last rest. */
+  #noted: GuestLoad | undefined;
   #since: number;
   #active = 0;
   #requests = 0;
@@ -64,13 +70,17 @@ export class Pace {
 
   /**
    * @param neighbours how busy the guests of other workers are, from 0 to 1: see Neighbours
-   * @param now in milliseconds
+   * @param now by the clock of the loads
    */
-  constructor(ask: () => Promise<GuestLoad>, neighbours: () => number, now: () => number = () => performance.now()) {
+  constructor(ask: () => Promise<GuestLoad>, neighbours: () => number, now: number = monotonicMilliseconds()) {
     this.#ask = ask;
     this.#neighbours = neighbours;
-    this.#now = now;
-    this.#since = now();
+    this.#since = now;
+  }
+
+  /** Takes a load that came with another answer: the next rest need not ask for it. */
+  note(load: GuestLoad): void {
+    this.#noted = load;
   }
 
   /**
@@ -85,24 +95,29 @@ export class Pace {
   }
 
   async #rest(age: number): Promise<void> {
-    const { requests, activeMilliseconds, stagedShare } = await this.#ask();
-    const now = this.#now();
-    // Never a division by nothing: a factor that is no number would be a rest without an end.
-    const elapsed = Math.max(0.001, now - this.#since);
-    const forGuests = requests === this.#requests ? 0 : activeMilliseconds - this.#active;
-    const busy = Math.min(1, forGuests / elapsed);
-    this.#busy += (busy - this.#busy) * Math.min(1, elapsed / LOOK_BACK_MILLISECONDS);
-    this.#since = now;
-    this.#active = activeMilliseconds;
-    this.#requests = requests;
-    const seen = Math.max(busy < GUESTS_SHARE ? 0 : busy, this.#busy, NEIGHBOURS_WEIGHT * this.#neighbours());
-    const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * Math.min(1, seen / FULLY_BUSY_SHARE) ** 3;
-    this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
+    if (this.#noted !== undefined || monotonicMilliseconds() - this.#since > FRESH_MILLISECONDS) {
+      this.#look(this.#noted ?? (await this.#ask()), age);
+      this.#noted = undefined;
+    }
     const { user, system } = process.threadCpuUsage(this.#worked);
     const rest = restAfter((user + system) / 1000, this.factor);
     if (rest < SHORTEST_REST_MILLISECONDS) return;
     await setTimeout(rest);
     this.#worked = process.threadCpuUsage();
+  }
+
+  #look({ at, requests, activeMilliseconds, stagedShare }: GuestLoad, age: number): void {
+    // Never a division by nothing: a factor that is no number would be a rest without an end.
+    const elapsed = Math.max(0.001, at - this.#since);
+    const forGuests = requests === this.#requests ? 0 : activeMilliseconds - this.#active;
+    const busy = Math.min(1, forGuests / elapsed);
+    this.#busy += (busy - this.#busy) * Math.min(1, elapsed / LOOK_BACK_MILLISECONDS);
+    this.#since = at;
+    this.#active = activeMilliseconds;
+    this.#requests = requests;
+    const seen = Math.max(busy < GUESTS_SHARE ? 0 : busy, this.#busy, NEIGHBOURS_WEIGHT * this.#neighbours());
+    const wanted = seen < QUIET_SHARE ? 0 : longestFactor(age) * Math.min(1, seen / FULLY_BUSY_SHARE) ** 3;
+    this.factor = wanted * Math.max(0, 1 - stagedShare / PRESSING_SHARE);
   }
 }
 

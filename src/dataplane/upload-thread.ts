@@ -18,7 +18,7 @@ import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
 import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
-import type { ChangedBlocks } from '../volumes/copy-before-write.ts';
+import type { BlockAsOfCut, ChangedBlocks } from '../volumes/copy-before-write.ts';
 import { CutFiles } from '../volumes/cut-files.ts';
 import type { CutVolume } from '../volumes/engine.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
@@ -164,10 +164,7 @@ async function captureCut(
           return changedBlocks(cut, base, from);
         },
         written: (blocks) => owner.call('writtenPages', { cut, since: asEpoch(base.boundary), blocks }),
-        async read(pieces, target) {
-          await pace.rest(performance.now() - begun);
-          return files.read(pieces, target, (asked) => owner.call('blocksAsOfCut', { cut, blocks: asked }));
-        },
+        read: (pieces, target) => files.read(pieces, target, (asked) => asOfCut(cut, asked)),
         captured: (blocks) => owner.tell('captured', { cut, blocks }),
       },
       blocks: blockCount(sizeBytes),
@@ -179,6 +176,7 @@ async function captureCut(
       onProgress: progress.note,
       signal,
       rooms,
+      rest: () => pace.rest(performance.now() - begun),
       encode: encodeAtPace,
     });
   } catch (error) {
@@ -188,6 +186,13 @@ async function captureCut(
     files.close();
     journal.close();
   }
+}
+
+/** One question for what the owner says of the blocks and for how busy its guests are: this thread waits for each. */
+async function asOfCut(cut: CutVolume, asked: readonly number[]): Promise<BlockAsOfCut[]> {
+  const { blocks, load } = await owner.call('blocksAsOfCut', { cut, blocks: asked });
+  pace.note(load);
+  return blocks;
 }
 
 async function recodeSnapshot(order: RecodeOrder, signal: AbortSignal): Promise<Captured> {
@@ -204,11 +209,11 @@ async function recodeSnapshot(order: RecodeOrder, signal: AbortSignal): Promise<
     onProgress: progress.note,
     signal,
     rooms,
+    rest: () => pace.rest(performance.now() - begun),
     encode: encodeAtPace,
   };
-  const rest = (): Promise<void> => pace.rest(performance.now() - begun);
   try {
-    return await recode(sourceOf(cancellable, source, patience), sizeBytes, storing, rest);
+    return await recode(sourceOf(cancellable, source, patience), sizeBytes, storing);
   } finally {
     progress.end();
   }

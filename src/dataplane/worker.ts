@@ -9,6 +9,7 @@ import { realPatience } from '../objects/patience.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { withDeadline } from '../types/deadline.ts';
 import type { VolumeId } from '../types/ids.ts';
+import { monotonicMilliseconds } from '../types/monotonic.ts';
 import type { Sha256 } from '../types/units.ts';
 import { blockCount } from '../types/units.ts';
 import type { CutVolume, OpenVolume } from '../volumes/engine.ts';
@@ -26,6 +27,7 @@ import type {
   WorkerMethods,
   WorkerSettings,
 } from './messages.ts';
+import type { GuestLoad } from './pace.ts';
 import { type RpcMessage, RpcPeer } from './rpc.ts';
 import { SnapshotExport } from './snapshot-export.ts';
 import { startThread } from './start-thread.ts';
@@ -270,19 +272,12 @@ process.on('disconnect', () => process.exit(0));
 const ownerMethods: OwnerMethods = {
   changedBlocks: ({ cut, since, from, most }) => engine.changedBlocks(cut, since, from, most),
   writtenPages: ({ cut, since, blocks }) => blocks.map((block) => engine.writtenPages(cut, since, block)),
-  blocksAsOfCut: ({ cut, blocks }) => blocks.map((block) => engine.blockAsOfCut(cut, block)),
+  blocksAsOfCut: ({ cut, blocks }) => ({
+    blocks: blocks.map((block) => engine.blockAsOfCut(cut, block)),
+    load: guestLoad(),
+  }),
   captured: ({ cut, blocks }) => engine.captured(cut, blocks),
-  guestLoad() {
-    const uses = [...volumes.all()].map(([, use]) => use);
-    const counters = [...uses, ...snapshotExports.values()].map((each) => each.counters);
-    const staged = uses.map(({ volume }) => volume.stagedBytes);
-    const { user, system } = process.threadCpuUsage();
-    return {
-      requests: counters.reduce((sum, each) => sum + answeredRequests(each), 0),
-      activeMilliseconds: (user + system) / 1000,
-      stagedShare: Math.max(0, ...staged) / settings.stagingLimitBytes,
-    };
-  },
+  guestLoad,
   progress: (report) => server.tell('progress', report),
   log: (line) => server.tell('log', line),
 };
@@ -292,6 +287,19 @@ const uploads = startThread<UploadMethods>(
   16,
   ownerMethods,
 );
+
+function guestLoad(): GuestLoad {
+  const uses = [...volumes.all()].map(([, use]) => use);
+  const counters = [...uses, ...snapshotExports.values()].map((each) => each.counters);
+  const staged = uses.map(({ volume }) => volume.stagedBytes);
+  const { user, system } = process.threadCpuUsage();
+  return {
+    at: monotonicMilliseconds(),
+    requests: counters.reduce((sum, each) => sum + answeredRequests(each), 0),
+    activeMilliseconds: (user + system) / 1000,
+    stagedShare: Math.max(0, ...staged) / settings.stagingLimitBytes,
+  };
+}
 
 function serve(order: ServeOrder, socket: Socket): void {
   const { target } = order;
@@ -355,11 +363,6 @@ function transmit(
   const connection = new Transmission(socket, target, { structuredReplies, baseAllocation, readOnly }, counters);
   connection.start(Buffer.from(order.reply), Buffer.from(order.rest));
   return connection;
-}
-
-/** By the clock that all processes of this machine share. */
-function monotonicMilliseconds(): number {
-  return Number(process.hrtime.bigint()) / 1e6;
 }
 
 function cutKey({ volumeId, boundary }: CutVolume): string {

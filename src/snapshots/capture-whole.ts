@@ -14,7 +14,7 @@ export type Whole = {
 };
 
 /** Where and how it is stored; see Capture. `key` encrypts it. */
-export type Storing = Pick<Capture, 'store' | 'patience' | 'onProgress' | 'signal' | 'rooms' | 'encode'> & {
+export type Storing = Pick<Capture, 'store' | 'patience' | 'onProgress' | 'signal' | 'rooms' | 'rest' | 'encode'> & {
   key: DataKey | undefined;
 };
 

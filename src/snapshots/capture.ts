@@ -4,15 +4,14 @@ import { type Patience, patiently } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import { ALL_PAGES, type PageMask } from '../types/page-mask.ts';
-import { asBlock, type Sha256 } from '../types/units.ts';
+import type { Sha256 } from '../types/units.ts';
 import type { ChangedBlocks } from '../volumes/copy-before-write.ts';
 import type { Piece } from '../volumes/cut-files.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
+import { BatchReader, type PlannedBatch } from './batch-reader.ts';
 import { type BlockLocation, blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
 import {
-  BATCH_BYTES,
   batchesOf,
-  bytesOf,
   isInBase,
   leafOf,
   type PlannedPiece,
@@ -44,7 +43,7 @@ export interface CutReader {
   /** For each of the blocks, the pages that may differ from the base's. */
   written(blocks: readonly number[]): Promise<readonly PageMask[]>;
   /**
-   * Reads pieces of blocks into `target`, one after the other.
+   * Reads pieces of blocks into `target`, one after the other. The next may be asked for before this one has come.
    * @returns for each whether it was read; one that was not is as in the base
    */
   read(pieces: readonly Piece[], target: Buffer): Promise<boolean[]>;
@@ -70,6 +69,8 @@ export type Capture = {
   signal: AbortSignal;
   /** Shared with other captures, where memory is to be bounded for all of them. */
   rooms?: PackRooms;
+  /** Waits, before each batch of blocks is read, for who has precedence. */
+  rest?: () => Promise<void>;
   /** How blocks (in shared memory) are encoded, where it is not on libuv's threads. */
   encode?: (block: Buffer) => Promise<Encoded>;
 };
@@ -90,10 +91,6 @@ const BATCHES_IN_ENCODING = 2;
 /** Decisions that store nothing are written down at least this often. */
 const UNJOURNALLED_BLOCKS = 4096;
 
-/** As many as two captures have in use. */
-const KEPT_BUFFERS = 6;
-/** Buffers go round, from capture to capture: left to the garbage collector, they would pile up faster than it runs. */
-const spareTargets: Buffer[] = [];
 /** Of captures that share none with others: as many as they want. */
 const OWN_ROOMS = new PackRooms(Number.POSITIVE_INFINITY);
 
@@ -103,7 +100,7 @@ type Decision =
   | { kind: 'zero'; block: number }
   | { kind: 'data'; block: number; sha256: Sha256; pages: PageMask | undefined; encoded: Promise<Encoded> };
 
-type Batch = { decisions: Decision[]; target: Buffer };
+type Batch = { decisions: Decision[]; target: Buffer; finishes: number | undefined };
 
 /** What differs from the base in one leaf, and the groups that must be stored before it. */
 type LeafChanges = { records: Map<number, StoredRecord | undefined>; groups: Set<Group> };
@@ -139,6 +136,7 @@ class CaptureRun {
   readonly #leafPuts = new Set<Promise<void>>();
   readonly #packLimit = new ConcurrencyLimit(PACKS_IN_FLIGHT);
   readonly #rooms: PackRooms;
+  readonly #reader: BatchReader;
   readonly #nodeLimit = new ConcurrencyLimit(NODES_AT_ONCE);
   #group: Group;
   #doneBlocks = 0;
@@ -151,6 +149,7 @@ class CaptureRun {
     this.#options = options;
     this.#wanted = new PagedBitmap(options.blocks);
     this.#rooms = options.rooms ?? OWN_ROOMS;
+    this.#reader = new BatchReader(options.cut, options.absentFrom, options.rest ?? (async () => undefined));
     this.#group = this.#newGroup();
   }
 
@@ -215,27 +214,18 @@ class CaptureRun {
   async #captureAll(): Promise<void> {
     const begunEarlier = new Set(this.#changes.keys());
     // While some batches are encoded elsewhere, the next is read and hashed here.
-    const encoding: { batch: Batch; finishes: number | undefined }[] = [];
+    const encoding: Batch[] = [];
     const gatherNext = async (): Promise<void> => {
       const next = encoding.shift();
-      if (next !== undefined) await this.#gather(next.batch, next.finishes);
+      if (next !== undefined) await this.#gather(next);
     };
-    const planned = inOrder(
-      wantedLeaves(this.#wanted),
-      BLOCKS_AHEAD,
-      (wanted) => this.#plan(wanted),
-      ({ blocks }) => weightOfLeaf({ blocks: blocks.length }),
-    );
-    for await (const { leaf, pieces } of planned) {
-      let left = pieces.length;
-      for (const batch of batchesOf(pieces)) {
-        const decided = await this.#decide(batch);
-        if (encoding.length === BATCHES_IN_ENCODING) await gatherNext();
-        left -= batch.length;
-        encoding.push({ batch: decided, finishes: left === 0 ? leaf : undefined });
-        this.#check();
-      }
-      begunEarlier.delete(leaf);
+    for await (const { pieces, target, finishes } of this.#reader.read(this.#batches(begunEarlier))) {
+      const decisions = pieces.map(({ piece, bytes, present }): Decision => {
+        return present ? this.#compare(piece, bytes) : { kind: 'same', block: piece.block };
+      });
+      if (encoding.length === BATCHES_IN_ENCODING) await gatherNext();
+      encoding.push({ decisions, target, finishes });
+      this.#check();
     }
     while (encoding.length > 0) await gatherNext();
     for (const leaf of begunEarlier) this.#finishLeaf(leaf);
@@ -243,33 +233,28 @@ class CaptureRun {
     await Promise.all([...this.#packPuts, ...this.#leafPuts]);
   }
 
+  /** @param begunEarlier loses those whose blocks are all in a batch */
+  async *#batches(begunEarlier: Set<number>): AsyncGenerator<PlannedBatch> {
+    const planned = inOrder(
+      wantedLeaves(this.#wanted),
+      BLOCKS_AHEAD,
+      (wanted) => this.#plan(wanted),
+      ({ blocks }) => weightOfLeaf({ blocks: blocks.length }),
+    );
+    for await (const { leaf, pieces } of planned) {
+      begunEarlier.delete(leaf);
+      let left = pieces.length;
+      for (const batch of batchesOf(pieces)) {
+        left -= batch.length;
+        yield { pieces: batch, finishes: left === 0 ? leaf : undefined };
+      }
+    }
+  }
+
   async #plan({ leaf, blocks }: WantedLeaf): Promise<{ leaf: number; pieces: PlannedPiece[] }> {
     const base = await this.#options.base.leaf(leaf);
     const written = base === undefined ? blocks.map(() => ALL_PAGES) : await this.#options.cut.written(blocks);
     return { leaf, pieces: planPieces(blocks, written, base ?? new Map()) };
-  }
-
-  /** Reads a batch and compares it with the base; what is new goes on to the thread pool. */
-  async #decide(batch: readonly PlannedPiece[]): Promise<Batch> {
-    const target = spareTargets.pop() ?? Buffer.from(new SharedArrayBuffer(BATCH_BYTES));
-    const local = await this.#options.cut.read(batch, target);
-    const decisions: Decision[] = [];
-    let at = 0;
-    for (const [index, piece] of batch.entries()) {
-      const bytes = target.subarray(at, at + bytesOf(piece));
-      at += bytes.length;
-      const present = local[index] || (await this.#fetchAbsent(piece.block, bytes));
-      decisions.push(present ? this.#compare(piece, bytes) : { kind: 'same', block: piece.block });
-    }
-    return { decisions, target };
-  }
-
-  /** @returns false where the base has the block */
-  async #fetchAbsent(block: number, target: Buffer): Promise<boolean> {
-    const { absentFrom } = this.#options;
-    if (absentFrom === undefined) return false;
-    await absentFrom.readInto([asBlock(block)], target);
-    return true;
   }
 
   #compare(piece: PlannedPiece, bytes: Buffer): Decision {
@@ -283,7 +268,7 @@ class CaptureRun {
     return { kind: 'data', block, sha256: digest, pages: isPatch ? pages : undefined, encoded };
   }
 
-  async #gather({ decisions, target }: Batch, finishes: number | undefined): Promise<void> {
+  async #gather({ decisions, target, finishes }: Batch): Promise<void> {
     const group = this.#group;
     const data: { block: number; sha256: Sha256; pages: PageMask | undefined; encoded: Encoded }[] = [];
     for (const decision of decisions) {
@@ -311,7 +296,7 @@ class CaptureRun {
       this.#storedBlocks += 1;
       this.#storedBytes += stored.record.length;
     }
-    keep(spareTargets, target);
+    this.#reader.release(target);
     if (finishes !== undefined) this.#finishLeaf(finishes);
     if (!group.packing?.pack.isFull && group.zero.length + group.same.length < UNJOURNALLED_BLOCKS) return;
     this.#closeGroup();
@@ -442,8 +427,4 @@ function locationOf({ block, record, pages }: StoredRecord, before: BlockLocatio
   if (pages === undefined) return { whole: record, patch: undefined };
   if (before === undefined) throw new Error(`block ${block} was stored as a patch of what the base does not have`);
   return { whole: before.whole, patch: { pages, record } };
-}
-
-function keep(spare: Buffer[], buffer: Buffer): void {
-  if (spare.length < KEPT_BUFFERS) spare.push(buffer);
 }

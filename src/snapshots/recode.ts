@@ -6,16 +6,8 @@ import type { SnapshotSource } from './snapshot-source.ts';
 
 const BLOCKS_AT_ONCE = 65_536;
 
-/**
- * Stores a snapshot's bytes once more, under another key or none.
- * @param rest waits, before each batch of blocks is read, for who has precedence
- */
-export function recode(
-  source: SnapshotSource,
-  sizeBytes: number,
-  storing: Storing,
-  rest: () => Promise<void>,
-): Promise<Captured> {
+/** Stores a snapshot's bytes once more, under another key or none. */
+export function recode(source: SnapshotSource, sizeBytes: number, storing: Storing): Promise<Captured> {
   const whole = {
     async blocks(from: number): Promise<number[]> {
       const blocks: number[] = [];
@@ -29,7 +21,6 @@ export function recode(
       return blocks;
     },
     async read(blocks: readonly number[], target: Buffer): Promise<void> {
-      await rest();
       await source.readInto(blocks.map(asBlock), target);
     },
   };

@@ -1,17 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type GuestLoad, Pace, restAfter } from '../../src/dataplane/pace.ts';
+import { monotonicMilliseconds } from '../../src/types/monotonic.ts';
 
 const MINUTE = 60_000;
 
 test('uploads rest the longer busier guests are, less when they are old, and not at all when old pages pile up', async () => {
-  let load: GuestLoad = { requests: 0, activeMilliseconds: 0, stagedShare: 0 };
+  let load: GuestLoad = { at: 0, requests: 0, activeMilliseconds: 0, stagedShare: 0 };
   let now = 0;
   let neighbours = 0;
   const pace = new Pace(
     async () => load,
     () => neighbours,
-    () => now,
+    0,
   );
   /** After so many milliseconds, of which the worker was busy for such a share. */
   const factorAfter = async (
@@ -23,7 +24,7 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   ): Promise<number> => {
     now += milliseconds;
     const activeMilliseconds = load.activeMilliseconds + milliseconds * busyShare;
-    load = { requests: load.requests + requests, activeMilliseconds, stagedShare };
+    load = { at: now, requests: load.requests + requests, activeMilliseconds, stagedShare };
     await pace.rest(age);
     return pace.factor;
   };
@@ -64,18 +65,50 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   assert.equal(await factorAfter(10, 0, 0), 0);
 });
 
+test('what came with another answer is not asked for, and counts once', async () => {
+  let asked = 0;
+  const pace = new Pace(
+    async () => {
+      asked += 1;
+      return { at: 200, requests: 2, activeMilliseconds: 200, stagedShare: 0 };
+    },
+    () => 0,
+    0,
+  );
+  pace.note({ at: 100, requests: 1, activeMilliseconds: 0, stagedShare: 0 });
+  await pace.rest(0);
+  assert.deepEqual([asked, pace.factor], [0, 0]);
+  await pace.rest(0);
+  assert.deepEqual([asked, pace.factor], [1, 32]);
+});
+
+test('what was said a moment ago is not asked for again', async () => {
+  let asked = 0;
+  const ask = async (): Promise<GuestLoad> => {
+    asked += 1;
+    return { at: monotonicMilliseconds() + 1000, requests: 0, activeMilliseconds: 0, stagedShare: 0 };
+  };
+  const pace = new Pace(ask, () => 0, monotonicMilliseconds() - 20);
+  await pace.rest(0);
+  assert.equal(asked, 1, 'nothing had been said for long');
+  await pace.rest(0);
+  assert.equal(asked, 1);
+});
+
 test('a rest is as long as the work before it says, and bounded', async () => {
   assert.equal(restAfter(5, 0), 0);
   assert.equal(restAfter(5, 6), 30);
   assert.equal(restAfter(1000, 6), 200);
-  const load = { requests: 0, activeMilliseconds: 0, stagedShare: 0 };
+  const load = { at: 0, requests: 0, activeMilliseconds: 0, stagedShare: 0 };
   const pace = new Pace(
     async () => {
+      load.at += 1_000_000;
       load.requests += 1;
       load.activeMilliseconds += 1_000_000;
       return load;
     },
     () => 0,
+    0,
   );
   // Ten milliseconds of the processor, however busy the machine is.
   for (const before = process.threadCpuUsage(); process.threadCpuUsage(before).user < 10_000; );

@@ -248,7 +248,7 @@ test('a copy under another key has the same bytes, and shares nothing with its s
   for (let step = 1; step < keys.length; step += 1) {
     const source = SnapshotSource.of(store, root, NO_PATIENCE, keys[step - 1]);
     const before = new Set(store.objects.keys());
-    const copied = await recode(source, 1_000_000 * BLOCK_BYTES, storing(store, keys[step]), async () => undefined);
+    const copied = await recode(source, 1_000_000 * BLOCK_BYTES, storing(store, keys[step]));
     root = copied.root;
     assert.equal(copied.dataBlocks, blocks.size);
     assertSame(await contents(store, root, keys[step]), blocks, `copy ${step}`);

@@ -109,7 +109,7 @@ for (const key of [undefined, DataKey.generate()]) {
     const { root, expected } = snapshots[snapshots.length - 1];
     const source = SnapshotSource.of(live.store, root, NO_PATIENCE, key);
     const other = DataKey.generate();
-    const copy = await recode(source, 1_000_000 * BLOCK_BYTES, storing(live.store, other), async () => undefined);
+    const copy = await recode(source, 1_000_000 * BLOCK_BYTES, storing(live.store, other));
     assertSame(await contents(live.store, copy.root, other), expected, 'the copy');
   });
 
