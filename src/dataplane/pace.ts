@@ -18,7 +18,7 @@ export type GuestLoad = {
  * that is about three quarters of the time. Less by the cube of how busy they are, since where a half of the time is free
  * there is room for both.
  */
-const REST_FACTOR = 32;
+const REST_FACTOR = 38;
 const FULLY_BUSY_SHARE = 0.75;
 /**
  * Other workers' guests count for less: only the processors are what they want, too. Beside an upload of 1 GiB on another

@@ -33,13 +33,13 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   assert.equal(await factorAfter(5, 0.2, 0), 0, 'and in some moments more');
   const half = await factorAfter(60, 0.5, 0);
   const whole = await factorAfter(60, 1, 0);
-  assert.ok(half > 9 && half < 10 && whole === 32, `${half} and ${whole}`);
-  assert.equal(await factorAfter(60, 0.76, 0), 32, 'more than this they cannot be beside an upload');
+  assert.ok(half > 11 && half < 12 && whole === 38, `${half} and ${whole}`);
+  assert.equal(await factorAfter(60, 0.76, 0), 38, 'more than this they cannot be beside an upload');
   const pressed = await factorAfter(60, 1, 0.125);
-  assert.ok(pressed > 15 && pressed <= 16, `${pressed}`);
+  assert.ok(pressed > 18 && pressed <= 19, `${pressed}`);
   for (const [minutes, factor] of [
-    [5, 32],
-    [10, 18],
+    [5, 38],
+    [10, 21],
     [15, 4],
     [60, 4],
   ]) {
@@ -60,7 +60,7 @@ test('uploads rest the longer busier guests are, less when they are old, and not
   // Other workers' guests are guests, too.
   neighbours = 1;
   const beside = await factorAfter(10, 0, 0);
-  assert.ok(beside > 22 && beside < 23, `${beside}`);
+  assert.ok(beside > 26 && beside < 27, `${beside}`);
   neighbours = 0;
   assert.equal(await factorAfter(10, 0, 0), 0);
 });
@@ -79,7 +79,7 @@ test('what came with another answer is not asked for, and counts once', async ()
   await pace.rest(0);
   assert.deepEqual([asked, pace.factor], [0, 0]);
   await pace.rest(0);
-  assert.deepEqual([asked, pace.factor], [1, 32]);
+  assert.deepEqual([asked, pace.factor], [1, 38]);
 });
 
 test('what was said a moment ago is not asked for again', async () => {
