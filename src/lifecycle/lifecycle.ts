@@ -111,14 +111,10 @@ export class Lifecycle {
     const going = await catalog.selectFrom('volumes').select('volume_id').where('state', '=', 'deleting').execute();
     // All at once: one that waits for its key keeps none of the others.
     await Promise.all([
-      ...instances.map(({ instance_id }) => this.#settle(instance_id)),
+      ...instances.map(({ instance_id }) => this.#finish(instance_id, () => this.instances.settle(instance_id))),
       ...[...this.#toBeMade].map((volumeId) => this.#make(volumeId)),
     ]);
     await Promise.all(going.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.reap([volume_id]))));
-  }
-
-  #settle(instanceId: InstanceId): Promise<void> {
-    return this.#finish(instanceId, () => this.instances.settle(instanceId));
   }
 
   /** Makes a volume that a start has found without its files. (A request that is making one undoes it itself.) */

@@ -12,6 +12,7 @@ import {
   removeSnapshotRecord,
   type SnapshotRecord,
 } from '../snapshots/snapshot-record.ts';
+import { allOf } from '../types/all-of.ts';
 import type { InstanceId, SetId, SnapshotId } from '../types/ids.ts';
 import { ResourceLocks } from './resource-locks.ts';
 
@@ -174,10 +175,8 @@ export class SnapshotRecords {
 /** Does something with each; what fails does not keep the others from it. @throws the first failure, when all have ended */
 async function someAtOnce<Each>(all: readonly Each[], work: (each: Each) => Promise<void>): Promise<void> {
   const limit = new ConcurrencyLimit(RECORDS_AT_ONCE);
-  const under = all.map((each) => limit.run(() => work(each)));
   // Nothing goes on behind the back of who tries again.
-  await Promise.allSettled(under);
-  await Promise.all(under);
+  await allOf(all, (each) => limit.run(() => work(each)));
 }
 
 function recordOf(

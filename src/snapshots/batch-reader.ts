@@ -1,6 +1,6 @@
 import { asBlock } from '../types/units.ts';
-import type { CutReader } from './capture.ts';
 import { BATCH_BYTES, bytesOf, type PlannedPiece } from './capture-plan.ts';
+import type { CutReader } from './cut-reader.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 
 /** Pieces that are read, and go on, together. `finishes`: the leaf of which they are the last. */
@@ -39,7 +39,7 @@ export class BatchReader {
     let before: BegunBatch | undefined;
     try {
       for await (const batch of batches) {
-        // Rests, reads and asks; what comes of the question comes while the caller is busy with the batch before.
+        // The answer comes while the caller is busy with the batch before; no rest does (as with inOrder): it would be none.
         const begun = await this.#begin(batch);
         const last = before;
         before = begun;

@@ -1,7 +1,8 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import { ALL_PAGES } from '../types/page-mask.ts';
 import { blockCount } from '../types/units.ts';
-import { type Capture, type Captured, type CutReader, capture } from './capture.ts';
+import { type Capture, type Captured, capture } from './capture.ts';
+import type { CutReader } from './cut-reader.ts';
 import { Manifest } from './manifest.ts';
 import { NO_JOURNAL } from './upload-journal.ts';
 

@@ -5,8 +5,6 @@ import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import { ALL_PAGES, type PageMask } from '../types/page-mask.ts';
 import type { Sha256 } from '../types/units.ts';
-import type { ChangedBlocks } from '../volumes/copy-before-write.ts';
-import type { Piece } from '../volumes/cut-files.ts';
 import { PagedBitmap } from '../volumes/paged-bitmap.ts';
 import { BatchReader, type PlannedBatch } from './batch-reader.ts';
 import { type BlockLocation, blockHash, type Encoded, encodeBlock, isZero } from './block-encoding.ts';
@@ -19,6 +17,7 @@ import {
   type WantedLeaf,
   wantedLeaves,
 } from './capture-plan.ts';
+import type { CutReader } from './cut-reader.ts';
 import {
   BLOCKS_AHEAD,
   type ChangedLeaves,
@@ -32,24 +31,6 @@ import { PackBuilder, packKey } from './pack.ts';
 import { PackRooms } from './pack-rooms.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 import type { StoredRecord, UploadJournal } from './upload-journal.ts';
-
-/** A cut as the pipeline sees it. */
-export interface CutReader {
-  /**
-   * Blocks that may differ from the base, ascending from `from`, and whether there may be `more` of them behind the last.
-   * `compareAll`: they are all that hold data, and what the base has beyond them must be looked at too.
-   */
-  changed(from: number): Promise<ChangedBlocks>;
-  /** For each of the blocks, the pages that may differ from the base's. */
-  written(blocks: readonly number[]): Promise<readonly PageMask[]>;
-  /**
-   * Reads pieces of blocks into `target`, one after the other. The next may be asked for before this one has come.
-   * @returns for each whether it was read; one that was not is as in the base
-   */
-  read(pieces: readonly Piece[], target: Buffer): Promise<boolean[]>;
-  /** These blocks are safe; the volume need not keep them. */
-  captured(blocks: readonly number[]): void;
-}
 
 export type Capture = {
   cut: CutReader;

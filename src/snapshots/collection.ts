@@ -1,4 +1,5 @@
 import type { ObjectStore } from '../objects/object-store.ts';
+import { allOf } from '../types/all-of.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { PackId } from './block-encoding.ts';
 import { nodeKey, referencesOf } from './manifest-node.ts';
@@ -99,9 +100,7 @@ export async function removeGarbage(store: ObjectStore, garbage: Garbage): Promi
         throw error;
       }
     };
-    const removing = Array.from({ length: REMOVALS_AT_ONCE }, removeNext);
     // Of these none may come behind the ones that follow.
-    await Promise.allSettled(removing);
-    await Promise.all(removing);
+    await allOf(Array.from({ length: REMOVALS_AT_ONCE }), removeNext);
   }
 }

@@ -2,6 +2,7 @@ import type { DataKey } from '../encryption/data-key.ts';
 import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
+import { allOf } from '../types/all-of.ts';
 import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
@@ -276,9 +277,7 @@ class Rewriting {
       waiting.filter(({ bytes }) => !isLeaf(bytes)),
     ];
     const limit = new ConcurrencyLimit(NODES_AT_ONCE);
-    const puts = leaves.map((leaf) => limit.run(() => put(leaf)));
-    await Promise.allSettled(puts);
-    await Promise.all(puts);
+    await allOf(leaves, (leaf) => limit.run(() => put(leaf)));
     for (const branch of branches) await put(branch);
   }
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import type { DataKey } from '../../src/encryption/data-key.ts';
-import { type Captured, type CutReader, capture } from '../../src/snapshots/capture.ts';
+import { type Captured, capture } from '../../src/snapshots/capture.ts';
 import type { Storing } from '../../src/snapshots/capture-whole.ts';
+import type { CutReader } from '../../src/snapshots/cut-reader.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
 import { NO_JOURNAL, type UploadJournal } from '../../src/snapshots/upload-journal.ts';
