@@ -12,6 +12,26 @@ export type AdminSettings = {
   certificate?: string | undefined;
 };
 
+/** No server answers: it is not there, for now at least. */
+export class ServerAwayError extends Error {}
+
+/** It answers, and does not do it. */
+export class RefusedError extends Error {
+  readonly code: string;
+  readonly status: number;
+
+  constructor(code: string, message: string, status: number) {
+    super(`${code}: ${message}`);
+    this.code = code;
+    this.status = status;
+  }
+
+  /** It may do it later: too much is asked of it, or something is wrong with it. */
+  get mayPass(): boolean {
+    return this.status >= 500;
+  }
+}
+
 /** Asks the server for what EC2's API has no words for. */
 export class AdminClient {
   readonly #settings: AdminSettings;
@@ -20,7 +40,7 @@ export class AdminClient {
     this.#settings = settings;
   }
 
-  /** @throws with the server's own message */
+  /** @throws ServerAwayError; RefusedError with the server's own message */
   async ask<Answer>(verb: string, input: object = {}): Promise<Answer> {
     const { apiUrl, region, credentials } = this.#settings;
     const url = new URL(`/cleancut/${verb}`, apiUrl);
@@ -39,10 +59,10 @@ export class AdminClient {
       body,
     });
     const { status, text } = await this.#post(url, signed.headers, body).catch((error: Error) => {
-      throw new Error(`no server answers at ${apiUrl} (${error.message})`);
+      throw new ServerAwayError(`no server answers at ${apiUrl} (${error.message})`);
     });
-    const answer = JSON.parse(text) as Answer & { code?: string; message?: string };
-    if (status !== 200) throw new Error(`${answer.code}: ${answer.message}`);
+    const answer = JSON.parse(text) as Answer & { code: string; message: string };
+    if (status !== 200) throw new RefusedError(answer.code, answer.message, status);
     return answer;
   }
 

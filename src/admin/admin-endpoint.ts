@@ -3,7 +3,7 @@ import { type ApiError, wireErrors } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { collect } from './collect.ts';
 import { forgetDamaged } from './forget-damaged.ts';
-import { beginImport, failImport, finishImport } from './import-snapshot.ts';
+import { beginImport, failImport, finishImport, importProgress } from './import-snapshot.ts';
 import { aliasKey, createKey, enableKey, listKeys, rotateKey } from './keys.ts';
 import { restoreSet } from './restore-set.ts';
 import { sets } from './sets.ts';
@@ -24,6 +24,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   'fail-import': failImport,
   'finish-import': finishImport,
   'forget-damaged': forgetDamaged,
+  'import-progress': importProgress,
   'list-keys': listKeys,
   'list-users': listUsers,
   'restore-set': restoreSet,

@@ -4,7 +4,7 @@ import { insertSet, NO_VOLUME } from '../api/snapshots/new-set.ts';
 import { checkDescription } from '../api/snapshots/snapshot-rules.ts';
 import { DEFAULT_VOLUME_TYPE } from '../api/volumes/volume-types.ts';
 import type { SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import { knownId, parseId } from '../types/ids.ts';
+import { parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { ApiError } from '../wire/api-error.ts';
 import { requireOperator } from './operator.ts';
@@ -23,6 +23,12 @@ const Finish = z.strictObject({
   snapshotId: z.string(),
   root: z.string().regex(/^[0-9a-f]{64}$/),
   dataBlocks: z.number().int().nonnegative(),
+  storedBytes: z.number().int().nonnegative(),
+});
+const Progress = z.strictObject({
+  snapshotId: z.string(),
+  doneBlocks: z.number().int().nonnegative(),
+  totalBlocks: z.number().int().nonnegative(),
   storedBytes: z.number().int().nonnegative(),
 });
 const Fail = z.strictObject({ snapshotId: z.string(), reason: z.string() });
@@ -66,6 +72,16 @@ export const beginImport = verb(Begin, async (input, call): Promise<BegunImport>
   };
 });
 
+/** An import goes on: nobody is to take it for lost. @throws ApiError InvalidSnapshot.NotFound when it does not, any more */
+export const importProgress = verb(Progress, async ({ snapshotId, ...progress }, call) => {
+  requireOperator(call);
+  await call.permit();
+  const id = parseId('snap', snapshotId);
+  const goesOn = id !== undefined && (await call.services.lifecycle.imports.heard(id, call.caller.accountId, progress));
+  if (!goesOn) throw notGoingOn(snapshotId);
+  return { snapshotId };
+});
+
 /**
  * All bytes of an import are stored. Whoever says so says which manifest it has: only the operator may, who can write to
  * the object store anyway.
@@ -74,20 +90,35 @@ export const finishImport = verb(Finish, async (input, call) => {
   requireOperator(call);
   await call.permit();
   const snapshotId = parseId('snap', input.snapshotId);
-  const updated = await call.services.catalog
+  if (snapshotId === undefined) throw notGoingOn(input.snapshotId);
+  const { catalog, lifecycle } = call.services;
+  const root = input.root as Sha256;
+  const updated = await catalog
     .updateTable('snapshots')
-    .set({ root: input.root as Sha256, data_blocks: input.dataBlocks, stored_bytes: input.storedBytes })
-    .where('snapshot_id', '=', snapshotId ?? knownId('snap', 'snap-00000000'))
+    .set({ root, data_blocks: input.dataBlocks, stored_bytes: input.storedBytes })
+    .where('snapshot_id', '=', snapshotId)
     .where('account_id', '=', call.caller.accountId)
     .where('state', '=', 'pending')
     .where('boundary', 'is', null)
     .executeTakeFirst();
-  if (snapshotId === undefined || updated.numUpdatedRows === 0n) {
-    throw new ApiError('InvalidSnapshot.NotFound', `The import '${input.snapshotId}' does not exist.`);
+  if (updated.numUpdatedRows === 0n) {
+    // Said again by who did not hear the answer: the server went away just then.
+    const earlier = await catalog
+      .selectFrom('snapshots')
+      .select('snapshot_id')
+      .where('snapshot_id', '=', snapshotId)
+      .where('account_id', '=', call.caller.accountId)
+      .where('root', '=', root)
+      .executeTakeFirst();
+    if (earlier === undefined) throw notGoingOn(snapshotId);
   }
-  await call.services.lifecycle.snapshots.completeStored(snapshotId);
+  await lifecycle.snapshots.completeStored(snapshotId);
   return { snapshotId };
 });
+
+function notGoingOn(snapshotId: string): ApiError {
+  return new ApiError('InvalidSnapshot.NotFound', `The import '${snapshotId}' does not exist, or has ended.`);
+}
 
 /** An import came to nothing. */
 export const failImport = verb(Fail, async (input, call) => {

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { AdminClient } from '../admin/admin-client.ts';
+import { AdminClient, ServerAwayError } from '../admin/admin-client.ts';
 import { readCredentials } from '../auth/credentials-file.ts';
 import { dataPaths } from '../server/data-directory.ts';
 import type { RunningFile } from '../server/server.ts';
@@ -12,11 +12,11 @@ export function chosenDataDir(flags: DataDirFlag): string {
   return path.resolve(flags.dataDir ?? process.env.CLEANCUT_DATA_DIR ?? './cleancut-data');
 }
 
-/** What the server that runs on a data directory says of itself. @throws with what to do when there is none */
+/** What the server that runs on a data directory says of itself. @throws ServerAwayError with what to do when there is none */
 export function runningServer(dataDir: string): RunningFile {
   const file = dataPaths(dataDir).running;
   if (!existsSync(file)) {
-    throw new Error(
+    throw new ServerAwayError(
       `no server is running on ${dataDir}. Start one with 'npx cleancut serve --data-dir ${dataDir}', or name another with --data-dir.`,
     );
   }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
+import type { AdminClient } from '../admin/admin-client.ts';
 import type { BegunImport } from '../admin/import-snapshot.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
@@ -12,6 +13,7 @@ import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { BLOCK_BYTES, formatBytes, GIB, type Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
+import { reportingImport } from './import-reports.ts';
 import { interruptible } from './interruptible.ts';
 import { type KeyFlags, SnapshotKeys } from './keys.ts';
 import { ByteProgress, print } from './output.ts';
@@ -79,20 +81,19 @@ export async function importFile(
   const { snapshotId, captured } = await interruptible(async (signal) => {
     const { snapshotId, encryption } = await server.ask<BegunImport>('begin-import', wish);
     const progress = new ByteProgress(file, image.size());
-    const onProgress = ({ doneBlocks, totalBlocks }: CaptureProgress): void =>
-      progress.set((doneBlocks / Math.max(1, totalBlocks)) * image.size());
+    const connect = (): AdminClient => connectToServer(flags);
     try {
       const key = await new SnapshotKeys(flags, store).keyOf({ encryption });
-      const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
-      const storing = { store: untilAborted(store, signal), patience, key, onProgress, signal };
-      const captured = await progress.during(() => importImage(image, sizeGiB * GIB, storing));
-      const { root, dataBlocks, storedBytes } = captured;
-      await server.ask('finish-import', { snapshotId, root, dataBlocks, storedBytes });
+      const captured = await reportingImport({ connect, snapshotId, signal }, (signal, report) => {
+        const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
+        const onProgress = (done: CaptureProgress): void => {
+          report(done);
+          progress.set((done.doneBlocks / Math.max(1, done.totalBlocks)) * image.size());
+        };
+        const storing = { store: untilAborted(store, signal), patience, key, onProgress, signal };
+        return progress.during(() => importImage(image, sizeGiB * GIB, storing));
+      });
       return { snapshotId, captured };
-    } catch (error) {
-      // Where the server is away, too, it ends by itself after a day.
-      await server.ask('fail-import', { snapshotId, reason: (error as Error).message }).catch(() => undefined);
-      throw error;
     } finally {
       image.close();
     }

@@ -6,6 +6,7 @@ import { Bases } from './bases.ts';
 import { Collector } from './collector.ts';
 import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
+import { Imports } from './imports.ts';
 import { InstanceRunner } from './instance-runner.ts';
 import type { LifecycleOptions } from './options.ts';
 import { Repacker } from './repacker.ts';
@@ -20,7 +21,6 @@ import { VolumeRunner } from './volume-runner.ts';
 
 /** Terminated instances stay visible for about an hour. */
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
-const IMPORT_MILLISECONDS = 24 * 60 * 60 * 1000;
 const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
 /** What takes longer to come up goes on behind the start: nobody's guests wait for another's keys. */
 const START_PATIENCE_MILLISECONDS = 10_000;
@@ -37,6 +37,7 @@ export class Lifecycle {
   readonly volumes: VolumeRunner;
   readonly instances: InstanceRunner;
   readonly copies: CopyRunner;
+  readonly imports: Imports;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
   readonly storeOwner: StoreOwner;
@@ -70,6 +71,7 @@ export class Lifecycle {
     this.volumes = new VolumeRunner(options, this.hydrations);
     this.instances = new InstanceRunner(options, this.volumes);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
+    this.imports = new Imports(options, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
     this.collector = new Collector(options, this.storeOwner, this.uploads, this.records);
     this.repacker = new Repacker(options, this.uploads, this.records);
@@ -83,7 +85,7 @@ export class Lifecycle {
       'terminated instances': () => this.#forgetTerminated(),
       'data keys': () => this.#forgetDataKeys(),
       'idle uploads': () => this.#endIdleUploads(),
-      'lost imports': () => this.#endLostImports(),
+      'lost imports': () => this.imports.endLost(),
       'the store': () => this.storeOwner.claim(),
       'its records': () => this.records.refreshStale(),
       collection: () => this.#collectWhenDue(),
@@ -172,29 +174,6 @@ export class Lifecycle {
       if (now().getTime() - Date.parse(active_at) < timeout_minutes * 60_000) continue;
       const reason = `The snapshot was not completed, nor written to, for ${timeout_minutes} minutes.`;
       await this.snapshots.failImport(snapshot_id, account_id, reason);
-    }
-  }
-
-  /** Imports whose CLI has not come back for a day: nothing stays pending for ever. */
-  async #endLostImports(): Promise<void> {
-    const { catalog, now } = this.#options;
-    const before = new Date(now().getTime() - IMPORT_MILLISECONDS).toISOString();
-    const lost = await catalog
-      .selectFrom('snapshots')
-      .select(['snapshot_id', 'account_id'])
-      .where('state', '=', 'pending')
-      .where('boundary', 'is', null)
-      .where('root', 'is', null)
-      .where('started_at', '<', before)
-      .where('snapshot_id', 'not in', (select) =>
-        select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
-      )
-      .where('snapshot_id', 'not in', (select) =>
-        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
-      )
-      .execute();
-    for (const { snapshot_id, account_id } of lost) {
-      await this.snapshots.failImport(snapshot_id, account_id, 'The import was not finished within a day.');
     }
   }
 

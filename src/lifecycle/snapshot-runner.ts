@@ -94,22 +94,6 @@ export class SnapshotRunner {
       .where('boundary', 'is not', null)
       .orderBy('boundary')
       .execute();
-    const imports = await this.#catalog
-      .selectFrom('snapshots')
-      .selectAll()
-      .where('state', '=', 'pending')
-      .where('boundary', 'is', null)
-      .where('root', 'is', null)
-      // Those of the EBS direct APIs go on: their blocks are stored one by one.
-      .where('snapshot_id', 'not in', (select) =>
-        select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
-      )
-      // Copies begin again.
-      .where('snapshot_id', 'not in', (select) =>
-        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
-      )
-      .execute();
-    for (const snapshot of imports) await this.#fail(snapshot, 'The import was cut off by a restart of the server.');
     const sets = await this.#catalog
       .selectFrom('snapshot_sets')
       .select('set_id')
@@ -143,6 +127,7 @@ export class SnapshotRunner {
       .select('set_id')
       .where('snapshot_id', '=', snapshotId)
       .executeTakeFirst();
+    this.#progress.delete(snapshotId);
     if (row !== undefined) await this.#completeSet(row.set_id);
   }
 

@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { pino } from 'pino';
 import { AdminEndpoint } from '../admin/admin-endpoint.ts';
 import { Tokens } from '../api/ebs/tokens.ts';
@@ -216,7 +216,9 @@ export async function startServer(config: Config): Promise<RunningServer> {
     keyFile: config.keyFile,
     kms: config.kms,
   };
-  writeFileSync(paths.running, `${JSON.stringify(running)}\n`, { mode: 0o600 });
+  // Under another name first: a verb that looks for the server now must not read half of it.
+  writeFileSync(`${paths.running}.new`, `${JSON.stringify(running)}\n`, { mode: 0o600 });
+  renameSync(`${paths.running}.new`, paths.running);
   const tidying = setInterval(() => {
     void lifecycle.tidy();
     void users.forgetExpiredSessions().catch((error: Error) => log('warn', `tidying up: ${error.message}`));

@@ -5,9 +5,10 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { DescribeSnapshotsCommand } from '@aws-sdk/client-ec2';
+import { DeleteSnapshotCommand, DescribeSnapshotsCommand, type EC2Client, type Snapshot } from '@aws-sdk/client-ec2';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
 import { startProxiedServer } from '../support/proxied-server.ts';
+import { startTestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const CLEANCUT = new URL('../../bin/cleancut.js', import.meta.url).pathname;
@@ -22,7 +23,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
 
 /** A server, its store that can fall silent, and the CLI beside them. */
 async function withSilenceableStore(t: TestContext) {
-  const { s3, proxy, server } = await startProxiedServer(t);
+  const { s3, proxy, server, options } = await startProxiedServer(t);
   const run = (...argv: string[]): ChildProcess => {
     const child = spawn(process.execPath, [CLEANCUT, ...argv, '--data-dir', server.dataDir], {
       stdio: 'ignore',
@@ -31,7 +32,7 @@ async function withSilenceableStore(t: TestContext) {
     t.after(() => child.kill('SIGKILL'));
     return child;
   };
-  return { proxy, server, run };
+  return { proxy, server, run, options };
 }
 
 /** Ctrl-C. @returns how it ended */
@@ -43,6 +44,10 @@ async function interrupt(child: ChildProcess): Promise<NodeJS.Signals | null> {
   child.kill('SIGINT');
   const [, signal] = await exit;
   return signal;
+}
+
+async function ownSnapshots(ec2: EC2Client): Promise<Snapshot[]> {
+  return (await ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots ?? [];
 }
 
 test('Ctrl-C in an export, beside a store that has fallen silent: it ends, and no half image stays', async (t) => {
@@ -86,12 +91,60 @@ test('Ctrl-C in an import ends its snapshot in error at once', async (t) => {
   const child = run('import', image);
   await until('a pack is put', () => puts > 0);
   assert.equal(await interrupt(child), 'SIGINT');
-  const { Snapshots = [] } = await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }));
+  const snapshots = await ownSnapshots(server.ec2);
   assert.deepEqual(
-    Snapshots.map(({ State }) => State),
+    snapshots.map(({ State }) => State),
     ['error'],
   );
-  assert.match(Snapshots[0].StateMessage ?? '', /SIGINT/);
+  assert.match(snapshots[0].StateMessage ?? '', /SIGINT/);
+});
+
+test('an import goes on while its server is away, and ends when there is one again', async (t) => {
+  const { proxy, server, run, options } = await withSilenceableStore(t);
+  const image = `${temporaryDirectory(t)}/image`;
+  const bytes = randomBytes(20 * MIB);
+  writeFileSync(image, bytes);
+  let [isHeld, puts, manifests] = [true, 0, 0];
+  proxy.chooseFault = (method, path) => {
+    if (method === 'PUT' && path.includes('/manifests/')) manifests += 1;
+    if (!isHeld || method !== 'PUT' || !path.includes('/packs/')) return undefined;
+    puts += 1;
+    return 'throttled';
+  };
+  const child = run('import', image);
+  const exit = once(child, 'exit');
+  await until('a pack is put', () => puts > 0);
+  await server.kill();
+  const before = manifests;
+  isHeld = false;
+  await until('what it is made of is stored', () => manifests > before);
+  const next = await startTestServer(t, { ...options, dataDir: server.dataDir });
+  assert.deepEqual(await exit, [0, null]);
+  const [snapshot, ...others] = await ownSnapshots(next.ec2);
+  assert.deepEqual([snapshot.State, others], ['completed', []]);
+  const reader = await next.connect(snapshot.SnapshotId ?? '');
+  assert.ok((await reader.read(0, bytes.length)).equals(bytes));
+  await reader.close();
+});
+
+test('an import whose snapshot is deleted meanwhile ends', async (t) => {
+  const { proxy, server, run } = await withSilenceableStore(t);
+  const image = `${temporaryDirectory(t)}/image`;
+  writeFileSync(image, randomBytes(20 * MIB));
+  let [isHeld, puts] = [true, 0];
+  proxy.chooseFault = (method, path) => {
+    if (!isHeld || method !== 'PUT' || !path.includes('/packs/')) return undefined;
+    puts += 1;
+    return 'throttled';
+  };
+  const child = run('import', image);
+  const exit = once(child, 'exit');
+  await until('a pack is put', () => puts > 0);
+  const [{ SnapshotId }] = await ownSnapshots(server.ec2);
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
+  isHeld = false;
+  assert.deepEqual(await exit, [1, null]);
+  assert.deepEqual(await ownSnapshots(server.ec2), []);
 });
 
 test('a demo that is told to end takes its server and its data with it', async (t) => {

@@ -4,13 +4,14 @@ import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import type { DataPlane } from '../../src/dataplane/data-plane.ts';
 import type { DataKeys } from '../../src/keys/data-keys.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
-import type { SnapshotId } from '../../src/types/ids.ts';
+import { parseAccountId, type SnapshotId } from '../../src/types/ids.ts';
 import type { Sha256 } from '../../src/types/units.ts';
 import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
-const HOUR = 3_600_000;
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
 const START = Date.parse('2026-01-01T00:00:00Z');
 
 function lifecycleOf(catalog: Catalog, now: () => number, store: MemoryStore): Lifecycle {
@@ -80,7 +81,7 @@ test('nothing stays pending for ever: lost imports and idle direct uploads end i
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   let now = START;
   const lifecycle = lifecycleOf(catalog, () => now, new MemoryStore());
-  const imported = (await insertSnapshot(catalog, { startedAt: START })).snapshot_id;
+  const { snapshot_id: imported, account_id } = await insertSnapshot(catalog, { startedAt: START });
   const direct = (await insertSnapshot(catalog, { startedAt: START })).snapshot_id;
   await catalog
     .insertInto('direct_uploads')
@@ -103,14 +104,32 @@ test('nothing stays pending for ever: lost imports and idle direct uploads end i
     return `${row.state} ${row.state_message}`.trim();
   };
   now = START + 0.9 * HOUR;
+  await lifecycle.imports.heard(imported, account_id, { doneBlocks: 1, totalBlocks: 4, storedBytes: 5 });
   await lifecycle.tidy();
   assert.deepEqual([await stateOf(imported), await stateOf(direct)], ['pending', 'pending']);
-  now = START + 1.1 * HOUR;
+  now = START + 1.05 * HOUR;
   await lifecycle.tidy();
   assert.equal(await stateOf(imported), 'pending');
   assert.match(await stateOf(direct), /^error The snapshot was not completed, nor written to, for 60 minutes/);
-  now = START + 25 * HOUR;
+  const progress = { doneBlocks: 3, totalBlocks: 4, storedBytes: 5 };
+  assert.equal(await lifecycle.imports.heard(direct, account_id, progress), false);
+  assert.equal(
+    await lifecycle.imports.heard(imported, parseAccountId('000000000002') ?? assert.fail(), progress),
+    false,
+  );
+  assert.equal(await lifecycle.imports.heard(imported, account_id, progress), true);
+  assert.deepEqual(lifecycle.snapshots.progressOf(imported), progress);
+  now += 9 * MINUTE;
   await lifecycle.tidy();
-  assert.match(await stateOf(imported), /^error The import was not finished within a day/);
+  assert.equal(await stateOf(imported), 'pending');
+  // A server that has just begun has not heard of it yet.
+  const next = lifecycleOf(catalog, () => now, new MemoryStore());
+  now += 9 * MINUTE;
+  await next.tidy();
+  assert.equal(await stateOf(imported), 'pending');
+  now += 2 * MINUTE;
+  await next.tidy();
+  assert.match(await stateOf(imported), /^error Nothing was heard of the import for 10 minutes/);
+  assert.equal(await next.imports.heard(imported, account_id, progress), false);
   await catalog.destroy();
 });
