@@ -355,4 +355,9 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0009-requests-of-replacements': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema.alterTable('replace_root_tasks').addColumn('client_token_request', 'text').execute();
+    },
+  },
 };

@@ -198,6 +198,7 @@ export type ReplaceRootTaskRow = {
   region: string;
   instance_id: InstanceId;
   client_token: string | null;
+  client_token_request: string | null;
   snapshot_id: SnapshotId | null;
   delete_replaced: Flag;
   state: 'in-progress' | 'succeeded' | 'failed';

@@ -1,9 +1,8 @@
 import { isCatalogError } from '../catalog/catalog.ts';
-import { WorkerDiedError } from '../dataplane/data-plane.ts';
-import { KeysUnavailableError } from '../keys/data-keys.ts';
 import type { SnapshotId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
+import { isPassing } from './passing-errors.ts';
 import type { SnapshotRunner } from './snapshot-runner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
@@ -68,9 +67,7 @@ export class CopyRunner {
         return;
       } catch (error) {
         if (dataPlane.stopping) return;
-        const mayPass =
-          error instanceof WorkerDiedError || error instanceof KeysUnavailableError || isCatalogError(error);
-        if (!mayPass) {
+        if (!isPassing(error) && !isCatalogError(error)) {
           await this.#snapshots.failImport(snapshotId, copy.account_id, (error as Error).message);
           await catalog.deleteFrom('snapshot_copies').where('snapshot_id', '=', snapshotId).execute();
           return;

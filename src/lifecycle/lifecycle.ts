@@ -111,8 +111,14 @@ export class Lifecycle {
       .where('state', 'in', ['pending', 'running', 'stopping', 'shutting-down'])
       .execute();
     const going = await catalog.selectFrom('volumes').select('volume_id').where('state', '=', 'deleting').execute();
+    const growing = await catalog
+      .selectFrom('volume_modifications')
+      .select('volume_id')
+      .where('state', '=', 'modifying')
+      .execute();
     // All at once: one that waits for its key keeps none of the others.
     await Promise.all([
+      ...growing.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.modify(volume_id))),
       ...instances.map(({ instance_id }) => this.#finish(instance_id, () => this.instances.settle(instance_id))),
       ...[...this.#toBeMade].map((volumeId) => this.#make(volumeId)),
     ]);
@@ -223,17 +229,10 @@ export class Lifecycle {
       // Those of an instance that is coming up are made with it.
       if (state === 'creating' && instance_state !== 'pending') this.#toBeMade.add(volume_id);
     }
-    const growing = await catalog
-      .selectFrom('volume_modifications')
-      .select('volume_id')
-      .where('state', '=', 'modifying')
-      .execute();
-    const finishing = [
-      ...opening,
-      ...growing.map(({ volume_id }) => this.#finish(volume_id, () => this.volumes.modify(volume_id))),
-      this.finishBegun(),
-    ];
-    await Promise.race([Promise.all(finishing), sleep(START_PATIENCE_MILLISECONDS, undefined, { ref: false })]);
+    await Promise.race([
+      Promise.all([...opening, this.finishBegun()]),
+      sleep(START_PATIENCE_MILLISECONDS, undefined, { ref: false }),
+    ]);
     if (this.#unfinished.size > 0) {
       const waiting = [...this.#unfinished].join(', ');
       log(

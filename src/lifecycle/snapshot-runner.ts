@@ -2,13 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Catalog, isCatalogError } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { isBaseLost } from '../dataplane/base-lost.ts';
-import { WorkerDiedError } from '../dataplane/data-plane.ts';
-import { KeysUnavailableError } from '../keys/data-keys.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { AccountId, SetId, SnapshotId, VolumeId } from '../types/ids.ts';
 import { type EpochNumber, GIB } from '../types/units.ts';
 import type { Bases } from './bases.ts';
 import type { LifecycleOptions } from './options.ts';
+import { isPassing } from './passing-errors.ts';
 import { type OwedSnapshot, PendingSnapshots } from './pending-snapshots.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
 import type { UploadGate } from './upload-gate.ts';
@@ -183,7 +182,7 @@ export class SnapshotRunner {
         await this.#options.uploads.upload(() => this.#store(owed, () => dataPlane.capture(order)));
       } catch (error) {
         if (dataPlane.stopping) return;
-        if (error instanceof WorkerDiedError || error instanceof KeysUnavailableError) {
+        if (isPassing(error)) {
           // The worker comes back, and its journal with it; so do the keys.
           await sleep(WORKER_RETRY_MILLISECONDS);
           continue;

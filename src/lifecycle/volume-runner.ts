@@ -7,6 +7,7 @@ import type { VolumeId } from '../types/ids.ts';
 import { GIB } from '../types/units.ts';
 import type { HydrationRunner } from './hydration-runner.ts';
 import type { LifecycleOptions } from './options.ts';
+import { isPassing } from './passing-errors.ts';
 import { pendingCuts } from './volume-openings.ts';
 
 /** Makes volumes, lets them grow, and removes them. */
@@ -40,6 +41,8 @@ export class VolumeRunner {
           .end(),
       }))
       .where('volume_id', 'in', volumeIds)
+      // Whatever else has become of one meanwhile, it is not to come back.
+      .where('state', '=', 'creating')
       .execute();
     for (const { volume_id, origin_root } of volumes) if (origin_root !== null) this.#hydrations.kick(volume_id);
   }
@@ -54,17 +57,23 @@ export class VolumeRunner {
     await dataPlane.create({ volumeId: volume.volume_id, sizeBytes, restored, baseless, key: key?.bytes });
   }
 
-  /** Carries out the modification that the catalog has as `modifying`: the volume grows while clients use it. */
+  /**
+   * Carries out the modification that the catalog has as `modifying`, if any: the volume grows while clients use it.
+   * @throws what passes (see isPassing) when it cannot be done now: it stays `modifying`
+   */
   async modify(volumeId: VolumeId): Promise<void> {
     const { catalog, dataPlane, now } = this.#options;
     const modification = await catalog
       .selectFrom('volume_modifications')
       .selectAll()
       .where('volume_id', '=', volumeId)
-      .executeTakeFirstOrThrow();
+      .where('state', '=', 'modifying')
+      .executeTakeFirst();
+    if (modification === undefined) return;
     try {
       await dataPlane.grow(volumeId, modification.target_size_gib * GIB);
     } catch (error) {
+      if (isPassing(error)) throw error;
       await catalog
         .updateTable('volume_modifications')
         .set({ state: 'failed', message: (error as Error).message, ended_at: now().toISOString() })
@@ -115,6 +124,7 @@ export class VolumeRunner {
     if (volumeIds.length === 0) return;
     await this.#options.catalog.transaction().execute(async (transaction) => {
       for (const volumeId of volumeIds) await removeTags(transaction, volumeId);
+      await transaction.deleteFrom('volume_modifications').where('volume_id', 'in', volumeIds).execute();
       await transaction.deleteFrom('volumes').where('volume_id', 'in', volumeIds).execute();
     });
   }

@@ -213,14 +213,14 @@ test('a root volume is replaced while the instance runs', async () => {
   const SnapshotId = found.BlockDeviceMappings?.[0].Ebs?.SnapshotId ?? '';
   await ended(server.ec2, [{ SnapshotId }]);
   await writeTo(other.root, 0, Buffer.alloc(512, 2));
-  const answer = await server.ec2.send(
-    new CreateReplaceRootVolumeTaskCommand({
-      InstanceId: other.instanceId,
-      SnapshotId,
-      DeleteReplacedRootVolume: true,
-    }),
-  );
+  const replace = (DeleteReplacedRootVolume: boolean) => {
+    const order = { InstanceId: other.instanceId, SnapshotId, DeleteReplacedRootVolume, ClientToken: 'a new root' };
+    return server.ec2.send(new CreateReplaceRootVolumeTaskCommand(order));
+  };
+  const answer = await replace(true);
   assert.equal(answer.ReplaceRootVolumeTask?.TaskState, 'succeeded');
+  assert.deepEqual((await replace(true)).ReplaceRootVolumeTask, answer.ReplaceRootVolumeTask);
+  await assert.rejects(replace(false), { name: 'IdempotentParameterMismatch' });
   const listed = await server.ec2.send(
     new DescribeReplaceRootVolumeTasksCommand({ Filters: [{ Name: 'instance-id', Values: [other.instanceId] }] }),
   );

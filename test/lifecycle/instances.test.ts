@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import type { InstanceState } from '../../src/catalog/schema.ts';
-import type { DataPlane } from '../../src/dataplane/data-plane.ts';
-import type { DataKeys } from '../../src/keys/data-keys.ts';
+import { type DataPlane, WorkerDiedError } from '../../src/dataplane/data-plane.ts';
+import { type DataKeys, KeysUnavailableError } from '../../src/keys/data-keys.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
 import type { InstanceId, VolumeId } from '../../src/types/ids.ts';
-import { asEpoch } from '../../src/types/units.ts';
+import { asEpoch, GIB } from '../../src/types/units.ts';
 import { insertInstance, insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -15,6 +15,7 @@ import { temporaryDirectory } from '../support/temporary-directory.ts';
 class Plane {
   readonly exported = new Set<VolumeId>();
   readonly made = new Set<VolumeId>();
+  readonly grown = new Map<VolumeId, number>();
   readonly asked: VolumeId[] = [];
   answer = async (_volumeId: VolumeId): Promise<void> => {};
 
@@ -33,6 +34,10 @@ class Plane {
       create: async ({ volumeId }: { volumeId: VolumeId }): Promise<void> => {
         await this.answer(volumeId);
         this.made.add(volumeId);
+      },
+      grow: async (volumeId: VolumeId, sizeBytes: number): Promise<void> => {
+        await this.answer(volumeId);
+        this.grown.set(volumeId, sizeBytes);
       },
       remove: async (volumeId: VolumeId): Promise<void> => {
         await this.answer(volumeId);
@@ -151,5 +156,43 @@ test('volumes are made together, and removed together; one that fails keeps no o
   await assert.rejects(volumes.reap(ids), { message: 'the disk is away' });
   assert.deepEqual(plane.made, new Set([attached, broken, owed]));
   assert.deepEqual(await states(), { [attached]: 'in-use', [broken]: 'deleting', [owed]: 'deleting' });
+  await catalog.destroy();
+});
+
+test('a modification that waits for keys, or for a worker, goes on when they are back; one that fails, has failed', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  const [keyless, broken] = await Promise.all([1, 2].map(() => insertVolume(catalog)));
+  const shape = { original_type: 'gp3', original_iops: null, original_throughput: null, original_size_gib: 1 } as const;
+  const target = { target_type: 'gp3', target_iops: null, target_throughput: null, target_size_gib: 3 } as const;
+  for (const volume_id of [keyless, broken]) {
+    const begun = { state: 'modifying', message: '', started_at: new Date(0).toISOString(), ended_at: null } as const;
+    await catalog
+      .insertInto('volume_modifications')
+      .values({ volume_id, ...begun, ...shape, ...target })
+      .execute();
+  }
+  const states = async (): Promise<Record<string, string>> => {
+    const rows = await catalog.selectFrom('volume_modifications').select(['volume_id', 'state']).execute();
+    return Object.fromEntries(rows.map((row) => [row.volume_id, row.state]));
+  };
+  const plane = new Plane();
+  const lifecycle = lifecycleOf(catalog, plane);
+  plane.answer = async (volumeId) => {
+    throw volumeId === broken ? new Error('the disk is full') : new KeysUnavailableError('the keys cannot be reached');
+  };
+  await lifecycle.finishBegun();
+  assert.deepEqual(await states(), { [keyless]: 'modifying', [broken]: 'failed' });
+  plane.answer = async () => {
+    throw new WorkerDiedError('it has died');
+  };
+  await lifecycle.finishBegun();
+  assert.deepEqual(await states(), { [keyless]: 'modifying', [broken]: 'failed' });
+  plane.answer = async () => undefined;
+  await lifecycle.finishBegun();
+  assert.deepEqual(await states(), { [keyless]: 'completed', [broken]: 'failed' });
+  assert.deepEqual([...plane.grown], [[keyless, 3 * GIB]]);
+  await catalog.updateTable('volumes').set({ state: 'deleting' }).execute();
+  await lifecycle.finishBegun();
+  assert.deepEqual(await states(), {}, 'of volumes that are no more');
   await catalog.destroy();
 });

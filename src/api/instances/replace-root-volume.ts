@@ -8,17 +8,19 @@ import type {
 } from '@aws-sdk/client-ec2';
 import type { ReplaceRootTaskRow, SnapshotRow } from '../../catalog/schema.ts';
 import { putTags, tagsOf } from '../../catalog/tags.ts';
+import { failReplacements } from '../../lifecycle/replacements.ts';
 import { newId } from '../../types/ids.ts';
 import { making } from '../authorization.ts';
 import { planEncryption, protect } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import { compileFilters } from '../filters.ts';
+import { checkSameRequest, readClientToken } from '../idempotency.ts';
 import { readInstanceId, readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
-import { type AttachedVolume, attachedVolumes } from '../volumes/attached-volumes.ts';
+import { type AttachedVolume, attachedVolumes, removeAttachment } from '../volumes/attached-volumes.ts';
 import { findRestorable, insertVolume, makeOrUndo } from '../volumes/new-volume.ts';
 import { findInstance } from './find-instance.ts';
 
@@ -39,15 +41,22 @@ export const createReplaceRootVolumeTask: Operation<
       ...making(call, 'volume', new Map()),
     ]);
     const { catalog, lifecycle, now } = call.services;
-    return lifecycle.locks.hold([instanceId], async () => {
-      const earlier = await catalog
-        .selectFrom('replace_root_tasks')
-        .selectAll()
-        .where('instance_id', '=', instanceId)
-        .where('account_id', '=', call.caller.accountId)
-        .where('client_token', '=', input.ClientToken ?? '')
-        .executeTakeFirst();
-      if (earlier !== undefined) return { ReplaceRootVolumeTask: await taskView(call, earlier) };
+    const clientToken = readClientToken(input.ClientToken, input);
+    const locks = [instanceId, `token ${call.caller.accountId} ${input.ClientToken ?? call.requestId}`];
+    return lifecycle.locks.hold(locks, async () => {
+      if (clientToken !== undefined) {
+        const earlier = await catalog
+          .selectFrom('replace_root_tasks')
+          .selectAll()
+          .where('account_id', '=', call.caller.accountId)
+          .where('region', '=', call.region)
+          .where('client_token', '=', clientToken.token)
+          .executeTakeFirst();
+        if (earlier !== undefined) {
+          checkSameRequest(clientToken, earlier.client_token_request);
+          return { ReplaceRootVolumeTask: await taskView(call, earlier) };
+        }
+      }
       const instance = await findInstance(call, instanceId);
       if (instance.state !== 'running') throw errors.instanceState(instanceId, instance.state, 'running');
       const attached = await attachedVolumes(catalog, instanceId);
@@ -60,7 +69,8 @@ export const createReplaceRootVolumeTask: Operation<
         account_id: call.caller.accountId,
         region: call.region,
         instance_id: instanceId,
-        client_token: input.ClientToken ?? null,
+        client_token: clientToken?.token ?? null,
+        client_token_request: clientToken?.request ?? null,
         snapshot_id: source?.snapshot_id ?? null,
         delete_replaced: input.DeleteReplacedRootVolume === true ? 1 : 0,
         state: 'in-progress',
@@ -113,35 +123,23 @@ async function replace(
   });
   try {
     await makeOrUndo(call, volumeId, 'The new root volume');
+    // The old root's export first: no client is left on it when the new one takes its place.
+    await lifecycle.instances.endExport(root.volume_id, root.instance_id);
   } catch (error) {
-    await catalog
-      .updateTable('replace_root_tasks')
-      .set({ state: 'failed', completed_at: now().toISOString() })
-      .where('task_id', '=', task.task_id)
-      .execute();
+    await failReplacements(catalog, now(), task.task_id);
+    await lifecycle.volumes.reap([volumeId]);
     throw error;
   }
-  // The old root's export first: no client is left on it when the new one takes its place.
-  await lifecycle.instances.endExport(root.volume_id, root.instance_id);
   // In one step: at every moment, after a crash too, the instance has one root.
   await catalog.transaction().execute(async (transaction) => {
     const { instance_id, device_name, delete_on_termination } = root;
-    await transaction
-      .deleteFrom('attachments')
-      .where('volume_id', '=', root.volume_id)
-      .where('instance_id', '=', instance_id)
-      .execute();
+    await removeAttachment(transaction, root, task.delete_replaced === 1 ? 'deleting' : 'available');
     const attached_at = now().toISOString();
     await transaction
       .insertInto('attachments')
       .values({ volume_id: volumeId, instance_id, device_name, delete_on_termination, attached_at })
       .execute();
     await transaction.updateTable('volumes').set({ state: 'in-use' }).where('volume_id', '=', volumeId).execute();
-    await transaction
-      .updateTable('volumes')
-      .set({ state: task.delete_replaced === 1 ? 'deleting' : 'available' })
-      .where('volume_id', '=', root.volume_id)
-      .execute();
     await transaction
       .updateTable('replace_root_tasks')
       .set({ state: 'succeeded', completed_at: attached_at })

@@ -45,7 +45,7 @@ export const attachVolume: Operation<AttachVolumeRequest, VolumeAttachment> = {
       try {
         if (instance.state === 'running') await dataPlane.exportVolume(volumeId);
       } catch (error) {
-        await removeAttachment(catalog, volumeId, instanceId);
+        await catalog.transaction().execute((transaction) => removeAttachment(transaction, attachment));
         throw error;
       }
       return attachmentView(attachment, 'attached');

@@ -1,6 +1,6 @@
-import type { Catalog } from '../../catalog/catalog.ts';
+import type { Catalog, CatalogTransaction } from '../../catalog/catalog.ts';
 import type { AttachmentRow, VolumeRow } from '../../catalog/schema.ts';
-import type { InstanceId, VolumeId } from '../../types/ids.ts';
+import type { InstanceId } from '../../types/ids.ts';
 
 export type AttachedVolume = VolumeRow & AttachmentRow;
 
@@ -21,20 +21,22 @@ export function attachedVolumes(catalog: Catalog, instanceId: InstanceId): Promi
     .execute();
 }
 
-/** Ends an attachment; the volume is free when it was the last. */
-export async function removeAttachment(catalog: Catalog, volumeId: VolumeId, instanceId: InstanceId): Promise<void> {
-  await catalog.transaction().execute(async (transaction) => {
-    await transaction
-      .deleteFrom('attachments')
-      .where('volume_id', '=', volumeId)
-      .where('instance_id', '=', instanceId)
-      .execute();
-    const other = await transaction
-      .selectFrom('attachments')
-      .select('instance_id')
-      .where('volume_id', '=', volumeId)
-      .executeTakeFirst();
-    if (other !== undefined) return;
-    await transaction.updateTable('volumes').set({ state: 'available' }).where('volume_id', '=', volumeId).execute();
-  });
+/** Ends an attachment. @param last what becomes of the volume when there is no other */
+export async function removeAttachment(
+  transaction: CatalogTransaction,
+  { volume_id, instance_id }: Pick<AttachmentRow, 'volume_id' | 'instance_id'>,
+  last: 'available' | 'deleting' = 'available',
+): Promise<void> {
+  await transaction
+    .deleteFrom('attachments')
+    .where('volume_id', '=', volume_id)
+    .where('instance_id', '=', instance_id)
+    .execute();
+  const other = await transaction
+    .selectFrom('attachments')
+    .select('instance_id')
+    .where('volume_id', '=', volume_id)
+    .executeTakeFirst();
+  if (other !== undefined) return;
+  await transaction.updateTable('volumes').set({ state: last }).where('volume_id', '=', volume_id).execute();
 }

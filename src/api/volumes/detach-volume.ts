@@ -42,12 +42,14 @@ export const detachVolume: Operation<DetachVolumeRequest, VolumeAttachment> = {
       if (input.Device !== undefined && input.Device !== device_name) {
         throw errors.noAttachment(volumeId, instance_id, input.Device);
       }
+      // It was attached there since its instances were looked for: nobody holds that one's lock.
+      if (!locks.includes(instance_id)) throw errors.volumeState(volumeId, volume.state);
       const instance = await findInstance(call, instance_id);
       if (instance.root_device_name === device_name && instance.state !== 'stopped')
         throw errors.rootOfRunning(volumeId);
       // The export before the catalog: once the volume counts as free, no client of the old attachment can reach it.
       await lifecycle.instances.endExport(volumeId, instance_id);
-      await removeAttachment(catalog, volumeId, instance_id);
+      await catalog.transaction().execute((transaction) => removeAttachment(transaction, attachment));
       return attachmentView(attachment, 'detached');
     });
   },

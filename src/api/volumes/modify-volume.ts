@@ -1,4 +1,5 @@
 import type { ModifyVolumeRequest, ModifyVolumeResult } from '@aws-sdk/client-ec2';
+import { isPassing } from '../../lifecycle/passing-errors.ts';
 import { errors } from '../errors.ts';
 import { readVolumeId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
@@ -73,7 +74,12 @@ export const modifyVolume: Operation<ModifyVolumeRequest, ModifyVolumeResult> = 
             .execute();
         }
       });
-      await lifecycle.volumes.modify(volumeId);
+      try {
+        await lifecycle.volumes.modify(volumeId);
+      } catch (error) {
+        // As AWS answers always: it is `modifying`. It is taken up again when the worker is back, or the keys are.
+        if (!isPassing(error)) throw error;
+      }
       const done = await catalog
         .selectFrom('volume_modifications')
         .selectAll()
