@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addStoreFigures, noStoreFigures, type StoreFigures } from '../objects/measured-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import type { Repacked } from '../snapshots/repack.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import { withDeadline } from '../types/deadline.ts';
 import type { SnapshotId, VolumeId } from '../types/ids.ts';
 import type { CutVolume } from '../volumes/engine.ts';

@@ -2,7 +2,6 @@
 import os from 'node:os';
 import { workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
@@ -16,6 +15,7 @@ import { recode } from '../snapshots/recode.ts';
 import { type Repacked, repack } from '../snapshots/repack.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { SnapshotId } from '../types/ids.ts';
 import { asEpoch, blockCount } from '../types/units.ts';
 import type { BlockAsOfCut, ChangedBlocks } from '../volumes/copy-before-write.ts';

@@ -1,6 +1,6 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { VolumeId } from '../types/ids.ts';
 import type { LifecycleOptions } from './options.ts';
 

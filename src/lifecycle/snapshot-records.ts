@@ -2,7 +2,6 @@ import type { Catalog } from '../catalog/catalog.ts';
 import { granteesOf } from '../catalog/permissions.ts';
 import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
 import { tagsOf } from '../catalog/tags.ts';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import {
   hasSnapshotRecord,
@@ -13,6 +12,7 @@ import {
   type SnapshotRecord,
 } from '../snapshots/snapshot-record.ts';
 import { allOf } from '../types/all-of.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { InstanceId, SetId, SnapshotId } from '../types/ids.ts';
 import { ResourceLocks } from './resource-locks.ts';
 

@@ -8,7 +8,7 @@ import { Manifests } from '../api/ebs/manifests.ts';
 import type { Tokens } from '../api/ebs/tokens.ts';
 import { completeSnapshot, putSnapshotBlock, startSnapshot } from '../api/ebs/write-snapshot.ts';
 import { Call, type Caller, type Services } from '../api/operation.ts';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { ApiError } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
 import { decodeRest, encodeRest, matchRoute, restOperations } from '../wire/rest-json.ts';

@@ -1,6 +1,6 @@
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import { ALL_PAGES, type PageMask } from '../types/page-mask.ts';

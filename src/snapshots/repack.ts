@@ -1,8 +1,8 @@
 import type { DataKey } from '../encryption/data-key.ts';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Patience, patiently } from '../objects/patience.ts';
 import { allOf } from '../types/all-of.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';

@@ -1,6 +1,6 @@
 import koffi from 'koffi';
-import { ConcurrencyLimit } from '../objects/concurrency-limit.ts';
 import { addressOf } from '../types/address.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 
 /**
  * The zstd that is inside Node, called directly (RFC 8878; "Explicit context" in zstd.h). `node:zlib` makes a context and a

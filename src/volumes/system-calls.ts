@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { addressOf } from '../types/address.ts';
+import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 
 /**
  * The Linux calls that Node does not have: holes in files (fallocate, lseek SEEK_DATA / SEEK_HOLE), reads of what is in
@@ -44,13 +45,19 @@ export function zeroRange(fd: number, position: number, length: number): boolean
   throw error;
 }
 
+/** More than a thread pool works at; koffi refuses calls of which 256 are under way. */
+const calls = new ConcurrencyLimit(16);
+
 /** The same, not on the thread that calls. @returns false where it could not be done, for whatever reason */
 export function zeroRangeLater(fd: number, position: number, length: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    fallocateCall.async(fd, ZERO_RANGE | KEEP_SIZE, position, length, (error: Error | null, result: number) =>
-      resolve(error === null && result === 0),
-    );
-  });
+  return calls.run(
+    () =>
+      new Promise((resolve) => {
+        fallocateCall.async(fd, ZERO_RANGE | KEEP_SIZE, position, length, (error: Error | null, result: number) =>
+          resolve(error === null && result === 0),
+        );
+      }),
+  );
 }
 
 /** One piece of memory, where the call looks for it: its address and its length. */

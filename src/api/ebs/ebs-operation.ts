@@ -1,8 +1,8 @@
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import type { DataPlane } from '../../dataplane/data-plane.ts';
-import type { ConcurrencyLimit } from '../../objects/concurrency-limit.ts';
 import type { ObjectReader } from '../../objects/object-store.ts';
 import { type Patience, realPatience } from '../../objects/patience.ts';
+import type { ConcurrencyLimit } from '../../types/concurrency-limit.ts';
 import { parseId, type SnapshotId } from '../../types/ids.ts';
 import type { Call } from '../operation.ts';
 import { visibleTo } from '../snapshots/find-snapshot.ts';

@@ -1,8 +1,9 @@
 import type { InstanceRow } from '../../catalog/schema.ts';
 import { putTags } from '../../catalog/tags.ts';
 import { KeyError } from '../../keys/key-service.ts';
+import { allOf } from '../../types/all-of.ts';
 import { type ImageId, type InstanceId, newId } from '../../types/ids.ts';
-import { type Protection, protect } from '../encryption.ts';
+import { protect } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import type { ClientToken } from '../idempotency.ts';
 import type { Call } from '../operation.ts';
@@ -51,12 +52,13 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
     client_token: order.clientToken?.token ?? null,
     client_token_request: order.clientToken?.request ?? null,
   }));
-  const volumes: (PlannedDevice & { instanceId: InstanceId; protection: Protection })[] = [];
-  for (const { instance_id } of instances) {
-    for (const device of order.devices) {
-      volumes.push({ ...device, instanceId: instance_id, protection: await protect(call, device.encryption) });
-    }
-  }
+  const planned = instances.flatMap(({ instance_id }) =>
+    order.devices.map((device) => ({ ...device, instanceId: instance_id })),
+  );
+  // At once: a KMS may be far away, and each encrypted volume has a key of its own.
+  const volumes = await Promise.all(
+    planned.map(async (volume) => ({ ...volume, protection: await protect(call, volume.encryption) })),
+  );
   const ids = instances.map((instance) => instance.instance_id);
   // Held while they come up: what finishes things that were begun and left keeps its hands off.
   await lifecycle.locks.hold(ids, async () => {
@@ -106,7 +108,7 @@ export async function launch(call: Call, order: Launch): Promise<InstanceId[]> {
       }
     });
     try {
-      for (const instanceId of ids) await lifecycle.instances.bringUp(instanceId);
+      await allOf(ids, (instanceId) => lifecycle.instances.bringUp(instanceId));
     } catch (error) {
       await undo(call, ids);
       if (error instanceof KeyError) throw error;
