@@ -136,6 +136,7 @@ program
   .command('gc')
   .description('free what nothing needs any more in the object store; it runs by itself once a day, too')
   .option('--dry-run', 'only say what it would free')
+  .option('--insist', 'where snapshots are always being stored: wait for those, and let others begin only after it')
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (flags) => (await reports()).collectGarbage(flags));

@@ -77,9 +77,13 @@ export async function restore(setId: string, flags: Flags & { zone?: string }): 
   print(flags.json, restored, ['instance', 'device', 'volume', 'from'], rows);
 }
 
-export async function collectGarbage(flags: Flags & { dryRun?: boolean }): Promise<void> {
-  const collected = await connectToServer(flags).ask<CollectReport>('collect', { remove: flags.dryRun !== true });
-  if (collected.busy !== undefined) throw new Error(`nothing was collected: ${collected.busy}; try again later`);
+export async function collectGarbage(flags: Flags & { dryRun?: boolean; insist?: boolean }): Promise<void> {
+  const order = { remove: flags.dryRun !== true, insist: flags.insist === true };
+  const collected = await connectToServer(flags).ask<CollectReport>('collect', order);
+  if (collected.busy !== undefined) {
+    const advice = order.insist ? 'try again later' : 'try again later, or with --insist';
+    throw new Error(`nothing was collected: ${collected.busy}; ${advice}`);
+  }
   const { objects, garbageBytes, liveBytes, removed, repacked } = collected;
   const row = [removed ? 'removed' : 'would be removed', objects, formatBytes(garbageBytes), formatBytes(liveBytes)];
   print(flags.json, collected, ['garbage', 'objects', 'bytes', 'in use'], [row]);

@@ -3,15 +3,19 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { PackId } from '../snapshots/block-encoding.ts';
 import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/collection.ts';
-import type { Sha256 } from '../types/units.ts';
+import type { SnapshotId } from '../types/ids.ts';
+import type { EpochNumber, Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
+import type { SnapshotRunner } from './snapshot-runner.ts';
 import type { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
 /** So long it looks for a moment without uploads, when all that can be done beside them is done. */
 const QUIET_MILLISECONDS = 60_000;
 const LOOK_MILLISECONDS = 100;
+/** So long new uploads wait for one that must be. One that is resting for its guests takes a quarter of an hour or two. */
+const INSISTENCE_MILLISECONDS = 45 * 60_000;
 /** How long a manifest that was written anew is kept for those who read by it. */
 const RETIRED_MILLISECONDS = 24 * 60 * 60 * 1000;
 
@@ -34,6 +38,7 @@ export class Collector {
   readonly #gate: UploadGate;
   readonly #records: SnapshotRecords;
   readonly #owner: StoreOwner;
+  readonly #snapshots: SnapshotRunner;
   readonly #now: () => Date;
   readonly #rest: () => Promise<void>;
   #isRunning = false;
@@ -43,6 +48,7 @@ export class Collector {
     owner: StoreOwner,
     gate: UploadGate,
     records: SnapshotRecords,
+    snapshots: SnapshotRunner,
   ) {
     this.#catalog = catalog;
     this.#store = store;
@@ -52,19 +58,22 @@ export class Collector {
     this.#rest = () => dataPlane.afterHold();
     this.#gate = gate;
     this.#records = records;
+    this.#snapshots = snapshots;
   }
 
   /**
    * Looks for garbage, and removes it unless it is only to be shown. Uploads wait for the end of it only, in which what has
    * changed meanwhile is looked at, and garbage is removed.
+   * @param insist lets no upload of a snapshot begin from when all is looked at until those under way have ended: where there
+   * is always one, there would be no end to it
    * @throws when the store belongs to another server, or what is live cannot all be read: then nothing is removed
    */
-  async collect(remove: boolean): Promise<Collected> {
+  async collect(remove: boolean, insist = false): Promise<Collected> {
     if (this.#isRunning) return { busy: 'another collection is under way', ...NOTHING };
     this.#isRunning = true;
     try {
       // Before the work, which would be in vain.
-      const busy = this.#gate.busy ? UPLOADING : await this.#unstored();
+      const busy = await (insist ? this.#importing() : this.#gate.busy ? UPLOADING : this.#unstored());
       if (busy !== undefined) return { busy, ...NOTHING };
       await this.#owner.require();
       // Before what they name can be taken away: a record in the bucket must not outlive its manifest.
@@ -74,7 +83,10 @@ export class Collector {
       const marking = new Marking(this.#store, this.#rest);
       await marking.add(await this.#live());
       const candidates = await marking.listUnneeded();
-      return await this.#inQuiet(() => this.#finish(marking, candidates, remove));
+      const finish = (): Promise<Collected> => this.#finish(marking, candidates, remove);
+      if (!insist) return await this.#inQuiet(finish);
+      const collected = await this.#gate.collectAfterUploads(INSISTENCE_MILLISECONDS, finish);
+      return collected ?? { busy: UPLOADING, ...NOTHING };
     } finally {
       this.#isRunning = false;
     }
@@ -105,23 +117,35 @@ export class Collector {
     }
   }
 
-  /** An upload that is to go on after a restart has objects in the store that only its journal names. */
+  /**
+   * An upload that is to go on, after its worker has died or the server has started again, has objects in the store that only
+   * its journal names. (A copy that is not under way has none that count: it begins again.)
+   */
   async #unstored(): Promise<string | undefined> {
-    const owed = await this.#owed();
-    return owed && `${owed} is not stored yet`;
+    const begun = (await this.#pending()).find((row) => this.#snapshots.hasBegun(row.snapshot_id));
+    return begun === undefined ? this.#importing() : `${begun.snapshot_id} is not stored yet`;
   }
 
-  async #owed(): Promise<string | undefined> {
-    const row = await this.#catalog
+  /** Of an import's objects only the CLI knows. */
+  async #importing(): Promise<string | undefined> {
+    const imported = (await this.#pending()).find((row) => row.boundary === null);
+    return imported && `${imported.snapshot_id} is being imported`;
+  }
+
+  /** Those that the EBS direct APIs write name each block in the catalog. */
+  #pending(): Promise<{ snapshot_id: SnapshotId; boundary: EpochNumber | null }[]> {
+    return this.#catalog
       .selectFrom('snapshots')
-      .select('snapshot_id')
+      .select(['snapshot_id', 'boundary'])
       .where('state', '=', 'pending')
       .where('root', 'is', null)
       .where('snapshot_id', 'not in', (select) =>
         select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
       )
-      .executeTakeFirst();
-    return row?.snapshot_id;
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
+      )
+      .execute();
   }
 
   async #forgetRetired(): Promise<void> {

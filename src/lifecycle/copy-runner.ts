@@ -46,7 +46,7 @@ export class CopyRunner {
       // Deleted meanwhile.
       if (copy === undefined) return;
       try {
-        await this.#uploads.upload(async () => {
+        await this.#uploads.upload('snapshot', async () => {
           const captured = await dataPlane.recode({
             snapshotId,
             sizeBytes: copy.size_gib * GIB,

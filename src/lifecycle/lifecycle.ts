@@ -19,8 +19,10 @@ import { StoreOwner } from './store-owner.ts';
 import { UploadGate } from './upload-gate.ts';
 import { VolumeRunner } from './volume-runner.ts';
 
-/** Terminated instances stay visible for about an hour. */
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
+/** Tried in vain for so long, a collection holds uploads back. */
+const INSISTENCE_MILLISECONDS = 6 * 60 * 60 * 1000;
+/** Terminated instances stay visible for about an hour. */
 const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
 /** What takes longer to come up goes on behind the start: nobody's guests wait for another's keys. */
 const START_PATIENCE_MILLISECONDS = 10_000;
@@ -51,6 +53,7 @@ export class Lifecycle {
   readonly #unfinished = new Set<InstanceId | VolumeId>();
   readonly #choresUnderWay = new Set<string>();
   #collectedAt: number;
+  #insistedAt = 0;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
     this.#options = options;
@@ -73,7 +76,7 @@ export class Lifecycle {
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
     this.imports = new Imports(options, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
-    this.collector = new Collector(options, this.storeOwner, this.uploads, this.records);
+    this.collector = new Collector(options, this.storeOwner, this.uploads, this.records, this.snapshots);
     this.repacker = new Repacker(options, this.uploads, this.records);
   }
 
@@ -152,11 +155,14 @@ export class Lifecycle {
     }
   }
 
-  /** Once a day, or as soon after as nothing is being uploaded. */
+  /** Once a day, or as soon after as nothing is being uploaded. Where there is never such a moment, one is made. */
   async #collectWhenDue(): Promise<void> {
     const { now, log } = this.#options;
-    if (now().getTime() - this.#collectedAt < COLLECTION_MILLISECONDS) return;
-    const { busy, objects, garbageBytes } = await this.collector.collect(true);
+    const due = this.#collectedAt + COLLECTION_MILLISECONDS;
+    if (now().getTime() < due) return;
+    const insist = now().getTime() > Math.max(due, this.#insistedAt) + INSISTENCE_MILLISECONDS;
+    if (insist) this.#insistedAt = now().getTime();
+    const { busy, objects, garbageBytes } = await this.collector.collect(true, insist);
     if (busy !== undefined) return;
     this.#collectedAt = now().getTime();
     log('info', `collected ${objects} objects, ${garbageBytes} bytes, from the object store`);

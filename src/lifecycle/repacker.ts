@@ -39,7 +39,7 @@ export class Repacker {
    */
   async run(move: boolean): Promise<RepackFigures> {
     // What it stores has no name until the catalog has it: no collection may run meanwhile.
-    return this.#uploads.upload(async () => {
+    return this.#uploads.upload('snapshot', async () => {
       const { renamed, ...figures } = await this.#repack(move);
       if (renamed.length > 0) await this.#rename(renamed);
       return figures;

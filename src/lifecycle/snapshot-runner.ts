@@ -37,6 +37,8 @@ export class SnapshotRunner {
   readonly #running = new Set<VolumeId>();
   readonly #kicked = new Set<VolumeId>();
   readonly #progress = new Map<SnapshotId, CaptureProgress>();
+  /** Those of which something may be stored that only a journal names. */
+  readonly #begun = new Set<SnapshotId>();
 
   constructor(options: Options) {
     this.#options = options;
@@ -75,6 +77,16 @@ export class SnapshotRunner {
     return this.#progress.get(snapshotId);
   }
 
+  #forget(snapshotId: SnapshotId): void {
+    this.#progress.delete(snapshotId);
+    this.#begun.delete(snapshotId);
+  }
+
+  /** Whether something of a pending snapshot may be in the store, and be named nowhere but in its upload's journal. */
+  hasBegun(snapshotId: SnapshotId): boolean {
+    return this.#begun.has(snapshotId);
+  }
+
   /** What is being stored now, and what is left of it. */
   backlog(): { snapshots: number; blocks: number } {
     let blocks = 0;
@@ -93,6 +105,8 @@ export class SnapshotRunner {
       .where('boundary', 'is not', null)
       .orderBy('boundary')
       .execute();
+    // By the last server: who knows how far it came with them.
+    for (const { snapshot_id } of pending) this.#begun.add(snapshot_id);
     const sets = await this.#catalog
       .selectFrom('snapshot_sets')
       .select('set_id')
@@ -126,7 +140,7 @@ export class SnapshotRunner {
       .select('set_id')
       .where('snapshot_id', '=', snapshotId)
       .executeTakeFirst();
-    this.#progress.delete(snapshotId);
+    this.#forget(snapshotId);
     if (row !== undefined) await this.#completeSet(row.set_id);
   }
 
@@ -162,7 +176,7 @@ export class SnapshotRunner {
   async abandon(snapshot: SnapshotRow): Promise<void> {
     if (snapshot.boundary !== null) await this.#endCut(snapshot.volume_id, snapshot.boundary, false);
     this.#options.dataPlane.cancelRecode(snapshot.snapshot_id);
-    this.#progress.delete(snapshot.snapshot_id);
+    this.#forget(snapshot.snapshot_id);
     // Not waited for: a store that does not answer is no matter of who deletes one.
     void this.#completeSet(snapshot.set_id);
     await this.#options.onSnapshotEnded(snapshot.volume_id);
@@ -179,7 +193,10 @@ export class SnapshotRunner {
         const sizeBytes = snapshot.size_gib * GIB;
         const order = { cut: { volumeId, boundary }, snapshotId: snapshot.snapshot_id, sizeBytes, base };
         // Until the catalog names the manifest, a collection would take what is uploaded for garbage.
-        await this.#options.uploads.upload(() => this.#store(owed, () => dataPlane.capture(order)));
+        await this.#options.uploads.upload('snapshot', () => {
+          this.#begun.add(snapshot.snapshot_id);
+          return this.#store(owed, () => dataPlane.capture(order));
+        });
       } catch (error) {
         if (dataPlane.stopping) return;
         if (isPassing(error)) {
@@ -196,6 +213,7 @@ export class SnapshotRunner {
         if (isBaseLost(error)) await this.#options.bases.forget(volumeId, error.message);
         // Deleted, or failed with its set, while it was being stored: then this is only the echo.
         if (await this.#isOwed(snapshot.snapshot_id)) await this.#fail(snapshot, (error as Error).message);
+        this.#forget(snapshot.snapshot_id);
       }
       await this.#options.onSnapshotEnded(volumeId);
     }
@@ -223,7 +241,7 @@ export class SnapshotRunner {
   async #store(owed: OwedSnapshot, capture: () => Promise<Captured>): Promise<void> {
     const { snapshot, boundary } = owed;
     const { endsSet, isBase } = await this.#pending.store(owed, capture);
-    this.#progress.delete(snapshot.snapshot_id);
+    this.#forget(snapshot.snapshot_id);
     // After the commit: once the volume drops the history before this cut, the catalog must already have the new base.
     await this.#endCut(snapshot.volume_id, boundary, isBase);
     if (endsSet) await this.#completeSet(snapshot.set_id);
@@ -296,7 +314,7 @@ export class SnapshotRunner {
       return all;
     });
     for (const { volume_id, boundary, snapshot_id } of owing) {
-      this.#progress.delete(snapshot_id);
+      this.#forget(snapshot_id);
       if (boundary === null) continue;
       await this.#endCut(volume_id, boundary, false);
       if (volume_id !== snapshot.volume_id) await this.#options.onSnapshotEnded(volume_id);

@@ -1,37 +1,87 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** What a collection has to wait for: the upload of a whole snapshot takes minutes, that of a block as long as a request. */
+export type UploadKind = 'snapshot' | 'block';
+
+/** Those of blocks are over within this. */
+const BLOCKS_MILLISECONDS = 60_000;
+
 /**
  * Uploads and collections keep out of each other's way: any number of uploads at once, or one collection. An upload has
  * objects in the store that nothing names yet; a collection takes just such objects away.
  */
 export class UploadGate {
-  #uploads = 0;
-  #collection: Promise<void> | undefined;
+  readonly #underWay: Record<UploadKind, number> = { snapshot: 0, block: 0 };
+  /** Ends when uploads of that kind may begin again. */
+  readonly #closed: Record<UploadKind, Promise<void> | undefined> = { snapshot: undefined, block: undefined };
+  /** Ends with the next upload that does. */
+  #nextEnd = Promise.withResolvers<void>();
 
-  /** Runs an upload; waits for a collection that is under way. */
-  async upload<Answer>(work: () => Promise<Answer>): Promise<Answer> {
-    while (this.#collection !== undefined) await this.#collection;
-    this.#uploads += 1;
+  /** Runs an upload; waits for a collection that is under way, or has waited long enough itself. */
+  async upload<Answer>(kind: UploadKind, work: () => Promise<Answer>): Promise<Answer> {
+    for (let closed = this.#closed[kind]; closed !== undefined; closed = this.#closed[kind]) await closed;
+    this.#underWay[kind] += 1;
     try {
       return await work();
     } finally {
-      this.#uploads -= 1;
+      this.#underWay[kind] -= 1;
+      this.#nextEnd.resolve();
+      this.#nextEnd = Promise.withResolvers();
     }
   }
 
   /** Whether a collection would have to wait. */
   get busy(): boolean {
-    return this.#uploads > 0 || this.#collection !== undefined;
+    const { snapshot, block } = this.#underWay;
+    return snapshot + block > 0 || this.#closed.snapshot !== undefined;
   }
 
   /** Runs a collection if nothing is being uploaded. @returns undefined when something is: try again later */
   async collect<Answer>(work: () => Promise<Answer>): Promise<Answer | undefined> {
-    if (this.busy) return undefined;
-    const ended = Promise.withResolvers<void>();
-    this.#collection = ended.promise;
+    return this.busy ? undefined : this.#keepingOut(['snapshot', 'block'], work);
+  }
+
+  /**
+   * Runs a collection when all that is being uploaded has ended. Until then no snapshot's upload begins; those of blocks,
+   * for which clients wait, do until the last moment.
+   * @returns undefined when that took longer than `patienceMilliseconds`
+   */
+  async collectAfterUploads<Answer>(
+    patienceMilliseconds: number,
+    work: () => Promise<Answer>,
+  ): Promise<Answer | undefined> {
+    if (this.#closed.snapshot !== undefined) return undefined;
+    return this.#keepingOut(['snapshot'], async () => {
+      if (!(await this.#haveEnded('snapshot', patienceMilliseconds))) return undefined;
+      return this.#keepingOut(['block'], async () =>
+        (await this.#haveEnded('block', BLOCKS_MILLISECONDS)) ? work() : undefined,
+      );
+    });
+  }
+
+  async #keepingOut<Answer>(kinds: readonly UploadKind[], work: () => Promise<Answer>): Promise<Answer> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    for (const kind of kinds) this.#closed[kind] = promise;
     try {
       return await work();
     } finally {
-      this.#collection = undefined;
-      ended.resolve();
+      for (const kind of kinds) this.#closed[kind] = undefined;
+      resolve();
     }
+  }
+
+  /** @returns false when they have not within that time */
+  async #haveEnded(kind: UploadKind, patienceMilliseconds: number): Promise<boolean> {
+    const patience = new AbortController();
+    let isLate = false;
+    const late = sleep(patienceMilliseconds, undefined, { ref: false, signal: patience.signal }).then(
+      () => {
+        isLate = true;
+      },
+      () => undefined,
+    );
+    while (this.#underWay[kind] > 0 && !isLate) await Promise.race([this.#nextEnd.promise, late]);
+    patience.abort();
+    return this.#underWay[kind] === 0;
   }
 }

@@ -11,7 +11,7 @@ import {
 import { openCatalog } from '../../src/catalog/catalog.ts';
 import type { CollectReport } from '../../src/lifecycle/repacker.ts';
 import { StoreOwner } from '../../src/lifecycle/store-owner.ts';
-import { UploadGate } from '../../src/lifecycle/upload-gate.ts';
+import { UploadGate, type UploadKind } from '../../src/lifecycle/upload-gate.ts';
 import { ended, launchInstance } from '../support/instances.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { chooseSeed, seededRandom } from '../support/random.ts';
@@ -196,9 +196,9 @@ test('uploads and collections keep out of each other’s way', async () => {
   let collecting = 0;
   let collections = 0;
   const check = (): void => assert.ok(collecting === 0 || uploading === 0, 'both at once');
-  const upload = async (): Promise<void> => {
+  const upload = async (kind: UploadKind): Promise<void> => {
     for (let round = 0; round < 50; round += 1) {
-      await gate.upload(async () => {
+      await gate.upload(kind, async () => {
         uploading += 1;
         check();
         await new Promise(setImmediate);
@@ -208,9 +208,9 @@ test('uploads and collections keep out of each other’s way', async () => {
       await new Promise(setImmediate);
     }
   };
-  const collectAll = async (): Promise<void> => {
+  const collectAll = async (collect: UploadGate['collect']): Promise<void> => {
     for (let round = 0; round < 200; round += 1) {
-      await gate.collect(async () => {
+      await collect(async () => {
         collecting += 1;
         collections += 1;
         check();
@@ -221,8 +221,36 @@ test('uploads and collections keep out of each other’s way', async () => {
       await new Promise(setImmediate);
     }
   };
-  await Promise.all([upload(), collectAll()]);
+  await Promise.all([upload('snapshot'), upload('block'), collectAll((work) => gate.collect(work))]);
   assert.ok(collections > 0);
+  collections = 0;
+  const insisting = collectAll((work) => gate.collectAfterUploads(60_000, work));
+  await Promise.all([upload('snapshot'), upload('snapshot'), upload('block'), insisting]);
+  assert.equal(collections, 200);
+});
+
+test('a collection that insists lets no snapshot’s upload begin, but those of blocks; and not for ever', async () => {
+  const gate = new UploadGate();
+  const first = Promise.withResolvers<void>();
+  const done: string[] = [];
+  const upload = (kind: UploadKind, name: string, end: Promise<void>): Promise<void> =>
+    gate.upload(kind, async () => {
+      await end;
+      done.push(name);
+    });
+  const uploads = [upload('snapshot', 'the first', first.promise)];
+  assert.equal(await gate.collect(async () => 'a collection'), undefined);
+  assert.equal(await gate.collectAfterUploads(1, async () => 'a collection'), undefined);
+  uploads.push(upload('snapshot', 'beside it', Promise.resolve()));
+  await uploads[1];
+  const collecting = gate.collectAfterUploads(60_000, async () => done.push('the collection'));
+  assert.equal(await gate.collectAfterUploads(60_000, async () => 'a second'), undefined);
+  uploads.push(upload('snapshot', 'a later one', Promise.resolve()));
+  await upload('block', 'a block', Promise.resolve());
+  first.resolve();
+  await Promise.all([collecting, ...uploads]);
+  assert.deepEqual(done, ['beside it', 'a block', 'the first', 'the collection', 'a later one']);
+  assert.equal(gate.busy, false);
 });
 
 test('a collection that is asked for while a new store is being claimed waits until it is', async (t) => {

@@ -1,32 +1,33 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openCatalog } from '../../src/catalog/catalog.ts';
+import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import type { DataPlane } from '../../src/dataplane/data-plane.ts';
 import type { DataKeys } from '../../src/keys/data-keys.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
 import { Marking, removeGarbage } from '../../src/snapshots/collection.ts';
-import type { Sha256 } from '../../src/types/units.ts';
+import { newId } from '../../src/types/ids.ts';
+import { asEpoch, type Sha256 } from '../../src/types/units.ts';
 import { assertSame, contents, cutOf, run, someBlock } from '../support/captures.ts';
 import { insertSnapshot } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
+function lifecycleOf(catalog: Catalog, store: MemoryStore, dataPlane: DataPlane): Lifecycle {
+  return new Lifecycle(
+    { catalog, dataPlane, store, keys: {} as unknown as DataKeys, now: () => new Date(0), log: () => undefined },
+    { everyDays: 0, bytesPerSecond: 1e12 },
+  );
+}
+
 async function newWorld(t: TestContext) {
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   t.after(() => catalog.destroy());
   const store = new MemoryStore();
-  const lifecycle = new Lifecycle(
-    {
-      catalog,
-      dataPlane: { stopping: false, afterHold: async () => undefined } as unknown as DataPlane,
-      store,
-      keys: {} as unknown as DataKeys,
-      now: () => new Date(0),
-      log: () => undefined,
-    },
-    { everyDays: 0, bytesPerSecond: 1e12 },
-  );
+  const lifecycle = lifecycleOf(catalog, store, {
+    stopping: false,
+    afterHold: async () => undefined,
+  } as Partial<DataPlane> as DataPlane);
   /** Stores a snapshot of these blocks; nothing names it yet. */
   const stored = async (blocks: Map<number, Buffer>): Promise<Sha256> =>
     (await run(store, cutOf(blocks, [...blocks.keys()]), undefined)).root;
@@ -56,12 +57,12 @@ test('uploads go on while a collection looks; it waits for their end before it r
   await looking.promise;
   assert.equal((await lifecycle.collector.collect(true)).busy, 'another collection is under way');
   // One that ends before the collection looks again, and one that does not.
-  await lifecycle.uploads.upload(async () => {
+  await lifecycle.uploads.upload('snapshot', async () => {
     roots.push(await stored(second));
     await insertSnapshot(catalog, { root: roots[1] });
   });
   const ended = Promise.withResolvers<void>();
-  const long = lifecycle.uploads.upload(async () => {
+  const long = lifecycle.uploads.upload('snapshot', async () => {
     roots.push(await stored(third));
     await ended.promise;
     await insertSnapshot(catalog, { root: roots[2] });
@@ -79,6 +80,44 @@ test('uploads go on while a collection looks; it waits for their end before it r
   for (const [index, blocks] of [first, second, third].entries())
     assertSame(await contents(store, roots[index]), blocks, `snapshot ${index}`);
   assert.equal((await lifecycle.collector.collect(false)).objects, 0);
+});
+
+test('snapshots that wait for their uploads keep no collection away; those that began, and imports, do', async (t) => {
+  const { catalog, store, lifecycle, stored } = await newWorld(t);
+  await lifecycle.storeOwner.claim();
+  const volume_id = newId('vol');
+  const collect = async (): Promise<string | undefined> => (await lifecycle.collector.collect(false)).busy;
+  const waiting = (await insertSnapshot(catalog, { volume_id, boundary: asEpoch(3) })).snapshot_id;
+  assert.equal(await collect(), undefined);
+  const imported = (await insertSnapshot(catalog, {})).snapshot_id;
+  assert.equal(await collect(), `${imported} is being imported`);
+  const insisting = await lifecycle.collector.collect(false, true);
+  assert.equal(insisting.busy, `${imported} is being imported`);
+  await catalog.deleteFrom('snapshots').where('snapshot_id', '=', imported).execute();
+
+  // The server that had it before may have stored something of it.
+  const plane = { resumeCuts: async () => [], stopping: true };
+  const next = lifecycleOf(catalog, store, plane as Partial<DataPlane> as DataPlane);
+  await next.snapshots.recover();
+  assert.equal((await next.collector.collect(false)).busy, `${waiting} is not stored yet`);
+
+  // And one that is always at it, snapshot by snapshot, has a moment for a collection that insists.
+  await stored(new Map([[4, someBlock(Math.random)]]));
+  let [isOver, uploads] = [false, 0];
+  const busy = [1, 2].map(async () => {
+    while (!isOver) {
+      await lifecycle.uploads.upload('snapshot', () => sleep(20));
+      uploads += 1;
+    }
+  });
+  // The second begins in the middle of the first.
+  await sleep(10);
+  assert.equal(await collect(), 'an upload is under way');
+  assert.equal((await lifecycle.collector.collect(true, true)).objects, 4);
+  const before = uploads;
+  while (uploads < before + 2) await sleep(1);
+  isOver = true;
+  await Promise.all(busy);
 });
 
 test('nodes are read several at once, each of them once; a mark that is not whole says so', async (t) => {

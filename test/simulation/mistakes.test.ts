@@ -25,6 +25,7 @@ const MISTAKES: [string, Planted][] = [
   ['pages that were written and are not captured', { forgetPages: true }],
   ['packs that are named before they are stored', { packsLate: true }],
   ['a collection that forgets what pending snapshots and bases need', { collectWithoutPending: true }],
+  ['a collection that takes what only journals name', { collectDespiteJournals: true }],
   ['a collection that removes what was stored since it looked', { collectWithoutSecondLook: true }],
 ];
 for (const [what, planted] of MISTAKES) {

@@ -37,13 +37,15 @@ const DIRECTORY = '/volumes/vol';
 export type Planted = DiskLies & {
   packsLate?: boolean;
   collectWithoutPending?: boolean;
+  collectDespiteJournals?: boolean;
   collectWithoutSecondLook?: boolean;
   forgetPages?: boolean;
   unconfirmed?: boolean;
 };
 
 type Snapshot = { root: Sha256; image: Buffer };
-type PendingCut = { boundary: EpochNumber; image: Buffer };
+/** `begun`: something of it may be in the store that only its journal names. */
+type PendingCut = { boundary: EpochNumber; image: Buffer; begun: boolean };
 
 /** What the catalog would say: it survives everything. */
 type Catalog = {
@@ -272,7 +274,7 @@ export class World {
     volume.hold();
     const boundary = volume.cut();
     volume.release();
-    this.#catalog.pending.push({ boundary, image: Buffer.from(this.#model) });
+    this.#catalog.pending.push({ boundary, image: Buffer.from(this.#model), begun: false });
     this.figures.cuts += 1;
   }
 
@@ -281,7 +283,7 @@ export class World {
     this.#uploading = true;
     this.#background(
       this.#gate
-        .upload(() => this.#uploadOldest())
+        .upload('snapshot', () => this.#uploadOldest())
         .finally(() => {
           this.#uploading = false;
         }),
@@ -292,6 +294,7 @@ export class World {
     const volume = this.#volume;
     const [cut] = this.#catalog.pending;
     if (volume === undefined || cut === undefined) return;
+    cut.begun = true;
     const { boundary } = cut;
     const path = `${DIRECTORY}/cut-${boundary}.upload`;
     const journal = new FileJournal(this.#disk.open(path, this.#disk.exists(path) ? 'read-write' : 'create'));
@@ -384,7 +387,8 @@ export class World {
     const candidates = await marking.listUnneeded();
     const collect = async (): Promise<void> => {
       // As the product does: not while a pending snapshot's bytes are only in its journal.
-      if (this.#catalog.pending.length > 0 && !planted) return;
+      const begun = this.#planted.collectDespiteJournals !== true && this.#catalog.pending.some((cut) => cut.begun);
+      if (begun && !planted) return;
       if (this.#planted.collectWithoutSecondLook !== true) await marking.add(this.#live(planted));
       await removeGarbage(this.#store, marking.stillUnneeded(candidates));
       this.figures.collections += 1;
@@ -518,7 +522,7 @@ export class World {
     this.#disk.killAfter(Number.POSITIVE_INFINITY);
     const { random } = this.#scheduler;
     if (random() < 0.3) await this.#soon(volume.flush()).catch(() => undefined);
-    else if (random() < 0.5) await this.#soon(this.#gate.upload(() => this.#uploadOldest()));
+    else if (random() < 0.5) await this.#soon(this.#gate.upload('snapshot', () => this.#uploadOldest()));
     if (volume.fault !== undefined && random() < 0.5) await this.#soon(volume.close());
     await this.#beginAnew(false, true);
   }
