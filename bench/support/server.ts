@@ -18,12 +18,16 @@ export type BenchServer = {
   launch: (sizesGiB: readonly number[]) => Promise<{ instanceId: string; volumes: string[] }>;
   createSnapshots: (instanceId: string) => Promise<string[]>;
   waitFor: (snapshotIds: string[]) => Promise<void>;
+  /** With kill -9: its directory stays. */
+  kill: () => Promise<void>;
   stop: () => Promise<void>;
 };
 
-/** A cleancut server as it comes, in a directory that goes with it. */
-export async function startBenchServer(flags: readonly string[] = []): Promise<BenchServer> {
-  const directory = mkdtempSync(path.join(tmpdir(), 'cleancut-bench-'));
+/** A cleancut server as it comes, in a directory that goes with it: a new one, or one that another was killed in. */
+export async function startBenchServer(
+  flags: readonly string[] = [],
+  directory = mkdtempSync(path.join(tmpdir(), 'cleancut-bench-')),
+): Promise<BenchServer> {
   const { apiUrl, child, exited } = await spawnServer([
     '--data-dir',
     directory,
@@ -73,6 +77,11 @@ export async function startBenchServer(flags: readonly string[] = []): Promise<B
         const pause = Math.max(50, (performance.now() - begun) / 20);
         await new Promise((resolve) => setTimeout(resolve, pause));
       }
+    },
+    async kill() {
+      ec2.destroy();
+      child.kill('SIGKILL');
+      await exited;
     },
     async stop() {
       ec2.destroy();

@@ -204,9 +204,10 @@ export class SnapshotRunner {
           await sleep(WORKER_RETRY_MILLISECONDS);
           continue;
         }
-        if (isCatalogError(error)) {
-          // The bytes are in the store, and the journal knows where: it is only to be written down.
-          this.#options.log('error', `${snapshot.snapshot_id} cannot be recorded, trying again: ${error.message}`);
+        const obstacle = obstacleIn(error);
+        if (obstacle !== undefined) {
+          // The bytes are in the store, or still where they were; the journal knows.
+          this.#options.log('error', `${snapshot.snapshot_id} ${obstacle}, trying again: ${(error as Error).message}`);
           await sleep(RETRY_MILLISECONDS);
           continue;
         }
@@ -320,4 +321,11 @@ export class SnapshotRunner {
       if (volume_id !== snapshot.volume_id) await this.#options.onSnapshotEnded(volume_id);
     }
   }
+}
+
+/** What is no fault of the snapshot, and ends when somebody makes room. */
+function obstacleIn(error: unknown): string | undefined {
+  if (isCatalogError(error)) return 'cannot be recorded';
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'EMFILE' || code === 'ENFILE' ? 'cannot be read, for want of open files' : undefined;
 }

@@ -16,14 +16,14 @@ import { temporaryDirectory } from '../support/temporary-directory.ts';
 const CAPTURED: Captured = { root: 'a'.repeat(64) as Sha256, dataBlocks: 1, storedBlocks: 1, storedBytes: 10 };
 
 /** A snapshot on its way, of a worker that stores it at once, and a catalog whose disk can be full. */
-async function pendingSnapshot(t: TestContext) {
+async function pendingSnapshot(t: TestContext, capture = async () => CAPTURED) {
   const path = `${temporaryDirectory(t)}/catalog.sqlite`;
   const catalog = await openCatalog(path);
   t.after(() => catalog.destroy());
   const logged: string[] = [];
   const dataPlane = {
     stopping: false,
-    capture: async () => CAPTURED,
+    capture,
     finishCut: async () => undefined,
   } as unknown as DataPlane;
   t.after(() => Object.assign(dataPlane, { stopping: true }));
@@ -74,3 +74,18 @@ for (const [what, table] of [
     assert.equal(await stateOf(snapshot_id), 'completed');
   });
 }
+
+test('a snapshot whose volume cannot be read for want of open files waits until it can', async (t) => {
+  let isFree = false;
+  const { lifecycle, volume_id, snapshot_id, stateOf, logged } = await pendingSnapshot(t, async () => {
+    if (isFree) return CAPTURED;
+    throw Object.assign(new Error("EMFILE: too many open files, open 'data.00'"), { code: 'EMFILE' });
+  });
+  lifecycle.snapshots.kick(volume_id);
+  while (logged.length === 0) await sleep(10);
+  assert.match(logged[0], /cannot be read, for want of open files, trying again: EMFILE/);
+  assert.equal(await stateOf(snapshot_id), 'pending');
+  isFree = true;
+  while ((await stateOf(snapshot_id)) === 'pending') await sleep(10);
+  assert.equal(await stateOf(snapshot_id), 'completed');
+});
