@@ -1,5 +1,5 @@
 import { existsSync, renameSync, rmSync } from 'node:fs';
-import { type Catalog, openCatalog } from '../catalog/catalog.ts';
+import { type Catalog, type CatalogTransaction, openCatalog } from '../catalog/catalog.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { putTags, removeTags } from '../catalog/tags.ts';
 import { KEYRING_KEY, Keyring } from '../keys/keyring.ts';
@@ -7,12 +7,14 @@ import { StoreOwner } from '../lifecycle/store-owner.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
 import { nodeKey } from '../snapshots/manifest-node.ts';
 import { listSnapshotRecords, RECORDS_PREFIX, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import { knownId, parseAccountId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { fetchCatalog } from './catalog-backup.ts';
 import { dataPaths, takeDataDirectory } from './data-directory.ts';
 import { type RevivedVolume, revive } from './revive.ts';
+
+/** So many records are read in a moment, and are few enough to be read once more. */
+const RECORDS_OF_A_COMMIT = 500;
 
 export type Rebuilt = {
   snapshots: number;
@@ -110,6 +112,15 @@ async function bringBackAll(
   onRecord: () => void,
 ): Promise<Set<string>> {
   const recorded = new Set<string>();
+  let batch: SnapshotRecord[] = [];
+  // Some in one step, for each is a sync: a rebuild that is cut short is taken up by the next.
+  const commit = async (): Promise<void> => {
+    const some = batch;
+    batch = [];
+    await catalog.transaction().execute(async (transaction) => {
+      for (const each of some) await bringBack(transaction, store, each, isCopy, rebuilt);
+    });
+  };
   const members = new Map<string, { snapshots: number; of: number }>();
   const deleted = await catalog.selectFrom('deleted_records').select('snapshot_id').execute();
   const isDeleted = new Set<string>(deleted.map((row) => row.snapshot_id));
@@ -128,8 +139,10 @@ async function bringBackAll(
       snapshots: set.snapshots + 1,
       of: Math.max(set.of, record.setSnapshotIds.length),
     });
-    await bringBack(catalog, store, record, isCopy, rebuilt);
+    batch.push(record);
+    if (batch.length === RECORDS_OF_A_COMMIT) await commit();
   }
+  await commit();
   for (const [setId, { snapshots, of }] of members) {
     if (snapshots < of) rebuilt.partialSets.push({ setId, snapshots, of });
   }
@@ -138,7 +151,7 @@ async function bringBackAll(
 
 /** @param isCopy the catalog is older than the bucket */
 async function bringBack(
-  catalog: Catalog,
+  transaction: CatalogTransaction,
   store: ObjectStore,
   record: SnapshotRecord,
   isCopy: boolean,
@@ -146,7 +159,7 @@ async function bringBack(
 ): Promise<void> {
   const row = rowOf(record);
   const { snapshot_id, set_id } = row;
-  const known = await catalog
+  const known = await transaction
     .selectFrom('snapshots')
     .select(['state', 'root'])
     .where('snapshot_id', '=', snapshot_id)
@@ -156,40 +169,37 @@ async function bringBack(
   if (isWhole) rebuilt.known += 1;
   else rebuilt.snapshots += 1;
   if (isWhole && !isCopy) return;
-  // One snapshot in one step: a rebuild that is cut short is taken up by the next.
-  await catalog.transaction().execute(async (transaction) => {
-    if (known === undefined) {
-      if (await insertSet(transaction, record, row)) rebuilt.sets += 1;
-      if (record.encryption !== undefined) {
-        const { dataKeyId, kmsKeyArn, wrapped } = record.encryption;
-        await transaction
-          .insertInto('data_keys')
-          .values({ data_key_id: dataKeyId, kms_key_arn: kmsKeyArn, wrapped })
-          .onConflict((conflict) => conflict.doNothing())
-          .execute();
-      }
-      await transaction.insertInto('snapshots').values(row).execute();
-    } else {
-      // It may have been completed since the catalog was saved, or its manifest written anew and the old one be gone.
-      const { root, data_blocks, completed_at } = row;
+  if (known === undefined) {
+    if (await insertSet(transaction, record, row)) rebuilt.sets += 1;
+    if (record.encryption !== undefined) {
+      const { dataKeyId, kmsKeyArn, wrapped } = record.encryption;
       await transaction
-        .updateTable('snapshots')
-        .set({ state: 'completed', root, data_blocks, completed_at, boundary: null, state_message: '' })
-        .where('snapshot_id', '=', snapshot_id)
+        .insertInto('data_keys')
+        .values({ data_key_id: dataKeyId, kms_key_arn: kmsKeyArn, wrapped })
+        .onConflict((conflict) => conflict.doNothing())
         .execute();
-      await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', set_id).execute();
-      // And nobody may use it who was shut out since.
-      await removeTags(transaction, snapshot_id);
-      await transaction.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshot_id).execute();
     }
-    const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
-    const { account_id, region } = row;
-    const owner = { resourceId: snapshot_id, resourceType: 'snapshot' as const, accountId: account_id, region };
-    await putTags(transaction, owner, tags);
-    for (const grantee of record.sharedWith) {
-      await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
-    }
-  });
+    await transaction.insertInto('snapshots').values(row).execute();
+  } else {
+    // It may have been completed since the catalog was saved, or its manifest written anew and the old one be gone.
+    const { root, data_blocks, completed_at } = row;
+    await transaction
+      .updateTable('snapshots')
+      .set({ state: 'completed', root, data_blocks, completed_at, boundary: null, state_message: '' })
+      .where('snapshot_id', '=', snapshot_id)
+      .execute();
+    await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', set_id).execute();
+    // And nobody may use it who was shut out since.
+    await removeTags(transaction, snapshot_id);
+    await transaction.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshot_id).execute();
+  }
+  const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
+  const { account_id, region } = row;
+  const owner = { resourceId: snapshot_id, resourceType: 'snapshot' as const, accountId: account_id, region };
+  await putTags(transaction, owner, tags);
+  for (const grantee of record.sharedWith) {
+    await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
+  }
 }
 
 /** Whether a snapshot's manifest is no longer where the catalog has it, but where its record does. */
@@ -205,15 +215,15 @@ async function isMoved(store: ObjectStore, known: Sha256 | null, recorded: Sha25
 }
 
 /** @returns whether it was not there yet */
-async function insertSet(catalog: Catalog, record: SnapshotRecord, row: SnapshotRow): Promise<boolean> {
+async function insertSet(transaction: CatalogTransaction, record: SnapshotRecord, row: SnapshotRow): Promise<boolean> {
   const { account_id, region, set_id, started_at, description } = row;
-  const set = await catalog
+  const set = await transaction
     .insertInto('snapshot_sets')
     .values({
       set_id,
       account_id,
       region,
-      instance_id: record.instanceId === null ? null : knownId('i', record.instanceId),
+      instance_id: record.instanceId,
       description,
       started_at,
       hold_milliseconds: 0,
@@ -233,24 +243,24 @@ async function forgetDeleted(catalog: Catalog, recorded: ReadonlySet<string>, so
     .select('snapshot_id')
     .where('state', '=', 'completed')
     .execute();
-  for (const { snapshot_id } of completed) {
-    if (recorded.has(snapshot_id)) continue;
-    await removeTags(catalog, snapshot_id);
-    await catalog.deleteFrom('image_devices').where('snapshot_id', '=', snapshot_id).execute();
-    await catalog.deleteFrom('snapshots').where('snapshot_id', '=', snapshot_id).execute();
-  }
+  await catalog.transaction().execute(async (transaction) => {
+    for (const { snapshot_id } of completed) {
+      if (recorded.has(snapshot_id)) continue;
+      await removeTags(transaction, snapshot_id);
+      await transaction.deleteFrom('image_devices').where('snapshot_id', '=', snapshot_id).execute();
+      await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshot_id).execute();
+    }
+  });
 }
 
 function rowOf(record: SnapshotRecord): SnapshotRow {
-  const accountId = parseAccountId(record.ownerId);
-  if (accountId === undefined) throw new Error(`${record.snapshotId}: '${record.ownerId}' is no account id`);
   return {
-    snapshot_id: knownId('snap', record.snapshotId),
-    account_id: accountId,
+    snapshot_id: record.snapshotId,
+    account_id: record.ownerId,
     region: record.region,
-    set_id: knownId('set', record.setId),
-    volume_id: knownId('vol', record.volumeId),
-    parent_snapshot_id: record.parentSnapshotId === null ? null : knownId('snap', record.parentSnapshotId),
+    set_id: record.setId,
+    volume_id: record.volumeId,
+    parent_snapshot_id: record.parentSnapshotId,
     device_name: record.deviceName,
     is_root: record.isRoot ? 1 : 0,
     volume_type: record.volumeType,

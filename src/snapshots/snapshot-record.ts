@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
-import { parseId, type SnapshotId } from '../types/ids.ts';
+import { type AccountId, type IdOf, parseAccountId, parseId, type SnapshotId } from '../types/ids.ts';
 import { inOrder } from '../types/in-order.ts';
 
 /** Of all records' keys. */
@@ -8,22 +8,32 @@ export const RECORDS_PREFIX = 'snapshots/';
 /** A bucket may hold a hundred thousand, and answer in tens of milliseconds. */
 const RECORDS_AT_ONCE = 16;
 
+function id<Prefix extends keyof IdOf>(prefix: Prefix): z.ZodType<IdOf[Prefix]> {
+  return z.custom<IdOf[Prefix]>((text) => typeof text === 'string' && parseId(prefix, text) !== undefined, {
+    message: `Not an id that begins ${prefix}-`,
+  });
+}
+
+const accountId = z.custom<AccountId>((text) => typeof text === 'string' && parseAccountId(text) !== undefined, {
+  message: 'Not an account id of twelve digits',
+});
+
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
   /** 2 where it is encrypted. */
   format: z.union([z.literal(1), z.literal(2)]),
-  snapshotId: z.string(),
-  setId: z.string(),
+  snapshotId: id('snap'),
+  setId: id('set'),
   /** All snapshots of the set, this one too. */
-  setSnapshotIds: z.array(z.string()),
-  ownerId: z.string(),
+  setSnapshotIds: z.array(id('snap')),
+  ownerId: accountId,
   region: z.string(),
   /** Accounts that may make volumes of it, or `all`. */
   sharedWith: z.array(z.string()),
-  instanceId: z.string().nullable(),
-  volumeId: z.string(),
+  instanceId: id('i').nullable(),
+  volumeId: id('vol'),
   /** The snapshot that it was written on top of, through the EBS direct APIs. */
-  parentSnapshotId: z.string().nullable(),
+  parentSnapshotId: id('snap').nullable(),
   volumeSizeGiB: z.number().int().positive(),
   volumeType: z.string(),
   /** How the volume was attached at the cut. */
@@ -93,6 +103,9 @@ async function readRecord(store: ObjectStore, key: string): Promise<SnapshotReco
   if (!parsed.success) {
     throw new Error(`${key} in ${store.url} is no record of version 1 or 2: ${z.prettifyError(parsed.error)}`);
   }
+  // By its own name it is asked for, shown and deleted: a copy under another would do that to the first.
+  if (recordKey(parsed.data.snapshotId) !== key)
+    throw new Error(`${key} in ${store.url} is the record of ${parsed.data.snapshotId}`);
   return parsed.data;
 }
 

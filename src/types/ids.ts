@@ -14,7 +14,7 @@ export type SetId = Branded<string, 'SetId'>;
 /** Twelve digits. */
 export type AccountId = Branded<string, 'AccountId'>;
 
-type IdOf = {
+export type IdOf = {
   vol: VolumeId;
   snap: SnapshotId;
   i: InstanceId;
