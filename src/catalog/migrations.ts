@@ -360,4 +360,10 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.alterTable('replace_root_tasks').addColumn('client_token_request', 'text').execute();
     },
   },
+  '0010-rates-of-images': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema.alterTable('image_devices').addColumn('iops', 'integer').execute();
+      await db.schema.alterTable('image_devices').addColumn('throughput', 'integer').execute();
+    },
+  },
 };

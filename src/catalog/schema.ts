@@ -54,6 +54,8 @@ export type ImageDeviceRow = {
   snapshot_id: SnapshotId | null;
   size_gib: number;
   volume_type: string;
+  iops: number | null;
+  throughput: number | null;
   delete_on_termination: Flag;
 };
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import {
+  type BlockDeviceMapping,
   CreateImageCommand,
   CreateReplaceRootVolumeTaskCommand,
   DeleteSnapshotCommand,
@@ -157,6 +158,65 @@ test('an image registered from a snapshot', async () => {
     );
   assert.equal((await encrypted('false')).Images?.length, 1);
   assert.equal((await encrypted('true')).Images?.length, 0);
+});
+
+test('rates that were bought are part of an image, and of what is made of it', async () => {
+  const { instanceId } = await launchInstance(server.ec2, []);
+  const shapes = [
+    { DeviceName: '/dev/sdf', Ebs: { VolumeSize: 4, VolumeType: 'io1', Iops: 150 } },
+    { DeviceName: '/dev/sdg', Ebs: { VolumeSize: 20, VolumeType: 'gp3', Iops: 4000, Throughput: 250 } },
+  ] as const;
+  const launch = async (ImageId: string, BlockDeviceMappings: BlockDeviceMapping[] = []) => {
+    const launched = await server.ec2.send(
+      new RunInstancesCommand({ ImageId, MinCount: 1, MaxCount: 1, BlockDeviceMappings }),
+    );
+    const VolumeIds = (launched.Instances?.[0].BlockDeviceMappings ?? []).map(({ Ebs }) => Ebs?.VolumeId ?? '');
+    const { Volumes = [] } = await server.ec2.send(new DescribeVolumesCommand({ VolumeIds }));
+    return {
+      InstanceId: launched.Instances?.[0].InstanceId,
+      rates: Volumes.map((volume) => [
+        volume.Attachments?.[0].Device,
+        volume.VolumeType,
+        volume.Iops,
+        volume.Throughput,
+      ]).sort(),
+    };
+  };
+  const [described] =
+    (await server.ec2.send(new DescribeInstancesCommand({ InstanceIds: [instanceId] }))).Reservations?.[0].Instances ??
+    [];
+  const first = await launch(described.ImageId ?? '', [...shapes]);
+  const expected = [
+    ['/dev/sdf', 'io1', 150, undefined],
+    ['/dev/sdg', 'gp3', 4000, 250],
+    ['/dev/xvda', 'gp3', 3000, 125],
+  ];
+  assert.deepEqual(first.rates, expected);
+  const { ImageId = '' } = await server.ec2.send(
+    new CreateImageCommand({ InstanceId: first.InstanceId, Name: 'with rates' }),
+  );
+  const [image] = (await server.ec2.send(new DescribeImagesCommand({ ImageIds: [ImageId] }))).Images ?? [];
+  const mappings = image.BlockDeviceMappings ?? [];
+  const shown = mappings.map(({ DeviceName, Ebs }) => [DeviceName, Ebs?.VolumeType, Ebs?.Iops, Ebs?.Throughput]);
+  assert.deepEqual(shown, expected);
+  await ended(
+    server.ec2,
+    mappings.map(({ Ebs }) => ({ SnapshotId: Ebs?.SnapshotId })),
+  );
+  assert.deepEqual((await launch(ImageId)).rates, expected);
+  // Of another type, it has that type's own.
+  const other = await launch(ImageId, [{ DeviceName: '/dev/sdf', Ebs: { VolumeType: 'gp3' } }]);
+  assert.deepEqual(other.rates[0], ['/dev/sdf', 'gp3', 3000, 125]);
+  const registered = await server.ec2.send(
+    new RegisterImageCommand({
+      Name: 'registered with rates',
+      RootDeviceName: '/dev/sdf',
+      BlockDeviceMappings: [
+        { DeviceName: '/dev/sdf', Ebs: { SnapshotId: mappings[0].Ebs?.SnapshotId, VolumeType: 'io2', Iops: 500 } },
+      ],
+    }),
+  );
+  assert.deepEqual((await launch(registered.ImageId ?? '')).rates, [['/dev/sdf', 'io2', 500, undefined]]);
 });
 
 test('a deregistered image takes along only snapshots that its user may delete, and that no other image needs', async () => {

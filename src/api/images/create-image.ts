@@ -76,6 +76,8 @@ export const createImage: Operation<CreateImageRequest, CreateImageResult> = {
                 snapshot_id: snapshotIds[index],
                 size_gib: volume.size_gib,
                 volume_type: volume.volume_type,
+                iops: volume.iops,
+                throughput: volume.throughput,
                 delete_on_termination: goes ? 1 : 0,
               };
             }),

@@ -142,6 +142,8 @@ function imageView(image: FullImage): Image {
         SnapshotId: device.snapshot_id ?? undefined,
         VolumeSize: device.size_gib,
         VolumeType: device.volume_type as VolumeType,
+        Iops: device.iops ?? undefined,
+        Throughput: device.throughput ?? undefined,
         DeleteOnTermination: device.delete_on_termination === 1,
         Encrypted: device.data_key_id !== null,
       },

@@ -82,6 +82,8 @@ async function imageDevice(call: Call, mapping: BlockDeviceMapping): Promise<Omi
     snapshot_id: source?.snapshot_id ?? null,
     size_gib: shape.sizeGiB,
     volume_type: shape.type,
+    iops: shape.iops,
+    throughput: shape.throughput,
     delete_on_termination: Ebs.DeleteOnTermination === false ? 0 : 1,
   };
 }

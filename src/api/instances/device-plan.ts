@@ -64,6 +64,21 @@ export async function planDevices(
   return plan;
 }
 
+/** A device's type and rates: as asked, or as the image has them. */
+export function ratesOf(
+  asked: EbsBlockDevice | undefined,
+  image: ImageDeviceRow | undefined,
+): { type: string; iops: number | undefined; throughput: number | undefined } {
+  const type = asked?.VolumeType ?? image?.volume_type ?? DEFAULT_VOLUME_TYPE;
+  // Rates of another type mean nothing for this one.
+  const rates = image?.volume_type === type ? image : undefined;
+  return {
+    type,
+    iops: asked?.Iops ?? rates?.iops ?? undefined,
+    throughput: asked?.Throughput ?? rates?.throughput ?? undefined,
+  };
+}
+
 async function planDevice(
   call: Call,
   deviceName: string,
@@ -73,11 +88,10 @@ async function planDevice(
   const sourceId =
     asked?.SnapshotId === undefined ? (image?.snapshot_id ?? undefined) : readSnapshotId(asked.SnapshotId);
   const source = sourceId === undefined ? undefined : await findRestorable(call, sourceId);
-  const type = asked?.VolumeType ?? image?.volume_type ?? DEFAULT_VOLUME_TYPE;
   const sizeGiB = volumeSize(asked?.VolumeSize ?? image?.size_gib, source);
   return {
     deviceName,
-    shape: checkVolumeShape({ type, sizeGiB, iops: asked?.Iops, throughput: asked?.Throughput }),
+    shape: checkVolumeShape({ sizeGiB, ...ratesOf(asked, image) }),
     source,
     encryption: await planEncryption(call, { encrypted: asked?.Encrypted, kmsKeyId: asked?.KmsKeyId }, source),
     deleteOnTermination: asked?.DeleteOnTermination ?? (image === undefined || image.delete_on_termination === 1),

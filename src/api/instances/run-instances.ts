@@ -8,8 +8,7 @@ import { readImageId, readSnapshotId } from '../identifiers.ts';
 import { findImage, imageDevices, imageStates } from '../images/find-image.ts';
 import type { Call, Operation } from '../operation.ts';
 import { readTagSpecifications, type Tags } from '../tags/tag-rules.ts';
-import { DEFAULT_VOLUME_TYPE } from '../volumes/volume-types.ts';
-import { checkMappings, planDevices, REFUSED_IN_MAPPINGS } from './device-plan.ts';
+import { checkMappings, planDevices, REFUSED_IN_MAPPINGS, ratesOf } from './device-plan.ts';
 import { instanceView, withDevices } from './instance-view.ts';
 import { launch } from './launch.ts';
 
@@ -146,15 +145,16 @@ async function launchTargets(
     const source = asked?.SnapshotId === undefined ? device?.snapshot_id : readSnapshotId(asked.SnapshotId);
     if (source !== undefined && source !== null) targets.push({ type: 'snapshot', id: source });
     const wish = { encrypted: asked?.Encrypted, kmsKeyId: asked?.KmsKeyId };
+    const rates = ratesOf(asked, device);
     targets.push(
       ...making(call, 'volume', tags.get('volume') ?? new Map(), {
         'ec2:AvailabilityZone': zone,
         'ec2:Encrypted': await willBeEncrypted(call, wish, source ?? undefined),
         'ec2:ParentSnapshot': source && snapshotArn(call.region, source),
         'ec2:VolumeSize': asked?.VolumeSize ?? device?.size_gib,
-        'ec2:VolumeType': asked?.VolumeType ?? device?.volume_type ?? DEFAULT_VOLUME_TYPE,
-        'ec2:VolumeIops': asked?.Iops,
-        'ec2:VolumeThroughput': asked?.Throughput,
+        'ec2:VolumeType': rates.type,
+        'ec2:VolumeIops': rates.iops,
+        'ec2:VolumeThroughput': rates.throughput,
       }),
     );
   }
