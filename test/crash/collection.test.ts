@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import {
   AttachVolumeCommand,
@@ -8,7 +8,7 @@ import {
   CreateVolumeCommand,
   DeleteSnapshotCommand,
 } from '@aws-sdk/client-ec2';
-import { openCatalog } from '../../src/catalog/catalog.ts';
+import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import type { CollectReport } from '../../src/lifecycle/repacker.ts';
 import { StoreOwner } from '../../src/lifecycle/store-owner.ts';
 import { UploadGate, type UploadKind } from '../../src/lifecycle/upload-gate.ts';
@@ -282,4 +282,45 @@ test('a collection that is asked for while a new store is being claimed waits un
   const stranger = new StoreOwner(catalog, store);
   await assert.rejects(stranger.claim(), /belongs to another server/);
   await stranger.claim();
+});
+
+test('of a server and its copy one is shut out of their store; one whose start was cut off is not', async (t) => {
+  const directory = temporaryDirectory(t);
+  const open = (name: string): Promise<Catalog> => openCatalog(`${directory}/${name}.sqlite`);
+  const store = new MemoryStore();
+  /** As a start does. */
+  const claimed = async (catalog: Catalog): Promise<StoreOwner> => {
+    const owner = new StoreOwner(catalog, store);
+    await owner.claim();
+    return owner;
+  };
+  const first = await open('first');
+  await claimed(first);
+  await (await claimed(first)).require();
+  await first.destroy();
+  copyFileSync(`${directory}/first.sqlite`, `${directory}/copy.sqlite`);
+
+  const [original, copy] = [await open('first'), await open('copy')];
+  t.after(() => Promise.all([original.destroy(), copy.destroy()]));
+  const beside = await claimed(original);
+  await assert.rejects(claimed(copy), /a copy of this one/);
+  await beside.require();
+  await (await claimed(original)).require();
+  // A rebuild with the copy's data makes the store its own: the original is shut out then, also when it starts again.
+  await new StoreOwner(copy, store).takeOver();
+  await assert.rejects(beside.require(), /a copy of this one/);
+  await assert.rejects(claimed(original), /a copy of this one/);
+  await (await claimed(copy)).require();
+
+  store.beforeRequest = (request) => {
+    if (request === 'put') throw new Error('away');
+  };
+  for (const _ of [1, 2]) {
+    const cutOff = new StoreOwner(copy, store);
+    await assert.rejects(cutOff.claim(), /away/);
+    await cutOff.require();
+  }
+  store.beforeRequest = () => undefined;
+  await (await claimed(copy)).require();
+  await assert.rejects(claimed(original), /a copy of this one/);
 });
