@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -23,6 +24,12 @@ export type BenchServer = {
   stop: () => Promise<void>;
 };
 
+/** Of a benchmark that fails nothing is left running. */
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 /** A cleancut server as it comes, in a directory that goes with it: a new one, or one that another was killed in. */
 export async function startBenchServer(
   flags: readonly string[] = [],
@@ -41,6 +48,8 @@ export async function startBenchServer(
     '0',
     ...flags,
   ]);
+  running.add(child);
+  void exited.then(() => running.delete(child));
   const credentials = readCredentials(`${directory}/credentials`);
   const ec2 = new EC2Client({ region: 'us-east-1', endpoint: apiUrl, credentials });
   return {
