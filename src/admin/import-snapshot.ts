@@ -43,7 +43,7 @@ export const beginImport = verb(Begin, async (input, call): Promise<BegunImport>
   const protection = await protect(call, await planEncryption(call, wish, undefined));
   const { catalog, now } = call.services;
   // Not while a collection runs: once the import is recorded, none begins.
-  const { snapshotIds } = await call.services.lifecycle.uploads.upload('block', () =>
+  const { snapshotIds } = await call.services.lifecycle.uploads.upload('request', () =>
     catalog.transaction().execute(async (transaction) => {
       await recordDataKey(transaction, protection);
       return insertSet(transaction, call, {

@@ -83,8 +83,8 @@ export async function importFile(
     const progress = new ByteProgress(file, image.size());
     const connect = (): AdminClient => connectToServer(flags);
     try {
-      const key = await new SnapshotKeys(flags, store).keyOf({ encryption });
-      const captured = await reportingImport({ connect, snapshotId, signal }, (signal, report) => {
+      const captured = await reportingImport({ connect, snapshotId, signal }, async (signal, report) => {
+        const key = await new SnapshotKeys(flags, store).keyOf({ encryption });
         const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
         const onProgress = (done: CaptureProgress): void => {
           report(done);

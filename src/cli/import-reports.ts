@@ -4,7 +4,7 @@ import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 
 /** Of an import of which nothing is heard for ten minutes, the server thinks that it is lost. */
 const REPORT_MILLISECONDS = 30_000;
-/** Between reports of one hundredth and the next. */
+/** Between reports of one percent and the next. */
 const LEAST_MILLISECONDS = 1_000;
 /** A server that is upgraded, say, is back within this. */
 const AWAY_MILLISECONDS = 5 * 60_000;
@@ -41,8 +41,7 @@ export async function reportingImport(
   };
   const timer = setInterval(() => {
     const silence = performance.now() - reportedAt;
-    if (reporting !== undefined || (silence < REPORT_MILLISECONDS && hundredths(latest) === hundredths(reported)))
-      return;
+    if (reporting !== undefined || (silence < REPORT_MILLISECONDS && percent(latest) === percent(reported))) return;
     reporting = report().finally(() => {
       reporting = undefined;
     });
@@ -65,7 +64,7 @@ export async function reportingImport(
   }
 }
 
-function hundredths({ doneBlocks, totalBlocks }: CaptureProgress): number {
+function percent({ doneBlocks, totalBlocks }: CaptureProgress): number {
   return Math.floor((doneBlocks / Math.max(1, totalBlocks)) * 100);
 }
 

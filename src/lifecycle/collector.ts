@@ -3,9 +3,9 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { PackId } from '../snapshots/block-encoding.ts';
 import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/collection.ts';
-import type { SnapshotId } from '../types/ids.ts';
-import type { EpochNumber, Sha256 } from '../types/units.ts';
+import type { Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
+import { pendingUploads } from './pending-snapshots.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
 import type { SnapshotRunner } from './snapshot-runner.ts';
 import type { StoreOwner } from './store-owner.ts';
@@ -15,7 +15,7 @@ import type { UploadGate } from './upload-gate.ts';
 const QUIET_MILLISECONDS = 60_000;
 const LOOK_MILLISECONDS = 100;
 /** So long new uploads wait for one that must be. One that is resting for its guests takes a quarter of an hour or two. */
-const INSISTENCE_MILLISECONDS = 45 * 60_000;
+const PATIENCE_MILLISECONDS = 45 * 60_000;
 /** How long a manifest that was written anew is kept for those who read by it. */
 const RETIRED_MILLISECONDS = 24 * 60 * 60 * 1000;
 
@@ -85,7 +85,7 @@ export class Collector {
       const candidates = await marking.listUnneeded();
       const finish = (): Promise<Collected> => this.#finish(marking, candidates, remove);
       if (!insist) return await this.#inQuiet(finish);
-      const collected = await this.#gate.collectAfterUploads(INSISTENCE_MILLISECONDS, finish);
+      const collected = await this.#gate.collectAfterUploads(PATIENCE_MILLISECONDS, finish);
       return collected ?? { busy: UPLOADING, ...NOTHING };
     } finally {
       this.#isRunning = false;
@@ -119,33 +119,17 @@ export class Collector {
 
   /**
    * An upload that is to go on, after its worker has died or the server has started again, has objects in the store that only
-   * its journal names. (A copy that is not under way has none that count: it begins again.)
+   * its journal names.
    */
   async #unstored(): Promise<string | undefined> {
-    const begun = (await this.#pending()).find((row) => this.#snapshots.hasBegun(row.snapshot_id));
+    const begun = (await pendingUploads(this.#catalog)).find((row) => this.#snapshots.hasBegun(row.snapshot_id));
     return begun === undefined ? this.#importing() : `${begun.snapshot_id} is not stored yet`;
   }
 
   /** Of an import's objects only the CLI knows. */
   async #importing(): Promise<string | undefined> {
-    const imported = (await this.#pending()).find((row) => row.boundary === null);
+    const imported = (await pendingUploads(this.#catalog)).find((row) => row.boundary === null);
     return imported && `${imported.snapshot_id} is being imported`;
-  }
-
-  /** Those that the EBS direct APIs write name each block in the catalog. */
-  #pending(): Promise<{ snapshot_id: SnapshotId; boundary: EpochNumber | null }[]> {
-    return this.#catalog
-      .selectFrom('snapshots')
-      .select(['snapshot_id', 'boundary'])
-      .where('state', '=', 'pending')
-      .where('root', 'is', null)
-      .where('snapshot_id', 'not in', (select) =>
-        select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
-      )
-      .where('snapshot_id', 'not in', (select) =>
-        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
-      )
-      .execute();
   }
 
   async #forgetRetired(): Promise<void> {

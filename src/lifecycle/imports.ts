@@ -1,6 +1,7 @@
 import type { CaptureProgress } from '../snapshots/capture.ts';
 import type { AccountId, SnapshotId } from '../types/ids.ts';
 import type { LifecycleOptions } from './options.ts';
+import { type PendingUpload, pendingUploads } from './pending-snapshots.ts';
 import type { SnapshotRunner } from './snapshot-runner.ts';
 
 /** A CLI at work says so at least every thirty seconds. */
@@ -49,23 +50,7 @@ export class Imports {
     for (const snapshotId of this.#heardAt.keys()) if (!goingOn.has(snapshotId)) this.#heardAt.delete(snapshotId);
   }
 
-  #pending(): Promise<{ snapshot_id: SnapshotId; account_id: AccountId; started_at: string }[]> {
-    return (
-      this.#options.catalog
-        .selectFrom('snapshots')
-        .select(['snapshot_id', 'account_id', 'started_at'])
-        .where('state', '=', 'pending')
-        .where('boundary', 'is', null)
-        .where('root', 'is', null)
-        // Those of the EBS direct APIs have a time of their own.
-        .where('snapshot_id', 'not in', (select) =>
-          select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
-        )
-        // The server makes copies by itself.
-        .where('snapshot_id', 'not in', (select) =>
-          select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
-        )
-        .execute()
-    );
+  async #pending(): Promise<PendingUpload[]> {
+    return (await pendingUploads(this.#options.catalog)).filter(({ boundary }) => boundary === null);
   }
 }

@@ -21,7 +21,7 @@ import { VolumeRunner } from './volume-runner.ts';
 
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
 /** Tried in vain for so long, a collection holds uploads back. */
-const INSISTENCE_MILLISECONDS = 6 * 60 * 60 * 1000;
+const VAIN_MILLISECONDS = 6 * 60 * 60 * 1000;
 /** Terminated instances stay visible for about an hour. */
 const TERMINATED_MILLISECONDS = 60 * 60 * 1000;
 /** What takes longer to come up goes on behind the start: nobody's guests wait for another's keys. */
@@ -160,7 +160,7 @@ export class Lifecycle {
     const { now, log } = this.#options;
     const due = this.#collectedAt + COLLECTION_MILLISECONDS;
     if (now().getTime() < due) return;
-    const insist = now().getTime() > Math.max(due, this.#insistedAt) + INSISTENCE_MILLISECONDS;
+    const insist = now().getTime() > Math.max(due, this.#insistedAt) + VAIN_MILLISECONDS;
     if (insist) this.#insistedAt = now().getTime();
     const { busy, objects, garbageBytes } = await this.collector.collect(true, insist);
     if (busy !== undefined) return;

@@ -120,3 +120,25 @@ export class PendingSnapshots {
     });
   }
 }
+
+export type PendingUpload = Pick<SnapshotRow, 'snapshot_id' | 'account_id' | 'started_at' | 'boundary'>;
+
+/** Snapshots of which something may be in the store that the catalog does not name: of cuts, and, without a boundary, imports. */
+export function pendingUploads(catalog: Catalog): Promise<PendingUpload[]> {
+  return (
+    catalog
+      .selectFrom('snapshots')
+      .select(['snapshot_id', 'account_id', 'started_at', 'boundary'])
+      .where('state', '=', 'pending')
+      .where('root', 'is', null)
+      // Of those that the EBS direct APIs write, the catalog names each block.
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('direct_uploads').select('direct_uploads.snapshot_id'),
+      )
+      // A copy that is cut short begins again.
+      .where('snapshot_id', 'not in', (select) =>
+        select.selectFrom('snapshot_copies').select('snapshot_copies.snapshot_id'),
+      )
+      .execute()
+  );
+}

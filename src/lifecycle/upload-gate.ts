@@ -1,19 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** What a collection has to wait for: the upload of a whole snapshot takes minutes, that of a block as long as a request. */
-export type UploadKind = 'snapshot' | 'block';
+/** Of a whole snapshot, which takes minutes; or of what one request brings, for which a client waits. */
+export type UploadKind = 'snapshot' | 'request';
 
-/** Those of blocks are over within this. */
-const BLOCKS_MILLISECONDS = 60_000;
+/** Requests are over within this. */
+const REQUESTS_MILLISECONDS = 60_000;
 
 /**
  * Uploads and collections keep out of each other's way: any number of uploads at once, or one collection. An upload has
  * objects in the store that nothing names yet; a collection takes just such objects away.
  */
 export class UploadGate {
-  readonly #underWay: Record<UploadKind, number> = { snapshot: 0, block: 0 };
+  readonly #underWay: Record<UploadKind, number> = { snapshot: 0, request: 0 };
   /** Ends when uploads of that kind may begin again. */
-  readonly #closed: Record<UploadKind, Promise<void> | undefined> = { snapshot: undefined, block: undefined };
+  readonly #closed: Record<UploadKind, Promise<void> | undefined> = { snapshot: undefined, request: undefined };
   /** Ends with the next upload that does. */
   #nextEnd = Promise.withResolvers<void>();
 
@@ -32,18 +32,18 @@ export class UploadGate {
 
   /** Whether a collection would have to wait. */
   get busy(): boolean {
-    const { snapshot, block } = this.#underWay;
-    return snapshot + block > 0 || this.#closed.snapshot !== undefined;
+    const { snapshot, request } = this.#underWay;
+    return snapshot + request > 0 || this.#closed.snapshot !== undefined;
   }
 
   /** Runs a collection if nothing is being uploaded. @returns undefined when something is: try again later */
   async collect<Answer>(work: () => Promise<Answer>): Promise<Answer | undefined> {
-    return this.busy ? undefined : this.#keepingOut(['snapshot', 'block'], work);
+    return this.busy ? undefined : this.#keepingOut(['snapshot', 'request'], work);
   }
 
   /**
-   * Runs a collection when all that is being uploaded has ended. Until then no snapshot's upload begins; those of blocks,
-   * for which clients wait, do until the last moment.
+   * Runs a collection when all that is being uploaded has ended. Until then no snapshot's upload begins; those of
+   * requests do until the last moment.
    * @returns undefined when that took longer than `patienceMilliseconds`
    */
   async collectAfterUploads<Answer>(
@@ -53,8 +53,8 @@ export class UploadGate {
     if (this.#closed.snapshot !== undefined) return undefined;
     return this.#keepingOut(['snapshot'], async () => {
       if (!(await this.#haveEnded('snapshot', patienceMilliseconds))) return undefined;
-      return this.#keepingOut(['block'], async () =>
-        (await this.#haveEnded('block', BLOCKS_MILLISECONDS)) ? work() : undefined,
+      return this.#keepingOut(['request'], async () =>
+        (await this.#haveEnded('request', REQUESTS_MILLISECONDS)) ? work() : undefined,
       );
     });
   }

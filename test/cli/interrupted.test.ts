@@ -99,7 +99,8 @@ test('Ctrl-C in an import ends its snapshot in error at once', async (t) => {
   assert.match(snapshots[0].StateMessage ?? '', /SIGINT/);
 });
 
-test('an import goes on while its server is away, and ends when there is one again', async (t) => {
+/** An import whose packs the store does not take yet. */
+async function importThatIsHeld(t: TestContext) {
   const { proxy, server, run, options } = await withSilenceableStore(t);
   const image = `${temporaryDirectory(t)}/image`;
   const bytes = randomBytes(20 * MIB);
@@ -111,13 +112,20 @@ test('an import goes on while its server is away, and ends when there is one aga
     puts += 1;
     return 'throttled';
   };
-  const child = run('import', image);
-  const exit = once(child, 'exit');
+  const exit = once(run('import', image), 'exit');
   await until('a pack is put', () => puts > 0);
+  const release = (): void => {
+    isHeld = false;
+  };
+  return { server, options, bytes, exit, release, manifests: () => manifests };
+}
+
+test('an import goes on while its server is away, and ends when there is one again', async (t) => {
+  const { server, options, bytes, exit, release, manifests } = await importThatIsHeld(t);
   await server.kill();
-  const before = manifests;
-  isHeld = false;
-  await until('what it is made of is stored', () => manifests > before);
+  const before = manifests();
+  release();
+  await until('what it is made of is stored', () => manifests() > before);
   const next = await startTestServer(t, { ...options, dataDir: server.dataDir });
   assert.deepEqual(await exit, [0, null]);
   const [snapshot, ...others] = await ownSnapshots(next.ec2);
@@ -128,21 +136,10 @@ test('an import goes on while its server is away, and ends when there is one aga
 });
 
 test('an import whose snapshot is deleted meanwhile ends', async (t) => {
-  const { proxy, server, run } = await withSilenceableStore(t);
-  const image = `${temporaryDirectory(t)}/image`;
-  writeFileSync(image, randomBytes(20 * MIB));
-  let [isHeld, puts] = [true, 0];
-  proxy.chooseFault = (method, path) => {
-    if (!isHeld || method !== 'PUT' || !path.includes('/packs/')) return undefined;
-    puts += 1;
-    return 'throttled';
-  };
-  const child = run('import', image);
-  const exit = once(child, 'exit');
-  await until('a pack is put', () => puts > 0);
+  const { server, exit, release } = await importThatIsHeld(t);
   const [{ SnapshotId }] = await ownSnapshots(server.ec2);
   await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
-  isHeld = false;
+  release();
   assert.deepEqual(await exit, [1, null]);
   assert.deepEqual(await ownSnapshots(server.ec2), []);
 });

@@ -221,11 +221,11 @@ test('uploads and collections keep out of each other’s way', async () => {
       await new Promise(setImmediate);
     }
   };
-  await Promise.all([upload('snapshot'), upload('block'), collectAll((work) => gate.collect(work))]);
+  await Promise.all([upload('snapshot'), upload('request'), collectAll((work) => gate.collect(work))]);
   assert.ok(collections > 0);
   collections = 0;
   const insisting = collectAll((work) => gate.collectAfterUploads(60_000, work));
-  await Promise.all([upload('snapshot'), upload('snapshot'), upload('block'), insisting]);
+  await Promise.all([upload('snapshot'), upload('snapshot'), upload('request'), insisting]);
   assert.equal(collections, 200);
 });
 
@@ -246,7 +246,7 @@ test('a collection that insists lets no snapshot’s upload begin, but those of 
   const collecting = gate.collectAfterUploads(60_000, async () => done.push('the collection'));
   assert.equal(await gate.collectAfterUploads(60_000, async () => 'a second'), undefined);
   uploads.push(upload('snapshot', 'a later one', Promise.resolve()));
-  await upload('block', 'a block', Promise.resolve());
+  await upload('request', 'a block', Promise.resolve());
   first.resolve();
   await Promise.all([collecting, ...uploads]);
   assert.deepEqual(done, ['beside it', 'a block', 'the first', 'the collection', 'a later one']);

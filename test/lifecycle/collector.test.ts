@@ -104,6 +104,9 @@ test('snapshots that wait for their uploads keep no collection away; those that 
   // And one that is always at it, snapshot by snapshot, has a moment for a collection that insists.
   await stored(new Map([[4, someBlock(Math.random)]]));
   let [isOver, uploads] = [false, 0];
+  t.after(() => {
+    isOver = true;
+  });
   const busy = [1, 2].map(async () => {
     while (!isOver) {
       await lifecycle.uploads.upload('snapshot', () => sleep(20));

@@ -75,7 +75,9 @@ for (const [what, table] of [
   });
 }
 
-test('a snapshot whose volume cannot be read for want of open files waits until it can', async (t) => {
+test('a snapshot whose volume cannot be read for want of open files waits until it can', {
+  timeout: 60_000,
+}, async (t) => {
   let isFree = false;
   const { lifecycle, volume_id, snapshot_id, stateOf, logged } = await pendingSnapshot(t, async () => {
     if (isFree) return CAPTURED;

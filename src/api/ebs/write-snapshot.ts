@@ -162,7 +162,7 @@ export const putSnapshotBlock: EbsOperation<PutSnapshotBlockRequest, PutSnapshot
   const { lifecycle, keys } = call.services;
   const key = await keys.open(snapshot.data_key_id);
   await means.blocksAtOnce.run(() =>
-    lifecycle.uploads.upload('block', () => means.blockUploads.store(id, index, bytes, digest, key)),
+    lifecycle.uploads.upload('request', () => means.blockUploads.store(id, index, bytes, digest, key)),
   );
   return { Checksum: checksum, ChecksumAlgorithm: 'SHA256' };
 };
@@ -192,7 +192,7 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
       throw ebsErrors.invalid(message, 'INVALID_PARAMETER_VALUE');
     }
     checkAggregate(input, aggregate.digest('base64'));
-    await lifecycle.uploads.upload('block', async () => {
+    await lifecycle.uploads.upload('request', async () => {
       const { root, dataBlocks } = await assembleManifest(
         store,
         upload.parent_root ?? undefined,
