@@ -44,4 +44,10 @@ export class PiecesBody extends Readable {
     }
     if (!request.writableFinished) throw new Error('the object store hung up before it had all of the object');
   }
+
+  /** Ends the request, if it is not done: nobody reads the pieces any more. */
+  abandon(): void {
+    if (this.#request?.writableFinished === false) this.#request.destroy();
+    this.destroy();
+  }
 }

@@ -2,12 +2,17 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createNetServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
+import {
+  ObjectNotFoundError,
+  type ObjectStore,
+  ObjectStoreRefusedError,
+  ObjectTooShortError,
+} from '../../src/objects/object-store.ts';
 import { openObjectStore } from '../../src/objects/open-store.ts';
 import { untilAborted } from '../../src/objects/until-aborted.ts';
 import { giveBack } from '../../src/types/memory.ts';
@@ -173,6 +178,7 @@ async function hastyStore(
       socket.on('data', (part: Buffer) => parts.push(part)).resume();
     });
     socket.on('error', () => undefined);
+    socket.on('end', () => socket.end());
     socket.on('close', () => {
       const all = Buffer.concat(parts);
       const end = all.indexOf('\r\n\r\n');
@@ -186,10 +192,10 @@ async function hastyStore(
   return { url: `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`, came: came.promise };
 }
 
-const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n';
+const OK = 'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
 
 test('s3: what a store that answers before it has all gets later is still what was put, and signed', async (t) => {
-  const { url, came } = await hastyStore(t, `HTTP/1.1 100 Continue\r\n\r\n${OK}`);
+  const { url, came } = await hastyStore(t, OK);
   const pieces = [randomBytes(9), randomBytes(24 * MIB)];
   const sha256 = createHash('sha256').update(pieces[0]).update(pieces[1]).digest('hex');
   await (await openObjectStore(url, { attempts: 1 })).put('key', pieces);
@@ -200,18 +206,86 @@ test('s3: what a store that answers before it has all gets later is still what w
   assert.match(head, new RegExp(`x-amz-content-sha256: ${sha256}`));
 });
 
+test('s3: of an object that was refused before all of it was sent nothing more is sent', async (t) => {
+  const { url, came } = await hastyStore(t, 'HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n');
+  const piece = randomBytes(24 * MIB);
+  const wanted = Buffer.from(piece);
+  await assert.rejects((await openObjectStore(url, { attempts: 1 })).put('key', [piece]));
+  // As a capture does that is given up, and whose room is the next one's.
+  piece.fill(0);
+  const [, body] = await came;
+  assert.ok(body.length < wanted.length);
+  assert.ok(body.equals(wanted.subarray(0, body.length)));
+});
+
 test('s3: who answers, and never takes the rest, is not waited for without end', async (t) => {
-  const { url } = await hastyStore(t, `HTTP/1.1 100 Continue\r\n\r\n${OK}`, 60_000);
+  const { url } = await hastyStore(t, OK, 60_000);
   const store = await openObjectStore(url.replace('timeout=5', 'timeout=0.1'), { attempts: 1 });
   await assert.rejects(store.put('key', [randomBytes(24 * MIB)]), /hung up/);
 });
 
+/** A store that takes objects, or does what it is told to with one of which it was asked first (`asked`), or was not. */
+async function rudeStore(t: TestContext) {
+  const does = { asked: 'take', unasked: 'take' } as Record<
+    'asked' | 'unasked',
+    'take' | 'swallow' | 'refuse' | 'hang up'
+  >;
+  const seen: ('asked' | 'unasked')[] = [];
+  const sockets = new Set<unknown>();
+  const handle = (how: 'asked' | 'unasked') => (request: IncomingMessage, response: ServerResponse) => {
+    seen.push(how);
+    sockets.add(request.socket);
+    switch (does[how]) {
+      case 'hang up':
+        request.socket.destroy();
+        break;
+      case 'refuse':
+        response.writeHead(403).end('<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>');
+        break;
+      case 'swallow':
+        response.end();
+        break;
+      case 'take':
+        if (how === 'asked') response.writeContinue();
+        request.resume().on('end', () => response.end());
+    }
+  };
+  const server = createServer(handle('unasked')).on('checkContinue', handle('asked')).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  t.after(() => server.closeAllConnections());
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
+  const { port } = server.address() as AddressInfo;
+  const url = `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`;
+  return { does, seen, sockets, store: await openObjectStore(url, { attempts: 1 }) };
+}
+
+test('s3: large objects are sent unasked, one after the other on the same connection', async (t) => {
+  const { seen, sockets, store } = await rudeStore(t);
+  for (let turn = 0; turn < 4; turn += 1) await store.put(`key${turn}`, [randomBytes(5 * MIB)]);
+  assert.deepEqual(seen, ['unasked', 'unasked', 'unasked', 'unasked']);
+  assert.equal(sockets.size, 1);
+});
+
+test('s3: a store that hung up on a large object is asked before the next: its reason can be read then', async (t) => {
+  const { does, seen, store } = await rudeStore(t);
+  does.unasked = 'hang up';
+  does.asked = 'refuse';
+  const put = () => store.put('key', [randomBytes(24 * MIB)]);
+  await assert.rejects(put(), (error) => !(error instanceof ObjectStoreRefusedError));
+  await assert.rejects(put(), (error) => error instanceof ObjectStoreRefusedError && /not yours/.test(error.message));
+  Object.assign(does, { asked: 'take', unasked: 'take' });
+  await put();
+  await put();
+  assert.deepEqual(seen, ['unasked', 'asked', 'asked', 'unasked']);
+});
+
 test('s3: an answer that came instead of the question for the object is none', async (t) => {
-  const { url } = await hastyStore(t, OK);
-  await assert.rejects(
-    (await openObjectStore(url, { attempts: 1 })).put('key', [randomBytes(3 * MIB)]),
-    /without having asked/,
-  );
+  const { does, store } = await rudeStore(t);
+  does.unasked = 'hang up';
+  await assert.rejects(store.put('key', [randomBytes(3 * MIB)]));
+  does.asked = 'swallow';
+  await assert.rejects(store.put('key', [randomBytes(3 * MIB)]), /without having asked/);
 });
 
 test('directory: a key cannot reach outside', async (t) => {
