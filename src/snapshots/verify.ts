@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
@@ -10,8 +11,10 @@ import { BLOCKS_AHEAD, Manifest, weightOfLeaf } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
 import { packKey } from './pack.ts';
 
+/** Records that lie side by side are fetched with one request, up to this many: each request is a way to a store and back. */
+const RUN_RECORDS = 8;
 /** Each is 512 KiB at most, twice while it is decoded. */
-const RECORDS_AT_ONCE = 8;
+const RECORDS_AT_ONCE = 24;
 
 /** A snapshot to be checked, with the key of an encrypted one. */
 export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
@@ -68,26 +71,37 @@ export async function verifySnapshots(
   const readAll = async (root: Sha256, dataKey: DataKey | undefined): Promise<Finding[]> => {
     const findings: Finding[] = [];
     const leaves = new Map<Sha256, { isWhole: boolean }>();
-    const check = async (named: NamedRecord) => {
+    const check = async (run: readonly NamedRecord[]) => {
       signal?.throwIfAborted();
-      const key = `${named.record.pack} ${named.record.offset}`;
-      const isNew = !checked.has(key);
-      if (isNew) checked.set(key, checkRecord(store, named, patience, dataKey));
-      return { ...named, isNew, wrong: await checked.get(key) };
+      const isNew = run.map((named) => !checked.has(keyOf(named)));
+      const fresh = run.filter((_, index) => isNew[index]);
+      // With some that were read for another snapshot in their midst, they lie side by side no more.
+      for (const together of fresh.length === run.length ? [run] : fresh.map((named) => [named])) {
+        const found = checkRun(store, together, patience, dataKey);
+        for (const [index, named] of together.entries()) {
+          const wrong = found.then((all) => all[index]);
+          checked.set(keyOf(named), wrong);
+        }
+      }
+      const wrong = await Promise.all(run.map((named) => checked.get(keyOf(named))));
+      return run.map((named, index) => ({ ...named, isNew: isNew[index], wrong: wrong[index] }));
     };
     try {
       const records = recordsBut(wholeLeaves, new Manifest(store, root, patience, dataKey));
-      for await (const { record, block, leaf, isNew, wrong } of inOrder(records, RECORDS_AT_ONCE, check)) {
-        if (isNew) {
-          verified.blocks += 1;
-          verified.bytes += record.length;
-          await onProgress(verified.bytes);
+      const runs = runsIn(records);
+      for await (const run of inOrder(runs, RECORDS_AT_ONCE, check, ({ length }) => length)) {
+        for (const { record, block, leaf, isNew, wrong } of run) {
+          if (isNew) {
+            verified.blocks += 1;
+            verified.bytes += record.length;
+            await onProgress(verified.bytes);
+          }
+          const seen = leaves.get(leaf) ?? { isWhole: true };
+          leaves.set(leaf, seen);
+          if (wrong === undefined) continue;
+          seen.isWhole = false;
+          findings.push({ object: packKey(record.pack), ...wrong, block });
         }
-        const seen = leaves.get(leaf) ?? { isWhole: true };
-        leaves.set(leaf, seen);
-        if (wrong === undefined) continue;
-        seen.isWhole = false;
-        findings.push({ object: packKey(record.pack), ...wrong, block });
       }
       for (const [leaf, { isWhole }] of leaves) if (isWhole) wholeLeaves.add(leaf);
     } catch (error) {
@@ -112,7 +126,7 @@ export async function verifySnapshots(
   return verified;
 }
 
-/** What a manifest names in other leaves than the given ones. */
+/** What a manifest names in other leaves than the given ones: of each leaf, as it lies in packs. */
 async function* recordsBut(leaves: ReadonlySet<Sha256>, manifest: Manifest): AsyncGenerator<NamedRecord> {
   const others = async function* () {
     for await (const each of manifest.leafNodes()) if (!leaves.has(each.node)) yield each;
@@ -122,11 +136,63 @@ async function* recordsBut(leaves: ReadonlySet<Sha256>, manifest: Manifest): Asy
     leaf: await manifest.readLeaf(each.node),
   });
   for await (const { number, node, leaf } of inOrder(others(), BLOCKS_AHEAD, read, weightOfLeaf)) {
-    for (const [slot, location] of leaf) {
-      for (const { record, bytes } of recordsOf(location)) {
-        yield { leaf: node, block: number * LEAF_BLOCKS + slot, record, bytes };
-      }
+    const records = [...leaf].flatMap(([slot, location]) => {
+      const block = number * LEAF_BLOCKS + slot;
+      return recordsOf(location).map(({ record, bytes }) => ({ leaf: node, block, record, bytes }));
+    });
+    yield* records.sort(({ record: a }, { record: b }) =>
+      a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1,
+    );
+  }
+}
+
+function keyOf({ record }: NamedRecord): string {
+  return `${record.pack} ${record.offset}`;
+}
+
+function follows({ record: before }: NamedRecord, { record }: NamedRecord): boolean {
+  return before.pack === record.pack && before.offset + before.length === record.offset;
+}
+
+/** Those that lie side by side together, up to as many as one request fetches. */
+async function* runsIn(records: AsyncIterable<NamedRecord>): AsyncGenerator<NamedRecord[]> {
+  let run: NamedRecord[] = [];
+  for await (const named of records) {
+    if (run.length === RUN_RECORDS || (run.length > 0 && !follows(run[run.length - 1], named))) {
+      yield run;
+      run = [];
     }
+    run.push(named);
+  }
+  if (run.length > 0) yield run;
+}
+
+/** @param run records that lie side by side @returns what is wrong with each; undefined where nothing is */
+async function checkRun(
+  store: ObjectStore,
+  run: readonly NamedRecord[],
+  patience: Patience,
+  key: DataKey | undefined,
+): Promise<(Wrong | undefined)[]> {
+  const one = (named: NamedRecord): Promise<Wrong | undefined> => checkRecord(store, named, patience, key);
+  if (run.length === 1) return [await one(run[0])];
+  const { pack, offset: start } = run[0].record;
+  const { offset, length } = run[run.length - 1].record;
+  try {
+    const stored = await store.getRange(packKey(pack), start, offset + length - start);
+    const decoded: Buffer[] = [];
+    for (const { record, bytes } of run) {
+      const at = record.offset - start;
+      const where = `the record of ${record.length} bytes at ${record.offset}`;
+      decoded.push(await decodeRecord(stored.subarray(at, at + record.length), record, bytes, key, where));
+      // The server's thread has other things to do than to hash eight of them in one go.
+      await setImmediate();
+    }
+    for (const bytes of [...decoded, stored]) giveBack(bytes);
+    return run.map(() => undefined);
+  } catch {
+    // One by one it will be seen which of them it is, and whether it stays so.
+    return Promise.all(run.map(one));
   }
 }
 

@@ -150,8 +150,9 @@ test('a verification reads some records at a time, and leaves that it has found 
     const { blocks, damage } = await verify();
     assert.deepEqual({ blocks, damage }, { blocks: LEAVES + 1, damage: [] });
   });
-  assert.equal(packs.gets, LEAVES + 1);
-  assert.equal(packs.most.get, 8);
+  // Eight that lie side by side with one request; three such runs are under way, or looked at.
+  assert.equal(packs.gets, LEAVES / 8 + 1);
+  assert.equal(packs.most.get, 2);
   // A leaf with a block that is damaged is looked at for each snapshot: all that need it are named.
   const [pack] = [...store.objects.keys()].filter((key) => key.startsWith('packs/')).slice(-2);
   store.objects.get(pack)?.fill(0);
