@@ -22,7 +22,7 @@ const CACHED_LEAVES = 32;
 const CACHED_BRANCHES = 64;
 
 /** Of small objects; a store in a network answers in tens of milliseconds, and a large manifest has thousands. */
-export const NODES_AT_ONCE = 16;
+export const NODES_AT_ONCE = 32;
 /** Leaves are read ahead for so many blocks: what one costs, once it is here, is a matter of its blocks. */
 export const BLOCKS_AHEAD = 2 * LEAF_BLOCKS;
 const BRANCHES_AHEAD = 2;

@@ -14,7 +14,7 @@ import { MemoryStore } from '../support/memory-store.ts';
 
 const LEAVES = 40;
 /** Of so many leaves that could all be asked for at once, at least so many are; and never more than is bounded. */
-const [LEAST, MOST] = [12, 16];
+const [LEAST, MOST] = [24, 32];
 
 type Traffic = { gets: number; most: { get: number; put: number; remove: number } };
 
@@ -152,7 +152,7 @@ test('a verification reads some records at a time, and leaves that it has found 
   });
   // Eight that lie side by side with one request; three such runs are under way, or looked at.
   assert.equal(packs.gets, LEAVES / 8 + 1);
-  assert.equal(packs.most.get, 2);
+  assert.ok(packs.most.get === 2 || packs.most.get === 3, `${packs.most.get} at once`);
   // A leaf with a block that is damaged is looked at for each snapshot: all that need it are named.
   const [pack] = [...store.objects.keys()].filter((key) => key.startsWith('packs/')).slice(-2);
   store.objects.get(pack)?.fill(0);
