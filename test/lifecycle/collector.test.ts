@@ -154,7 +154,8 @@ test('nodes are read several at once, each of them once; a mark that is not whol
     await sleep(1);
   };
   await assert.rejects(new Marking(store).add(live([root])), /away/);
-  assert.ok(asked <= 5 + 15, `${asked}: after the first failure nothing more is asked`);
+  // The two above the leaves, and the leaves that were on their way already.
+  assert.ok(asked <= 2 + 32, `${asked}: after the first failure nothing more is asked`);
 });
 
 test('what is removed goes in an order that leaves nothing behind that names what is gone, also where a removal fails', async (t) => {
