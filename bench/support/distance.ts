@@ -7,6 +7,7 @@ const FIRST_WINDOW_BYTES = 10 * 1460;
 const LARGEST_WINDOW_BYTES = 4 * 1024 * 1024;
 /** After that long without a byte a connection begins as a new one does (RFC 5681, section 4.1): Linux's shortest time-out. */
 const IDLE_MILLISECONDS = 200;
+/** Then the sender has to wait, as for a socket that is full. */
 const MOST_WAITING_BYTES = 1024 * 1024;
 
 /** The network to a server that is some milliseconds away, as TCP uses it: what is sent arrives later, slowly at first. */
@@ -60,7 +61,9 @@ function passOn(from: Socket, to: Socket, roundTrip: number, made: number): void
       });
     }
     if (waitingBytes < MOST_WAITING_BYTES) from.resume();
-    if (ended && waiting.length === 0) arrive(() => to.end());
+    if (!ended || waiting.length > 0) return;
+    ended = false;
+    arrive(() => to.end());
   };
   const sendWhenMade = (): void => {
     const milliseconds = made - performance.now();

@@ -16,6 +16,17 @@ export type PackId = Branded<string, 'PackId'>;
 
 /** Where bytes are stored, and what they must hash to once decoded (see blockHash). */
 export type RecordLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
+/** The order in which records lie, pack by pack. */
+export function byPlace(a: RecordLocation, b: RecordLocation): number {
+  if (a.pack !== b.pack) return a.pack < b.pack ? -1 : 1;
+  return a.offset - b.offset;
+}
+
+/** Whether one request can fetch both, and nothing else. */
+export function follows(before: RecordLocation, next: RecordLocation): boolean {
+  return before.pack === next.pack && before.offset + before.length === next.offset;
+}
+
 /** Some pages of a block that are newer than its whole record; the record has them one after the other. */
 export type Patch = { pages: PageMask; record: RecordLocation };
 /** A block: the record that has all of it, and what is newer. */

@@ -6,7 +6,15 @@ import { keepLatest } from '../types/keep-latest.ts';
 import { giveBack } from '../types/memory.ts';
 import { asBlock, BLOCK_BYTES, type BlockIndex, type Sha256 } from '../types/units.ts';
 import type { BlockSource } from '../volumes/block-source.ts';
-import { applyPatch, type BlockLocation, decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
+import {
+  applyPatch,
+  type BlockLocation,
+  byPlace,
+  decodeRecord,
+  follows,
+  type RecordLocation,
+  recordsOf,
+} from './block-encoding.ts';
 import { fetchPatiently } from './fetch.ts';
 import { Manifest } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
@@ -77,7 +85,7 @@ export class SnapshotSource implements BlockSource {
         continue;
       }
       const last = runs[runs.length - 1].at(-1);
-      if (last !== undefined && !follows(last, location.whole)) runs.push([]);
+      if (last !== undefined && !follows(last.location.whole, location.whole)) runs.push([]);
       runs[runs.length - 1].push({ block, location });
     }
     await Promise.all(
@@ -118,7 +126,10 @@ export class SnapshotSource implements BlockSource {
       for (const [slot, location] of leaf) {
         const block = asBlock(number * LEAF_BLOCKS + slot);
         if (block < from) continue;
-        if (run.length === mostBlocks || (run.length > 0 && !follows(run[run.length - 1], location.whole))) {
+        if (
+          run.length === mostBlocks ||
+          (run.length > 0 && !follows(run[run.length - 1].location.whole, location.whole))
+        ) {
           yield run;
           run = [];
         }
@@ -147,7 +158,7 @@ export class SnapshotSource implements BlockSource {
   /** One request for records that lie side by side, whole ones and patches alike. */
   #fetchTogether(blocks: readonly Found[]): Map<RecordLocation, Promise<Buffer>> {
     const records = blocks.flatMap(({ location }) => recordsOf(location).map(({ record }) => record));
-    const inOrder = records.sort((a, b) => (a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1));
+    const inOrder = records.sort(byPlace);
     const stored = new Map<RecordLocation, Promise<Buffer>>();
     for (let first = 0; first < inOrder.length; ) {
       const { pack, offset } = inOrder[first];
@@ -187,10 +198,6 @@ export class SnapshotSource implements BlockSource {
     if (location.patch !== undefined) applyPatch(whole, location.patch, pages);
     return whole;
   }
-}
-
-function follows({ location: { whole } }: Found, next: RecordLocation): boolean {
-  return whole.pack === next.pack && whole.offset + whole.length === next.offset;
 }
 
 /** Who has asked for the block looks at it in the turn in which it comes: left to V8, each few would mark the whole heap. */

@@ -5,7 +5,7 @@ import type { Patience } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
 import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
-import { decodeRecord, type RecordLocation, recordsOf } from './block-encoding.ts';
+import { byPlace, decodeRecord, follows, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently, isLost } from './fetch.ts';
 import { BLOCKS_AHEAD, Manifest, weightOfLeaf } from './manifest.ts';
 import { LEAF_BLOCKS } from './manifest-node.ts';
@@ -79,8 +79,8 @@ export async function verifySnapshots(
       for (const together of fresh.length === run.length ? [run] : fresh.map((named) => [named])) {
         const found = checkRun(store, together, patience, dataKey);
         for (const [index, named] of together.entries()) {
-          const wrong = found.then((all) => all[index]);
-          checked.set(keyOf(named), wrong);
+          const ofThis = found.then((wrong) => wrong[index]);
+          checked.set(keyOf(named), ofThis);
         }
       }
       const wrong = await Promise.all(run.map((named) => checked.get(keyOf(named))));
@@ -88,8 +88,7 @@ export async function verifySnapshots(
     };
     try {
       const records = recordsBut(wholeLeaves, new Manifest(store, root, patience, dataKey));
-      const runs = runsIn(records);
-      for await (const run of inOrder(runs, RECORDS_AT_ONCE, check, ({ length }) => length)) {
+      for await (const run of inOrder(runsIn(records), RECORDS_AT_ONCE, check, ({ length }) => length)) {
         for (const { record, block, leaf, isNew, wrong } of run) {
           if (isNew) {
             verified.blocks += 1;
@@ -123,6 +122,8 @@ export async function verifySnapshots(
     for (const finding of findings) note(finding.object ?? `the manifest of ${snapshotId}`, finding, snapshotId);
   }
   verified.damage = [...damage.values()];
+  // They were read in the order of packs; who reads a list of blocks looks for them by number.
+  for (const { affected } of verified.damage) for (const { blocks } of affected) blocks.sort((a, b) => a - b);
   return verified;
 }
 
@@ -140,9 +141,7 @@ async function* recordsBut(leaves: ReadonlySet<Sha256>, manifest: Manifest): Asy
       const block = number * LEAF_BLOCKS + slot;
       return recordsOf(location).map(({ record, bytes }) => ({ leaf: node, block, record, bytes }));
     });
-    yield* records.sort(({ record: a }, { record: b }) =>
-      a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1,
-    );
+    yield* records.sort((a, b) => byPlace(a.record, b.record));
   }
 }
 
@@ -150,15 +149,11 @@ function keyOf({ record }: NamedRecord): string {
   return `${record.pack} ${record.offset}`;
 }
 
-function follows({ record: before }: NamedRecord, { record }: NamedRecord): boolean {
-  return before.pack === record.pack && before.offset + before.length === record.offset;
-}
-
 /** Those that lie side by side together, up to as many as one request fetches. */
 async function* runsIn(records: AsyncIterable<NamedRecord>): AsyncGenerator<NamedRecord[]> {
   let run: NamedRecord[] = [];
   for await (const named of records) {
-    if (run.length === RUN_RECORDS || (run.length > 0 && !follows(run[run.length - 1], named))) {
+    if (run.length === RUN_RECORDS || (run.length > 0 && !follows(run[run.length - 1].record, named.record))) {
       yield run;
       run = [];
     }
@@ -167,7 +162,10 @@ async function* runsIn(records: AsyncIterable<NamedRecord>): AsyncGenerator<Name
   if (run.length > 0) yield run;
 }
 
-/** @param run records that lie side by side @returns what is wrong with each; undefined where nothing is */
+/**
+ * @param run records that lie side by side
+ * @returns what is wrong with each; undefined where nothing is
+ */
 async function checkRun(
   store: ObjectStore,
   run: readonly NamedRecord[],
