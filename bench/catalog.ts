@@ -1,6 +1,6 @@
 /**
- * The API with 100,000 snapshots in the catalog: a page of 1,000, lookups by id and by tag, and CreateSnapshots of 16
- * volumes; times of the whole request, as a client that does not parse the answer sees them. Last, how many signed
+ * The API with 100,000 snapshots in the catalog: a page of 1,000, lookups by id, by tag and by what only looking at all of
+ * them finds, and CreateSnapshots of 16 volumes; times of the whole request, as a client that does not parse the answer sees them. Last, how many signed
  * requests a second there can be.
  *
  *   node bench/catalog.ts [--snapshots=100000] [--rounds=30]
@@ -41,12 +41,13 @@ async function ask(parameters: Record<string, string>): Promise<number> {
   return performance.now() - begun;
 }
 
+const id = (number: number): string => number.toString(16).padStart(17, '0');
+
 async function seed(): Promise<void> {
   const catalog = await openCatalog(`${server.directory}/catalog.sqlite`);
   const account = parseAccountId('000000000001');
   if (account === undefined) throw new Error('no account');
   const owner = { account_id: account, region: 'us-east-1' };
-  const id = (number: number): string => number.toString(16).padStart(17, '0');
   for (let from = 0; from < SNAPSHOTS; from += 1000) {
     await catalog.transaction().execute(async (transaction) => {
       for (let number = from; number < Math.min(SNAPSHOTS, from + 1000); number += 1) {
@@ -114,6 +115,7 @@ async function measure(
   for (let round = 0; round < ROUNDS; round += 1) {
     await before();
     times.push(await ask(parameters(round)));
+    console.error(name, times.at(-1));
   }
   figures[name] = times;
   rows.push([name, median(times).toFixed(1), quantile(times, 0.95).toFixed(1)]);
@@ -126,7 +128,7 @@ try {
   await measure('a page of 1,000', () => ({ ...describe, MaxResults: '1000' }));
   await measure('one, by id', (round) => ({
     ...describe,
-    'SnapshotId.1': `snap-${(round * 997).toString(16).padStart(17, '0')}`,
+    'SnapshotId.1': `snap-${id(round * 997)}`,
   }));
   await measure('one, by tag', (round) => ({ ...describe, ...tag('run', String(round * 997)) }));
   await measure('a page of 1,000 by a tag of 2,000', () => ({
@@ -137,7 +139,22 @@ try {
   await measure('200 of one volume', () => ({
     ...describe,
     'Filter.1.Name': 'volume-id',
-    'Filter.1.Value.1': `vol-${(7).toString(16).padStart(17, '0')}`,
+    'Filter.1.Value.1': `vol-${id(7)}`,
+  }));
+  const filtered = (name: string, value: string) => ({ ...describe, 'Filter.1.Name': name, 'Filter.1.Value.1': value });
+  await measure('11, by a description with wildcards', () => filtered('description', '*ly 4242*'));
+  await measure('none, by a description', () => filtered('description', 'weekly'));
+  await measure('a minute of them, by start-time', () => filtered('start-time', '2020-09-13T13:33:*'));
+  await measure('10, by a tag with a wildcard', () => filtered('tag:run', '4242?'));
+  await measure('DescribeTags of one resource', (round) => ({
+    Action: 'DescribeTags',
+    'Filter.1.Name': 'resource-id',
+    'Filter.1.Value.1': `snap-${id(round * 997)}`,
+  }));
+  await measure('DescribeTags with one value', (round) => ({
+    Action: 'DescribeTags',
+    'Filter.1.Name': 'value',
+    'Filter.1.Value.1': String(round * 997),
   }));
   // Eight clients that ask as fast as they are answered.
   const until = performance.now() + RATE_SECONDS * 1000;

@@ -1,6 +1,18 @@
+import { type SqlBool, sql } from 'kysely';
+import { z } from 'zod';
 import { progressOf } from '../api/snapshots/snapshot-view.ts';
 import { BLOCK_BYTES } from '../types/units.ts';
-import { NOTHING, verb } from './verb.ts';
+import { verb } from './verb.ts';
+
+/** So many are a few milliseconds of the server's thread. */
+const MOST_SETS = 500;
+
+const Place = z.strictObject({ startedAt: z.string(), setId: z.string() });
+const Input = z.strictObject({
+  /** Only sets that are earlier. */
+  before: Place.optional(),
+  most: z.int().min(1).max(MOST_SETS).default(MOST_SETS),
+});
 
 export type SetReport = {
   setId: string;
@@ -24,27 +36,38 @@ export type SetReport = {
   }[];
 };
 
-/** The caller's snapshots, by the sets in which they were cut; oldest first. */
-export const sets = verb(NOTHING, async (_, call): Promise<{ sets: SetReport[] }> => {
+/** `earlier`: there are more, before this place. */
+export type SetsReport = { sets: SetReport[]; earlier?: z.output<typeof Place> };
+
+/** The caller's snapshots, by the sets in which they were cut: the latest ones, oldest first. */
+export const sets = verb(Input, async ({ before, most }, call): Promise<SetsReport> => {
   await call.permit();
   const { catalog, lifecycle } = call.services;
-  const rows = await catalog
+  let query = catalog
     .selectFrom('snapshot_sets')
     .selectAll()
     .where('account_id', '=', call.caller.accountId)
     .where('region', '=', call.region)
-    .orderBy('started_at')
-    .execute();
+    .orderBy('started_at', 'desc')
+    .orderBy('set_id', 'desc')
+    .limit(most + 1);
+  if (before !== undefined) {
+    query = query.where(sql<SqlBool>`(started_at, set_id) < (${before.startedAt}, ${before.setId})`);
+  }
+  const rows = await query.execute();
+  const isMore = rows.length > most;
+  const page = rows.slice(0, most).reverse();
+  const ids = page.map((set) => set.set_id);
   const snapshots = await catalog
     .selectFrom('snapshots')
     .selectAll()
-    .where('account_id', '=', call.caller.accountId)
-    .where('region', '=', call.region)
+    .where('set_id', 'in', ids)
     .orderBy('device_name')
     .execute();
   const bySet = Map.groupBy(snapshots, (snapshot) => snapshot.set_id);
   return {
-    sets: rows.flatMap((set) => {
+    ...(isMore ? { earlier: { startedAt: page[0].started_at, setId: page[0].set_id } } : {}),
+    sets: page.flatMap((set) => {
       const members = bySet.get(set.set_id);
       // Nothing is left of a set whose snapshots were all deleted.
       if (members === undefined) return [];

@@ -56,10 +56,15 @@ function valuesUnder<Row>(
 }
 
 /** One step of a pattern: a character, `?` as undefined, `*` as null. */
-type Step = string | undefined | null;
+export type Step = string | undefined | null;
 
 function matcherOf(pattern: string): (value: string) => boolean {
   if (!/[*?\\]/.test(pattern)) return (value) => value === pattern;
+  const steps = stepsOf(pattern);
+  return (value) => matchesSteps(steps, [...value]);
+}
+
+export function stepsOf(pattern: string): Step[] {
   const steps: Step[] = [];
   let escaped = false;
   for (const character of pattern) {
@@ -70,7 +75,7 @@ function matcherOf(pattern: string): (value: string) => boolean {
     escaped = !escaped && character === '\\';
   }
   if (escaped) steps.push('\\');
-  return (value) => matchesSteps(steps, [...value]);
+  return steps;
 }
 
 /** Goes back to the last star only, so that no pattern, however hostile, takes more than length times length. */

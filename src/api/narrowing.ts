@@ -1,23 +1,59 @@
 import type { Filter } from '@aws-sdk/client-ec2';
+import { type Expression, type RawBuilder, type SqlBool, sql } from 'kysely';
+import { type Step, stepsOf } from './filters.ts';
+
+/** More values, and longer ones, are left to the rows: a statement may have only so much of them. */
+const MOST_VALUES = 1000;
+const LONGEST_PATTERN = 1000;
+
+/** What a filter looks at, as text, where that is a column. */
+export type Columns = Record<string, Expression<unknown>>;
 
 /**
- * What the database can do of a request's filters before the rest is done row by row: those without wildcards. It only
- * leaves out what the filters would leave out too, so it makes a call faster and never different.
+ * Those of a request's filters that the database is asked about, before all are done row by row: all of them, but for a
+ * request with a great many values. The database leaves out only what the filters would leave out, too (to it, small and large letters may be
+ * the same), so it makes a call faster and never different.
  */
-export function exactValues(filters: readonly Filter[] | undefined, name: string): string[] | undefined {
-  const values = filters?.find((filter) => filter.Name === name)?.Values;
-  return values === undefined || values.some(hasWildcard) ? undefined : values;
+export function narrowing(filters: readonly Filter[] | undefined): Filter[] {
+  let values = 0;
+  return (filters ?? []).filter(({ Values = [] }) => {
+    values += Values.length;
+    return values <= MOST_VALUES;
+  });
 }
 
-/** The tags that a resource must have, with the values of which one must be there. */
-export function exactTags(filters: readonly Filter[] | undefined): { key: string; values: string[] }[] {
-  return (filters ?? []).flatMap(({ Name = '', Values = [] }) =>
-    Name.startsWith('tag:') && Values.length > 0 && !Values.some(hasWildcard)
-      ? [{ key: Name.slice('tag:'.length), values: Values }]
-      : [],
+/** What filters ask of columns. */
+export function conditionsOn(filters: readonly Filter[], columns: Columns): RawBuilder<SqlBool>[] {
+  return filters.flatMap(({ Name = '', Values = [] }) =>
+    Object.hasOwn(columns, Name) ? fitsOne(columns[Name], Values) : [],
   );
 }
 
-function hasWildcard(value: string): boolean {
+/** That a text fits one of the patterns; nothing where that cannot be said. */
+export function fitsOne(text: Expression<unknown>, patterns: readonly string[]): RawBuilder<SqlBool>[] {
+  if (patterns.length === 0 || patterns.some((pattern) => pattern.length > LONGEST_PATTERN)) return [];
+  const exact = patterns.filter((pattern) => !hasWildcard(pattern));
+  const each = patterns.filter(hasWildcard).map((pattern) => sql<SqlBool>`${text} like ${likeOf(pattern)} escape '\\'`);
+  if (exact.length > 0) each.push(sql<SqlBool>`${text} in (${sql.join(exact)})`);
+  return [sql<SqlBool>`(${sql.join(each, sql` or `)})`];
+}
+
+/** The values of a filter, where none is a pattern. */
+export function exactValues(filters: readonly Filter[], name: string): string[] | undefined {
+  const values = filters.find((filter) => filter.Name === name)?.Values;
+  return values === undefined || values.some(hasWildcard) ? undefined : values;
+}
+
+export function hasWildcard(value: string): boolean {
   return /[*?\\]/.test(value);
+}
+
+/** A pattern in SQL's words, `\` being what escapes. */
+function likeOf(pattern: string): string {
+  const word = (step: Step): string => {
+    if (step === null) return '%';
+    if (step === undefined) return '_';
+    return /[%_\\]/.test(step) ? `\\${step}` : step;
+  };
+  return stepsOf(pattern).map(word).join('');
 }

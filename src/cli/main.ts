@@ -1,9 +1,14 @@
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { readVersion } from '../server/version.ts';
 
 // Each verb is loaded when it is asked for: help must not wait for the AWS SDK.
 const reports = () => import('./reports.ts');
 const images = () => import('./images.ts');
+
+function positiveInteger(text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError('Expected a whole number, 1 or more.');
+  return Number(text);
+}
 
 const program = new Command('cleancut')
   .description('Crash-consistent snapshots of all the volumes of an instance, at one instant, kept in S3.')
@@ -68,7 +73,8 @@ program
   .action(async (flags) => (await reports()).volumes(flags));
 program
   .command('sets')
-  .description('the snapshots, by the sets in which they were cut')
+  .description('the snapshots, by the sets in which they were cut; the latest last')
+  .option('--latest <n>', 'only so many sets', positiveInteger)
   .option(...DATA_DIR)
   .option(...JSON_FLAG)
   .action(async (flags) => (await reports()).sets(flags));
@@ -249,6 +255,12 @@ program
   .description('see the main job done, and proven, in under a minute')
   .action(async () => (await import('./demo.ts')).demo());
 
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // Who reads no more (`cleancut sets | head`) has seen enough.
+  if (error.code === 'EPIPE') return;
+  process.stderr.write(`cleancut: what it prints could not be written: ${error.message}\n`);
+  process.exitCode = 1;
+});
 try {
   await program.parseAsync();
 } catch (error) {

@@ -13,9 +13,31 @@ export function print(
     process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
     return;
   }
-  const table = new Table({ head: headings, style: { head: [], border: [], compact: true } });
-  table.push(...rows);
-  process.stdout.write(`${table.toString()}\n`);
+  for (const piece of tableOf(headings, rows)) process.stdout.write(`${piece}\n`);
+}
+
+/** cli-table3 takes time with the square of the rows: 100,000 would never end. */
+const ROWS_AT_ONCE = 200;
+const NO_TOP = { top: '', 'top-mid': '', 'top-left': '', 'top-right': '' };
+const NO_BOTTOM = { bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '' };
+
+/** A table, from its top to its bottom, in pieces that are as wide as each other. */
+function* tableOf(headings: string[], rows: readonly (string | number)[][]): Generator<string> {
+  const widths = headings.map((heading, column) =>
+    rows.reduce((widest, row) => Math.max(widest, String(row[column]).length), heading.length),
+  );
+  for (let from = 0; from === 0 || from < rows.length; from += ROWS_AT_ONCE) {
+    const [isFirst, isLast] = [from === 0, from + ROWS_AT_ONCE >= rows.length];
+    const table = new Table({
+      head: isFirst ? headings : [],
+      style: { head: [], border: [], compact: true },
+      chars: { ...(isFirst ? {} : NO_TOP), ...(isLast ? {} : NO_BOTTOM) },
+      // Left to itself, it knows better how wide the letters of other scripts are.
+      ...(isFirst && isLast ? {} : { colWidths: widths.map((width) => width + 2) }),
+    });
+    table.push(...rows.slice(from, from + ROWS_AT_ONCE));
+    yield table.toString();
+  }
 }
 
 /** How far something has come whose end is not known. On stderr, where someone looks. */

@@ -1,5 +1,5 @@
 import type { RestoredSet } from '../admin/restore-set.ts';
-import type { SetReport } from '../admin/sets.ts';
+import type { SetReport, SetsReport } from '../admin/sets.ts';
 import type { VolumesReport } from '../admin/volumes.ts';
 import type { CollectReport } from '../lifecycle/repacker.ts';
 import { formatBytes } from '../types/units.ts';
@@ -47,8 +47,8 @@ export async function volumes(flags: Flags): Promise<void> {
   }
 }
 
-export async function sets(flags: Flags): Promise<void> {
-  const report = await connectToServer(flags).ask<{ sets: SetReport[] }>('sets');
+export async function sets(flags: Flags & { latest?: number }): Promise<void> {
+  const report = { sets: await latestSets(flags, flags.latest ?? Number.POSITIVE_INFINITY) };
   const rows = report.sets.flatMap((set) =>
     set.snapshots.map((snapshot, index) => [
       ...(index === 0
@@ -63,6 +63,18 @@ export async function sets(flags: Flags): Promise<void> {
   );
   const headings = ['set', 'instance', 'cut at', 'hold', 'state', 'snapshot', 'device', 'progress', 'data', 'stored'];
   print(flags.json, report, headings, rows);
+}
+
+async function latestSets(flags: Flags, most: number): Promise<SetReport[]> {
+  const server = connectToServer(flags);
+  const pages: SetReport[][] = [];
+  let page: SetsReport | undefined;
+  do {
+    const before = page?.earlier;
+    page = await server.ask<SetsReport>('sets', before === undefined ? {} : { before });
+    pages.unshift(page.sets);
+  } while (page.earlier !== undefined && pages.reduce((sum, { length }) => sum + length, 0) < most);
+  return pages.flat().slice(-most);
 }
 
 export async function restore(setId: string, flags: Flags & { zone?: string }): Promise<void> {

@@ -72,8 +72,7 @@ export const describeImages: Operation<DescribeImagesRequest, DescribeImagesResu
       call,
       ids.length > 0 ? {} : input,
       { least: 1, most: 1000 },
-      (after, most) => visibleImages(call, after as ImageId, most),
-      (row) => row.image_id,
+      { fetch: (after, most) => visibleImages(call, after as ImageId, most), idOf: (row) => row.image_id },
       (rows) => withDevices(call, rows),
       matches,
     );

@@ -44,8 +44,7 @@ export const describeInstanceStatus: Operation<DescribeInstanceStatusRequest, De
       call,
       input,
       { least: 1, most: 1000 },
-      (after, most) => instancesAfter(call, after, most),
-      (row) => row.instance_id,
+      { fetch: (after, most) => instancesAfter(call, after, most), idOf: (row) => row.instance_id },
       async (rows) => rows,
       matches,
     );

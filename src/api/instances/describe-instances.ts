@@ -53,8 +53,7 @@ export const describeInstances: Operation<DescribeInstancesRequest, DescribeInst
       call,
       input,
       { least: 1, most: 1000 },
-      (after, most) => instancesAfter(call, after, most),
-      (row) => row.instance_id,
+      { fetch: (after, most) => instancesAfter(call, after, most), idOf: (row) => row.instance_id },
       (rows) => withDevices(catalog, rows),
       matches,
     );

@@ -168,17 +168,19 @@ export const describeReplaceRootVolumeTasks: Operation<
       call,
       input,
       { least: 1, most: 50 },
-      (after, most) =>
-        call.services.catalog
-          .selectFrom('replace_root_tasks')
-          .selectAll()
-          .where('account_id', '=', call.caller.accountId)
-          .where('region', '=', call.region)
-          .where('task_id', '>', after)
-          .orderBy('task_id')
-          .limit(most)
-          .execute(),
-      (row) => row.task_id,
+      {
+        fetch: (after, most) =>
+          call.services.catalog
+            .selectFrom('replace_root_tasks')
+            .selectAll()
+            .where('account_id', '=', call.caller.accountId)
+            .where('region', '=', call.region)
+            .where('task_id', '>', after)
+            .orderBy('task_id')
+            .limit(most)
+            .execute(),
+        idOf: (row) => row.task_id,
+      },
       async (rows) => rows,
       (row) => (ids?.includes(row.task_id) ?? true) && passes(row),
     );

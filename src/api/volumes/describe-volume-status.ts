@@ -48,8 +48,7 @@ export const describeVolumeStatus: Operation<DescribeVolumeStatusRequest, Descri
       call,
       input,
       { least: 1, most: 1000 },
-      (after, most) => volumesAfter(call, after, most),
-      (row) => row.volume_id,
+      { fetch: (after, most) => volumesAfter(call, after, most), idOf: (row) => row.volume_id },
       async (rows) => rows.map(watch),
       matches,
     );

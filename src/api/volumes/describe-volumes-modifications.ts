@@ -40,18 +40,20 @@ export const describeVolumesModifications: Operation<
       call,
       input,
       { least: 1, most: 500 },
-      (after, most) =>
-        call.services.catalog
-          .selectFrom('volume_modifications')
-          .innerJoin('volumes', 'volumes.volume_id', 'volume_modifications.volume_id')
-          .selectAll('volume_modifications')
-          .where('volumes.account_id', '=', call.caller.accountId)
-          .where('volumes.region', '=', call.region)
-          .where('volumes.volume_id', '>', after as VolumeId)
-          .orderBy('volumes.volume_id')
-          .limit(most)
-          .execute(),
-      (row) => row.volume_id,
+      {
+        fetch: (after, most) =>
+          call.services.catalog
+            .selectFrom('volume_modifications')
+            .innerJoin('volumes', 'volumes.volume_id', 'volume_modifications.volume_id')
+            .selectAll('volume_modifications')
+            .where('volumes.account_id', '=', call.caller.accountId)
+            .where('volumes.region', '=', call.region)
+            .where('volumes.volume_id', '>', after as VolumeId)
+            .orderBy('volumes.volume_id')
+            .limit(most)
+            .execute(),
+        idOf: (row) => row.volume_id,
+      },
       async (rows) => rows,
       (row) => (ids.length === 0 || ids.includes(row.volume_id)) && passes(row),
     );

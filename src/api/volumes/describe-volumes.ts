@@ -48,8 +48,7 @@ export const describeVolumes: Operation<DescribeVolumesRequest, DescribeVolumesR
       call,
       input,
       { least: 1, most: 500 },
-      (after, most) => volumesAfter(call, after, most),
-      (row) => row.volume_id,
+      { fetch: (after, most) => volumesAfter(call, after, most), idOf: (row) => row.volume_id },
       (rows) => withAttachments(catalog, rows),
       matches,
     );
