@@ -366,4 +366,26 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.alterTable('image_devices').addColumn('throughput', 'integer').execute();
     },
   },
+  '0011-blocks-by-themselves': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      // They went with their snapshot, all at once: for a million, nobody was answered for two seconds. Now they are swept.
+      await db.schema.alterTable('direct_blocks').renameTo('owned_blocks').execute();
+      await db.schema
+        .createTable('direct_blocks')
+        .addColumn('snapshot_id', 'text', (c) => c.notNull())
+        .addColumn('block_index', 'integer', (c) => c.notNull())
+        .addColumn('sha256', 'text', (c) => c.notNull())
+        .addColumn('block_hash', 'text', (c) => c.notNull())
+        .addColumn('pack', 'text')
+        .addColumn('pack_offset', 'integer', (c) => c.notNull())
+        .addColumn('stored_length', 'integer', (c) => c.notNull())
+        .addColumn('encoding', 'integer', (c) => c.notNull())
+        .addPrimaryKeyConstraint('direct_blocks_key', ['snapshot_id', 'block_index'])
+        .execute();
+      await sql`insert into direct_blocks
+        select snapshot_id, block_index, sha256, block_hash, pack, pack_offset, stored_length, encoding
+        from owned_blocks`.execute(db);
+      await db.schema.dropTable('owned_blocks').execute();
+    },
+  },
 };

@@ -1,5 +1,5 @@
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
-import { SqliteDialect, type SqliteStatement } from 'kysely';
+import { SqliteAdapter, SqliteDialect, type SqliteStatement } from 'kysely';
 import { keepLatest } from '../types/keep-latest.ts';
 
 const NOTHING = {
@@ -13,6 +13,22 @@ const NOTHING = {
 const MOST_KEPT = 200;
 const LONGEST_KEPT = 4096;
 
+/**
+ * Killed in the midst of a schema's upgrade, or with a full disk: all of it is done, or nothing. Kysely does it so for other
+ * databases; SQLite can do it, too.
+ */
+class WholeUpgrades extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true;
+  }
+}
+
+class NodeSqliteDialect extends SqliteDialect {
+  override createAdapter(): SqliteAdapter {
+    return new WholeUpgrades();
+  }
+}
+
 /** Kysely's SQLite dialect over the SQLite that is built into Node. */
 export function nodeSqliteDialect(path: string): SqliteDialect {
   const database = new DatabaseSync(path);
@@ -21,7 +37,7 @@ export function nodeSqliteDialect(path: string): SqliteDialect {
   // Each commit is synced before it is answered: what the API said has happened survives a power loss.
   database.exec('PRAGMA synchronous = FULL');
   database.exec('PRAGMA foreign_keys = ON');
-  return new SqliteDialect({
+  return new NodeSqliteDialect({
     database: {
       close: () => database.close(),
       prepare(sql) {

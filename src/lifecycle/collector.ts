@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
-import type { PackId } from '../snapshots/block-encoding.ts';
 import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/collection.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { LifecycleOptions } from './options.ts';
@@ -10,6 +9,7 @@ import type { SnapshotRecords } from './snapshot-records.ts';
 import type { SnapshotRunner } from './snapshot-runner.ts';
 import type { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
+import type { WrittenBlocks } from './written-blocks.ts';
 
 /** So long it looks for a moment without uploads, when all that can be done beside them is done. */
 const QUIET_MILLISECONDS = 60_000;
@@ -39,6 +39,7 @@ export class Collector {
   readonly #records: SnapshotRecords;
   readonly #owner: StoreOwner;
   readonly #snapshots: SnapshotRunner;
+  readonly #blocks: WrittenBlocks;
   readonly #now: () => Date;
   readonly #rest: () => Promise<void>;
   #isRunning = false;
@@ -49,6 +50,7 @@ export class Collector {
     gate: UploadGate,
     records: SnapshotRecords,
     snapshots: SnapshotRunner,
+    blocks: WrittenBlocks,
   ) {
     this.#catalog = catalog;
     this.#store = store;
@@ -59,6 +61,7 @@ export class Collector {
     this.#gate = gate;
     this.#records = records;
     this.#snapshots = snapshots;
+    this.#blocks = blocks;
   }
 
   /**
@@ -138,19 +141,16 @@ export class Collector {
   }
 
   async #live(): Promise<Live> {
+    const packs = await this.#blocks.packs();
+    // After the blocks: of one that is completed meanwhile they are below its root.
     const snapshots = await this.#catalog.selectFrom('snapshots').select(['snapshot_id', 'root']).execute();
     const volumes = await this.#catalog
       .selectFrom('volumes')
       .select(['base_root', 'origin_root', 'hydrated'])
       .execute();
     const copies = await this.#catalog.selectFrom('snapshot_copies').select('source_root').execute();
-    const uploads = await this.#catalog.selectFrom('direct_uploads').select('parent_root').execute();
-    const blocks = await this.#catalog
-      .selectFrom('direct_blocks')
-      .select('pack')
-      .distinct()
-      .where('pack', 'is not', null)
-      .execute();
+    // After the snapshots: a parent that is deleted meanwhile is here.
+    const uploads = await this.#blocks.parents();
     const retired = await this.#catalog.selectFrom('retired_roots').select('root').execute();
     const roots = new Set<Sha256>(retired.map(({ root }) => root));
     for (const { root } of snapshots) if (root !== null) roots.add(root);
@@ -162,7 +162,7 @@ export class Collector {
     for (const { parent_root } of uploads) if (parent_root !== null) roots.add(parent_root);
     return {
       roots: [...roots],
-      packs: blocks.flatMap(({ pack }) => (pack === null ? [] : [pack as PackId])),
+      packs: [...packs],
       snapshotIds: snapshots.map((snapshot) => snapshot.snapshot_id),
     };
   }

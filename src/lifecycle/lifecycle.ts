@@ -18,6 +18,7 @@ import { SnapshotRunner } from './snapshot-runner.ts';
 import { StoreOwner } from './store-owner.ts';
 import { UploadGate } from './upload-gate.ts';
 import { VolumeRunner } from './volume-runner.ts';
+import { WrittenBlocks } from './written-blocks.ts';
 
 const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
 /** Tried in vain for so long, a collection holds uploads back. */
@@ -46,6 +47,7 @@ export class Lifecycle {
   readonly bases: Bases;
   readonly repacker: Repacker;
   readonly scrubber: Scrubber;
+  readonly #blocks: WrittenBlocks;
   readonly #options: LifecycleOptions;
   /** Volumes that were being made when the last server ended. */
   readonly #toBeMade = new Set<VolumeId>();
@@ -76,8 +78,9 @@ export class Lifecycle {
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
     this.imports = new Imports(options, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
-    this.collector = new Collector(options, this.storeOwner, this.uploads, this.records, this.snapshots);
-    this.repacker = new Repacker(options, this.uploads, this.records);
+    this.#blocks = new WrittenBlocks(options);
+    this.collector = new Collector(options, this.storeOwner, this.uploads, this.records, this.snapshots, this.#blocks);
+    this.repacker = new Repacker(options, this.uploads, this.records, this.#blocks);
   }
 
   /** What is done once a minute: all but what is still under way from the last time, waiting for a store, say. */
@@ -89,6 +92,7 @@ export class Lifecycle {
       'data keys': () => this.#forgetDataKeys(),
       'idle uploads': () => this.#endIdleUploads(),
       'lost imports': () => this.imports.endLost(),
+      'blocks of ended uploads': () => this.#blocks.sweep(),
       'the store': () => this.storeOwner.claim(),
       'its records': () => this.records.refreshStale(),
       collection: () => this.#collectWhenDue(),

@@ -5,6 +5,7 @@ import type { Collected } from './collector.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
 import type { UploadGate } from './upload-gate.ts';
+import type { WrittenBlocks } from './written-blocks.ts';
 
 /** What one run moves at most. */
 const MOST_BYTES = 8 * 1024 ** 3;
@@ -26,11 +27,13 @@ export class Repacker {
   readonly #options: LifecycleOptions;
   readonly #uploads: UploadGate;
   readonly #records: SnapshotRecords;
+  readonly #blocks: WrittenBlocks;
 
-  constructor(options: LifecycleOptions, uploads: UploadGate, records: SnapshotRecords) {
+  constructor(options: LifecycleOptions, uploads: UploadGate, records: SnapshotRecords, blocks: WrittenBlocks) {
     this.#options = options;
     this.#uploads = uploads;
     this.#records = records;
+    this.#blocks = blocks;
   }
 
   /**
@@ -64,11 +67,12 @@ export class Repacker {
       .select('origin_root as root')
       .where('hydrated', '=', 0)
       .unionAll((q) => q.selectFrom('snapshot_copies').select('source_root as root'))
-      .unionAll((q) => q.selectFrom('direct_uploads').select('parent_root as root'))
       .unionAll((q) => q.selectFrom('retired_roots').select('root'))
       .execute();
-    const packs = await catalog.selectFrom('direct_blocks').select('pack').distinct().execute();
+    const parents = await this.#blocks.parents();
+    const packs = await this.#blocks.packs();
     const pinned = new Set<Sha256>(inUse.flatMap(({ root }) => (root === null ? [] : [root])));
+    for (const { parent_root } of parents) if (parent_root !== null) pinned.add(parent_root);
     const groups = new Map<string | null, Set<Sha256>>();
     for (const { root, key, free } of [...snapshots, ...bases]) {
       if (root === null) continue;
@@ -90,7 +94,7 @@ export class Repacker {
     }
     return dataPlane.repack({
       groups: opened,
-      pinned: { roots: [...pinned], packs: packs.flatMap(({ pack }) => (pack === null ? [] : [pack])) },
+      pinned: { roots: [...pinned], packs: [...packs] },
       move,
       mostBytes: MOST_BYTES,
     });

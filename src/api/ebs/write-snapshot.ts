@@ -206,8 +206,8 @@ export const completeSnapshot: EbsOperation<CompleteSnapshotRequest, CompleteSna
           .set({ root, data_blocks: dataBlocks })
           .where('snapshot_id', '=', id)
           .execute();
+        // With that its blocks are nobody's, and swept (see WrittenBlocks).
         await transaction.deleteFrom('direct_uploads').where('snapshot_id', '=', id).execute();
-        await transaction.deleteFrom('direct_blocks').where('snapshot_id', '=', id).execute();
       });
     });
     await lifecycle.snapshots.completeStored(id);
