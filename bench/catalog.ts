@@ -1,7 +1,7 @@
 /**
  * The API with 100,000 snapshots in the catalog: a page of 1,000, lookups by id, by tag and by what only looking at all of
- * them finds, and CreateSnapshots of 16 volumes; times of the whole request, as a client that does not parse the answer sees them. Last, how many signed
- * requests a second there can be.
+ * them finds, and CreateSnapshots of 16 volumes; times of the whole request, as a client that does not parse the answer sees
+ * them; and how many signed requests a second there can be.
  *
  *   node bench/catalog.ts [--snapshots=100000] [--rounds=30]
  */
@@ -115,7 +115,6 @@ async function measure(
   for (let round = 0; round < ROUNDS; round += 1) {
     await before();
     times.push(await ask(parameters(round)));
-    console.error(name, times.at(-1));
   }
   figures[name] = times;
   rows.push([name, median(times).toFixed(1), quantile(times, 0.95).toFixed(1)]);
