@@ -4,7 +4,7 @@ import { realPatience } from '../objects/patience.ts';
 import { dataPaths } from '../server/data-directory.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
 import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import { damagedFor, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import { damagedFor, RECORDS_ALONE, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { formatBytes, type Sha256 } from '../types/units.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
@@ -39,9 +39,10 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
     return record?.root as Sha256 | undefined;
   };
   const bar = new ProgressBar(`checking ${records.length} snapshots`, formatBytes);
-  const verified = await verifySnapshots(store, snapshots, realPatience(PATIENCE_MILLISECONDS), rootNow, (bytes) =>
-    bar.set(bytes),
-  );
+  const patience = realPatience(PATIENCE_MILLISECONDS);
+  const verified = await verifySnapshots(store, snapshots, patience, rootNow, (bytes) => bar.set(bytes), {
+    recordsAtOnce: RECORDS_ALONE,
+  });
   bar.end();
   const damage = [...unreadable.map((each) => ({ ...each, lost: true, affected: [] })), ...verified.damage];
   const damaged = [...damagedFor(verified.damage)];

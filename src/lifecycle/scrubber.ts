@@ -76,7 +76,7 @@ export class Scrubber {
         const early = due - (performance.now() - begun);
         if (early > 0) await new Promise((resolve) => setTimeout(resolve, early).unref());
       },
-      abort.signal,
+      { signal: abort.signal },
     );
     const damaged = damagedFor(damage);
     const roots = snapshots.filter(({ snapshotId }) => damaged.has(snapshotId)).map(({ root }) => root);

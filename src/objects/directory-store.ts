@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { roomFor } from '../types/memory.ts';
 import { DIRECT_BYTES, writeDirectly } from './direct-write.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from './object-store.ts';
+import { removeEach } from './remove-each.ts';
 
 /** Names that end so are puts that have not finished: or never will, when they have stood still for so long. */
 const TEMPORARY = '.partial';
@@ -108,8 +109,8 @@ export class DirectoryStore implements ObjectStore {
     }
   }
 
-  async remove(key: string): Promise<void> {
-    await rm(this.#pathOf(key), { force: true });
+  remove(keys: readonly string[]): Promise<void> {
+    return removeEach(keys, (key) => rm(this.#pathOf(key), { force: true }));
   }
 
   /** A process that is killed in the midst of a put leaves a file that no one would ever see. */
@@ -118,7 +119,7 @@ export class DirectoryStore implements ObjectStore {
     for await (const key of this.#walk('')) {
       if (!IS_TEMPORARY.test(key)) continue;
       const found = await stat(this.#pathOf(key)).catch(() => undefined);
-      if (found !== undefined && found.mtimeMs < before) await this.remove(key);
+      if (found !== undefined && found.mtimeMs < before) await this.remove([key]);
     }
   }
 

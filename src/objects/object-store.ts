@@ -23,8 +23,11 @@ export interface ObjectStore {
   /** Every key that begins with `prefix`, in no promised order. */
   list(prefix: string): AsyncIterable<{ key: string; bytes: number }>;
 
-  /** One that is not there is no error: a deletion may be done again. */
-  remove(key: string): Promise<void>;
+  /**
+   * Removes all of them, in no promised order. One that is not there is no error: a deletion may be done again.
+   * @throws when not all could be removed; then nothing of it is under way any more
+   */
+  remove(keys: readonly string[]): Promise<void>;
 
   /** Removes what puts that were cut short long ago have left behind, where such a thing leaves anything. */
   removeUnfinished(): Promise<void>;

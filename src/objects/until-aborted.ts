@@ -30,7 +30,7 @@ export function untilAborted(store: ObjectStore, signal: AbortSignal): ObjectSto
     get: (key) => within(() => store.get(key)),
     getRange: (key, offset, length) => within(() => store.getRange(key, offset, length)),
     list: (prefix) => store.list(prefix),
-    remove: (key) => within(() => store.remove(key)),
+    remove: (keys) => within(() => store.remove(keys)),
     removeUnfinished: () => within(() => store.removeUnfinished()),
   };
 }

@@ -40,7 +40,7 @@ export async function saveCatalog(catalogPath: string, store: ObjectStore, now: 
     const bytes = await readFile(compressed);
     await patiently(realPatience(PATIENCE_MILLISECONDS), () => store.put(key, [bytes]));
     const saved = await savedCatalogs(store);
-    for (const old of saved.slice(0, Math.max(0, saved.length - KEPT))) await store.remove(old);
+    await store.remove(saved.slice(0, Math.max(0, saved.length - KEPT)));
     return key;
   } finally {
     rmSync(directory, { recursive: true, force: true });

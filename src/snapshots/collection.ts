@@ -1,5 +1,4 @@
 import type { ObjectStore } from '../objects/object-store.ts';
-import { allOf } from '../types/all-of.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { PackId } from './block-encoding.ts';
 import { nodeKey, referencesOf } from './manifest-node.ts';
@@ -18,8 +17,6 @@ export type Live = {
 };
 
 export type Garbage = { objects: { key: string; bytes: number }[]; garbageBytes: number; liveBytes: number };
-
-const REMOVALS_AT_ONCE = 16;
 
 /**
  * What is needed of a store: everything that can be reached from what lives. It only grows: what lives now can be added to
@@ -92,15 +89,7 @@ export class Marking {
 export async function removeGarbage(store: ObjectStore, garbage: Garbage): Promise<void> {
   for (const prefix of ['snapshots/', 'manifests/', 'packs/']) {
     const keys = garbage.objects.flatMap(({ key }) => (key.startsWith(prefix) ? [key] : []));
-    const removeNext = async (): Promise<void> => {
-      try {
-        for (let key = keys.pop(); key !== undefined; key = keys.pop()) await store.remove(key);
-      } catch (error) {
-        keys.length = 0;
-        throw error;
-      }
-    };
     // Of these none may come behind the ones that follow.
-    await allOf(Array.from({ length: REMOVALS_AT_ONCE }), removeNext);
+    await store.remove(keys);
   }
 }

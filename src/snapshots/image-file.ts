@@ -8,7 +8,7 @@ import { captureWhole, type Storing } from './capture-whole.ts';
 import type { SnapshotSource, Stride } from './snapshot-source.ts';
 
 /** Each request costs the thread that asks more than its bytes do: large ones, and no guest waits for them here. */
-const STRIDE: Stride = { runBlocks: 8, blocksAtOnce: 48 };
+const STRIDE: Stride = { runBlocks: 8, blocksAtOnce: 80 };
 const WRITES_AT_ONCE = 4;
 const BLOCKS_OF_A_WRITE = 4;
 const BLOCKS_AT_ONCE = 65_536;

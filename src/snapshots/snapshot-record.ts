@@ -110,5 +110,5 @@ async function readRecord(store: ObjectStore, key: string): Promise<SnapshotReco
 }
 
 export async function removeSnapshotRecord(store: ObjectStore, snapshotId: string): Promise<void> {
-  await store.remove(recordKey(snapshotId));
+  await store.remove([recordKey(snapshotId)]);
 }

@@ -13,8 +13,10 @@ import { packKey } from './pack.ts';
 
 /** Records that lie side by side are fetched with one request, up to this many: each request is a way to a store and back. */
 const RUN_RECORDS = 8;
-/** Each is 512 KiB at most, twice while it is decoded. */
-const RECORDS_AT_ONCE = 24;
+/** So many are in memory or under way: each is 512 KiB at most, twice while it is decoded. Beside other work they are few. */
+const RECORDS_BESIDE_OTHERS = 24;
+/** For who does nothing else, and may be far from the store. */
+export const RECORDS_ALONE = 64;
 
 /** A snapshot to be checked, with the key of an encrypted one. */
 export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
@@ -51,7 +53,7 @@ export async function verifySnapshots(
   patience: Patience,
   rootNow: (snapshotId: string) => Promise<Sha256 | undefined>,
   onProgress: (bytes: number) => void | Promise<void>,
-  signal?: AbortSignal,
+  { recordsAtOnce = RECORDS_BESIDE_OTHERS, signal }: { recordsAtOnce?: number; signal?: AbortSignal } = {},
 ): Promise<Verified> {
   const checked = new Map<string, Promise<Wrong | undefined>>();
   /** Of which every record was found to be whole: most snapshots share most of their leaves with others. */
@@ -88,7 +90,7 @@ export async function verifySnapshots(
     };
     try {
       const records = recordsBut(wholeLeaves, new Manifest(store, root, patience, dataKey));
-      for await (const run of inOrder(runsIn(records), RECORDS_AT_ONCE, check, ({ length }) => length)) {
+      for await (const run of inOrder(runsIn(records), recordsAtOnce, check, ({ length }) => length)) {
         for (const { record, block, leaf, isNew, wrong } of run) {
           if (isNew) {
             verified.blocks += 1;

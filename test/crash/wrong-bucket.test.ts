@@ -162,7 +162,7 @@ test('a rebuild that is cut short is begun anew by the next, with volumes, users
     put: (key, pieces) => store.put(key, pieces),
     get: (key) => store.get(key),
     getRange: (key, offset, length) => store.getRange(key, offset, length),
-    remove: (key) => store.remove(key),
+    remove: (keys) => store.remove(keys),
     removeUnfinished: () => store.removeUnfinished(),
     async *list(prefix) {
       yield* store.list(prefix);

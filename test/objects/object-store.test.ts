@@ -73,9 +73,22 @@ for (const [name, open] of Object.entries(IMPLEMENTATIONS)) {
   test(`${name}: removing is for good, and may be done again`, async (t) => {
     const store = await open(t);
     await store.put('gone', [Buffer.from('x')]);
-    await store.remove('gone');
-    await store.remove('gone');
+    await store.remove(['gone']);
+    await store.remove(['gone']);
     await assert.rejects(store.get('gone'), ObjectNotFoundError);
+  });
+
+  test(`${name}: many are removed, also where some are not there, and no others`, async (t) => {
+    const store = await open(t);
+    const keys = Array.from({ length: 300 }, (_, number) => `packs/${number % 7}/an & <odd> "näme" ${number}`);
+    for (let at = 0; at < 300; at += 30) {
+      await Promise.all(keys.slice(at, at + 30).map((key) => store.put(key, [Buffer.from(key)])));
+    }
+    await store.remove([]);
+    await store.remove([...keys.slice(0, 290), 'packs/never/was', 'packs/nor/this']);
+    const left = [];
+    for await (const { key } of store.list('packs/')) left.push(key);
+    assert.deepEqual(left.sort(), keys.slice(290).sort());
   });
 }
 
@@ -286,6 +299,108 @@ test('s3: an answer that came instead of the question for the object is none', a
   await assert.rejects(store.put('key', [randomBytes(3 * MIB)]));
   does.asked = 'swallow';
   await assert.rejects(store.put('key', [randomBytes(3 * MIB)]), /without having asked/);
+});
+
+test('s3: a list of many objects comes in pages, all of them', async (t) => {
+  const all = Array.from({ length: 25 }, (_, number) => `packs/${String(number).padStart(2, '0')}`);
+  const server = createServer((request, response) => {
+    const asked = new URL(request.url ?? '', 'http://store').searchParams;
+    const from = Number(asked.get('continuation-token') ?? 0);
+    const some = all.filter((key) => `here/${key}`.startsWith(asked.get('prefix') ?? '')).slice(from, from + 10);
+    const contents = some
+      .map((key) => `<Contents><Key>here/${key}</Key><Size>${key.length}</Size></Contents>`)
+      .join('');
+    const more = from + 10 < all.length;
+    const token = more ? `<NextContinuationToken>${from + 10}</NextContinuationToken>` : '';
+    response.end(`<ListBucketResult><IsTruncated>${more}</IsTruncated>${token}${contents}</ListBucketResult>`);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  t.after(() => server.closeAllConnections());
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
+  const { port } = server.address() as AddressInfo;
+  const store = await openObjectStore(`s3://bucket/here?endpoint=http://127.0.0.1:${port}&path-style=true`);
+  const found = await Array.fromAsync(store.list('packs/'));
+  assert.deepEqual(
+    found,
+    all.map((key) => ({ key, bytes: 8 })),
+  );
+});
+
+/** A store that removes objects, but for what `refuses` says: to be removed together, or one of them. */
+async function removingStore(t: TestContext) {
+  const is = { together: 200, refused: new Map<string, number>() };
+  const seen = { together: 0, single: [] as string[], most: 0 };
+  let underWay = 0;
+  const server = createServer(async (request, response) => {
+    underWay += 1;
+    seen.most = Math.max(seen.most, underWay);
+    const body = Buffer.concat(await request.toArray());
+    await setTimeout(5);
+    underWay -= 1;
+    const refusal = (status: number): unknown =>
+      response.writeHead(status).end('<Error><Code>Refused</Code><Message>not so</Message></Error>');
+    if (request.method === 'POST') {
+      seen.together += 1;
+      assert.equal(request.headers['content-md5'], createHash('md5').update(body).digest('base64'));
+      if (is.together !== 200) return refusal(is.together);
+      const keys = [...body.toString().matchAll(/<Key>bucket-prefix\/(.*?)<\/Key>/g)].map(([, key]) => key);
+      const errors = keys.filter((key) => is.refused.has(key));
+      const said = errors.map((key) => `<Error><Key>bucket-prefix/${key}</Key><Code>SlowDown</Code></Error>`);
+      return response.end(`<DeleteResult>${said.join('')}</DeleteResult>`);
+    }
+    const key = decodeURIComponent(request.url ?? '').replace(/^.*bucket-prefix\/([^?]*).*$/, '$1');
+    seen.single.push(key);
+    return is.refused.has(key) ? refusal(is.refused.get(key) ?? 0) : response.writeHead(204).end();
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  t.after(() => server.closeAllConnections());
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
+  const { port } = server.address() as AddressInfo;
+  const url = `s3://bucket/bucket-prefix?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`;
+  const keys = Array.from({ length: 1_900 }, (_, number) => `packs/${number}`);
+  return { is, seen, keys, store: await openObjectStore(url, { attempts: 1 }) };
+}
+
+test('s3: objects are removed some hundred with a request; those that were not are tried once more, one by one', async (t) => {
+  const { is, seen, keys, store } = await removingStore(t);
+  await store.remove(keys);
+  assert.deepEqual([seen.together, seen.single], [8, []]);
+  assert.ok(seen.most > 1 && seen.most <= 4, `${seen.most} at once`);
+  await store.remove(keys.slice(0, 1));
+  assert.deepEqual([seen.together, seen.single], [8, ['packs/0']]);
+  seen.single = [];
+  is.refused.set('packs/5', 403).set('packs/700', 503);
+  await assert.rejects(store.remove(keys.slice(0, 20)), (error) => {
+    return error instanceof ObjectStoreRefusedError && /'packs\/5': Refused: not so/.test(error.message);
+  });
+  assert.deepEqual(seen.single, ['packs/5']);
+  await assert.rejects(store.remove(keys.slice(690, 710)), (error) => !(error instanceof ObjectStoreRefusedError));
+});
+
+test('s3: a store that cannot remove several at once is asked for that once', async (t) => {
+  for (const status of [501, 405, 400]) {
+    const { is, seen, keys, store } = await removingStore(t);
+    is.together = status;
+    const some = keys.slice(0, 40);
+    await store.remove(some);
+    await store.remove(some);
+    assert.equal(seen.together, 1);
+    assert.deepEqual(new Set(seen.single), new Set(some));
+    assert.equal(seen.single.length, 80);
+  }
+});
+
+test('s3: where removing fails, no more is begun', async (t) => {
+  const { is, seen, keys, store } = await removingStore(t);
+  is.together = 503;
+  await assert.rejects(store.remove(keys));
+  assert.ok(seen.together <= 4, `${seen.together} requests`);
+  is.together = 403;
+  for (const key of keys) is.refused.set(key, 403);
+  await assert.rejects(store.remove(keys), ObjectStoreRefusedError);
+  assert.ok(seen.single.length <= 64, `${seen.single.length} requests`);
 });
 
 test('directory: a key cannot reach outside', async (t) => {

@@ -1,4 +1,5 @@
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
+import { removeEach } from '../../src/objects/remove-each.ts';
 import { KilledError } from '../support/crash-disk.ts';
 import type { Scheduler } from './scheduler.ts';
 
@@ -92,12 +93,14 @@ export class SimStore implements ObjectStore {
 
   async removeUnfinished(): Promise<void> {}
 
-  async remove(key: string): Promise<void> {
+  remove(keys: readonly string[]): Promise<void> {
     const life = this.#life;
-    await this.#scheduler.turn();
-    this.#alive(life);
-    if (this.#scheduler.random() < this.#faults.failing) throw new Error('503 Slow Down');
-    this.objects.delete(key);
+    return removeEach(keys, async (key) => {
+      await this.#scheduler.turn();
+      this.#alive(life);
+      if (this.#scheduler.random() < this.#faults.failing) throw new Error('503 Slow Down');
+      this.objects.delete(key);
+    });
   }
 
   #alive(life: number): void {

@@ -1,4 +1,5 @@
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
+import { removeEach } from '../../src/objects/remove-each.ts';
 
 /** An object store in memory that a test can look into, and make fail. */
 export class MemoryStore implements ObjectStore {
@@ -35,8 +36,10 @@ export class MemoryStore implements ObjectStore {
 
   async removeUnfinished(): Promise<void> {}
 
-  async remove(key: string): Promise<void> {
-    await this.beforeRequest('remove', key);
-    this.objects.delete(key);
+  remove(keys: readonly string[]): Promise<void> {
+    return removeEach(keys, async (key) => {
+      await this.beforeRequest('remove', key);
+      this.objects.delete(key);
+    });
   }
 }
