@@ -19,6 +19,7 @@ const HANDSHAKE_MILLISECONDS = 30_000;
  * after a minute, and given up ten minutes later (Linux's nine questions): it would be connected for ever.
  */
 export const NBD_SOCKET = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 } as const;
+/** Past it the one that began first has to go: who means it is through in milliseconds, and is not shut out by many who keep silent. */
 const MAX_HANDSHAKES = 256;
 
 /**
@@ -113,11 +114,12 @@ export class NbdListener {
 
   /** @param clientFlags of a client that was greeted already */
   #accept(socket: Socket, client: Client, clientFlags?: number): void {
-    if (this.#handshakes.size >= MAX_HANDSHAKES) {
-      socket.destroy();
-      return;
-    }
     this.#handshakes.add(socket);
+    for (const oldest of this.#handshakes) {
+      if (this.#handshakes.size <= MAX_HANDSHAKES) break;
+      this.#handshakes.delete(oldest);
+      oldest.destroy();
+    }
     const timer = setTimeout(() => socket.destroy(), HANDSHAKE_MILLISECONDS);
     const done = (): void => {
       clearTimeout(timer);

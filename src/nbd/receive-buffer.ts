@@ -1,4 +1,6 @@
 import { addressOf } from '../types/address.ts';
+import { emptyPages } from '../types/memory.ts';
+import type { KeptMemory } from './idle-memory.ts';
 
 /** A turn's worth of requests; the kernel holds a few hundred KiB for a socket. */
 const USUAL_BYTES = 1024 * 1024;
@@ -10,7 +12,8 @@ const STEP_BYTES = 256 * 1024;
  * The bytes that a client has sent and that are not yet dealt with, in one piece: requests are read where they lie, and
  * a write's data goes to the volume from here, without a copy.
  */
-export class ReceiveBuffer {
+export class ReceiveBuffer implements KeptMemory {
+  wasUsed = false;
   /** What the connection keeps: as large as its requests, up to a bound. */
   #kept = Buffer.allocUnsafeSlow(USUAL_BYTES);
   #keptAddress = addressOf(this.#kept);
@@ -44,6 +47,7 @@ export class ReceiveBuffer {
   /** So many bytes are in the room now. */
   added(length: number): void {
     this.#end += length;
+    this.wasUsed = true;
   }
 
   /** Takes bytes that lie elsewhere. */
@@ -51,6 +55,12 @@ export class ReceiveBuffer {
     this.makeRoom(this.length + bytes.byteLength);
     this.#bytes.set(bytes, this.#end);
     this.#end += bytes.byteLength;
+    this.wasUsed = true;
+  }
+
+  /** Not while part of a request is here. (Whole ones are dealt with in the turn that brings them.) */
+  empty(): void {
+    if (this.length === 0) emptyPages(this.#kept);
   }
 
   /** So many bytes are dealt with. */

@@ -1,5 +1,7 @@
 import { addressOf } from '../types/address.ts';
+import { emptyPages } from '../types/memory.ts';
 import type { Connection } from './connection.ts';
+import type { KeptMemory } from './idle-memory.ts';
 
 const ARENA_BYTES = 512 * 1024;
 const SPARE_ARENAS = 4;
@@ -12,7 +14,8 @@ type Arena = { bytes: Buffer; address: number };
  * Gathers the replies of one turn into one buffer and one send. Buffers are taken from a small pool and go back to it when
  * the kernel has the bytes.
  */
-export class ReplyBuffer {
+export class ReplyBuffer implements KeptMemory {
+  wasUsed = false;
   readonly #connection: Connection;
   readonly #spare: Arena[] = [];
   #spareLarge: Arena | undefined;
@@ -36,12 +39,18 @@ export class ReplyBuffer {
     }
     const start = this.#used;
     this.#used += length;
+    this.wasUsed = true;
     return { buffer: this.#arena.bytes, start };
   }
 
   /** Takes back the room of the latest `reserve`: its reply will be another one. */
   unreserve(length: number): void {
     this.#used -= length;
+  }
+
+  empty(): void {
+    for (const arena of this.#spare) emptyPages(arena.bytes);
+    if (this.#spareLarge !== undefined) emptyPages(this.#spareLarge.bytes);
   }
 
   flush(): void {

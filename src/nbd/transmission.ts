@@ -3,6 +3,7 @@ import type { OpenVolume, ReadNow } from '../volumes/engine.ts';
 import { Connection } from './connection.ts';
 import { DiskReads } from './disk-reads.ts';
 import { BASE_ALLOCATION_ID } from './handshake.ts';
+import { emptyWhenIdle } from './idle-memory.ts';
 import { type IoCounters, observeLatency } from './io-counters.ts';
 import { lookAgain, pollOn, stayAwake } from './polling.ts';
 import { ALLOCATION_HOLE, ALLOCATION_ZERO, CHUNK, CHUNK_DONE, COMMAND, COMMAND_FLAG } from './protocol.ts';
@@ -76,6 +77,7 @@ export class Transmission {
       () => this.#replies.flush(),
     );
     this.closed = this.#connection.closed;
+    emptyWhenIdle([this.#incoming, this.#replies], this.closed);
     void this.closed.then(() => {
       this.#ended = true;
     });

@@ -302,6 +302,27 @@ test('garbage, floods and sudden closes end at most their own connection', async
   assert.doesNotMatch(server.log(), /starting it again/, 'no worker died');
 });
 
+test('any number of clients that keep silent shut nobody out', async (t) => {
+  const silent = Array.from({ length: 700 }, () => new Wire());
+  t.after(() => {
+    for (const { socket } of silent) socket.destroy();
+  });
+  // The latest are greeted still; who came first had to go.
+  await silent[699].take(18);
+  for (let turn = 0; turn < 3; turn += 1) {
+    const client = await server.connect(instance.volumes[0]);
+    await client.write(0, Buffer.alloc(4096, turn + 1));
+    assert.ok((await client.read(0, 4096)).equals(Buffer.alloc(4096, turn + 1)));
+    await client.close();
+  }
+  const closed = silent.filter(({ socket }) => socket.destroyed || socket.readyState !== 'open');
+  assert.ok(closed.length >= 400 && closed.length < 700, `${closed.length} closed`);
+  assert.ok(
+    closed.every((wire) => silent.indexOf(wire) < 460),
+    'one that came late',
+  );
+});
+
 test('a thousand connections, and none loses its first request on the way to a worker', async () => {
   for (let round = 0; round < 50; round += 1) {
     await Promise.all(
