@@ -2,6 +2,16 @@ import type { ImageId, InstanceId, SnapshotId, VolumeId } from '../types/ids.ts'
 import { parseId } from '../types/ids.ts';
 import { errors } from './errors.ts';
 
+/** The first id that is of none of the rows. */
+export function firstMissing<Id, Row>(
+  ids: readonly Id[],
+  rows: readonly Row[],
+  idOf: (row: Row) => Id,
+): Id | undefined {
+  const found = new Set(rows.map(idOf));
+  return ids.find((id) => !found.has(id));
+}
+
 /** Ids as they come in requests. @throws ApiError, the one that EC2 has for that kind of id */
 export function readInstanceId(text: string | undefined, parameter = 'InstanceId'): InstanceId {
   if (text === undefined) throw errors.missing(parameter);

@@ -88,6 +88,17 @@ test('a restored volume may be larger than its snapshot, and grow while it is hy
     new CreateVolumeCommand({ AvailabilityZone: 'us-east-1a', SnapshotId: source, Size: 2, VolumeType: 'gp3' }),
   );
   await server.ec2.send(new ModifyVolumeCommand({ VolumeId: made.VolumeId, Size: 4 }));
+  // Of two that are named the second is on the second page, and not missing.
+  const modified = [made.VolumeId ?? '', instance.volumes[0]].sort();
+  const describe = { VolumeIds: modified, MaxResults: 1 };
+  const first = await server.ec2.send(new DescribeVolumesModificationsCommand(describe));
+  const second = await server.ec2.send(
+    new DescribeVolumesModificationsCommand({ ...describe, NextToken: first.NextToken }),
+  );
+  const pages = [first, second].map(({ VolumesModifications = [] }) =>
+    VolumesModifications.map((each) => each.VolumeId),
+  );
+  assert.deepEqual(pages, [[modified[0]], [modified[1]]]);
   await server.ec2.send(
     new AttachVolumeCommand({ VolumeId: made.VolumeId, InstanceId: instance.instanceId, Device: '/dev/sdy' }),
   );

@@ -11,7 +11,7 @@ import { tagsOf } from '../../catalog/tags.ts';
 import type { ImageId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
-import { readImageId } from '../identifiers.ts';
+import { firstMissing, readImageId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { tagView } from '../tags/tag-view.ts';
@@ -66,32 +66,39 @@ export const describeImages: Operation<DescribeImagesRequest, DescribeImagesResu
       (users.size === 0 ||
         (users.has('all') && image.is_public === 1) ||
         (users.has('self') && image.account_id === accountId)) &&
-      (ids.length === 0 || ids.includes(image.image_id)) &&
       passes(image);
+    if (ids.length > 0) {
+      const rows = await visibleImages(call).where('image_id', 'in', ids).execute();
+      const missing = firstMissing(ids, rows, (image) => image.image_id);
+      if (missing !== undefined && (input.Filters ?? []).length === 0) throw errors.noImage(missing);
+      return { Images: (await withDevices(call, rows)).filter(matches).map(imageView) };
+    }
     const page = await fillPage(
       call,
-      ids.length > 0 ? {} : input,
+      input,
       { least: 1, most: 1000 },
-      { fetch: (after, most) => visibleImages(call, after as ImageId, most), idOf: (row) => row.image_id },
+      {
+        fetch: (after, most) =>
+          visibleImages(call)
+            .where('image_id', '>', after as ImageId)
+            .limit(most)
+            .execute(),
+        idOf: (row) => row.image_id,
+      },
       (rows) => withDevices(call, rows),
       matches,
     );
-    const missing = ids.find((id) => !page.items.some((image) => image.image_id === id));
-    if (missing !== undefined && (input.Filters ?? []).length === 0) throw errors.noImage(missing);
     return { Images: page.items.map(imageView), NextToken: page.nextToken };
   },
 };
 
-function visibleImages(call: Call, after: ImageId, most: number): Promise<ImageRow[]> {
+function visibleImages(call: Call) {
   return call.services.catalog
     .selectFrom('images')
     .selectAll()
     .where((where) => where.or([where('account_id', '=', call.caller.accountId), where('is_public', '=', 1)]))
     .where('region', '=', call.region)
-    .where('image_id', '>', after)
-    .orderBy('image_id')
-    .limit(most)
-    .execute();
+    .orderBy('image_id');
 }
 
 async function withDevices(call: Call, images: readonly ImageRow[]): Promise<FullImage[]> {

@@ -1,6 +1,7 @@
 import type { InstanceRow } from '../../catalog/schema.ts';
 import type { InstanceId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
+import { firstMissing } from '../identifiers.ts';
 import type { Call } from '../operation.ts';
 
 /** @throws ApiError InvalidInstanceID.NotFound when the caller has no such instance */
@@ -19,7 +20,8 @@ export async function findInstances(call: Call, ids: readonly InstanceId[]): Pro
     .where('region', '=', call.region)
     .orderBy('instance_id')
     .execute();
-  for (const id of ids) if (!rows.some((row) => row.instance_id === id)) throw errors.noInstance(id);
+  const missing = firstMissing(ids, rows, (row) => row.instance_id);
+  if (missing !== undefined) throw errors.noInstance(missing);
   return rows;
 }
 

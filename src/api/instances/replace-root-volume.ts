@@ -163,7 +163,7 @@ export const describeReplaceRootVolumeTasks: Operation<
       () => new Map(),
     );
     await call.permit();
-    const ids = input.ReplaceRootVolumeTaskIds;
+    const ids = input.ReplaceRootVolumeTaskIds && new Set(input.ReplaceRootVolumeTaskIds);
     const page = await fillPage(
       call,
       input,
@@ -182,7 +182,7 @@ export const describeReplaceRootVolumeTasks: Operation<
         idOf: (row) => row.task_id,
       },
       async (rows) => rows,
-      (row) => (ids?.includes(row.task_id) ?? true) && passes(row),
+      (row) => (ids?.has(row.task_id) ?? true) && passes(row),
     );
     const tasks = await Promise.all(page.items.map((task) => taskView(call, task)));
     return { ReplaceRootVolumeTasks: tasks, NextToken: page.nextToken };

@@ -3,6 +3,7 @@ import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { CatalogSchema, SnapshotRow } from '../../catalog/schema.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
+import { firstMissing } from '../identifiers.ts';
 import type { Call } from '../operation.ts';
 
 type Where = ExpressionBuilder<CatalogSchema, 'snapshots'>;
@@ -54,7 +55,8 @@ export async function findVisibleSnapshots(call: Call, ids: readonly SnapshotId[
     .where(visibleTo(call))
     .orderBy('snapshot_id')
     .execute();
-  for (const id of ids) if (!rows.some((row) => row.snapshot_id === id)) throw errors.noSnapshot(id);
+  const missing = firstMissing(ids, rows, (row) => row.snapshot_id);
+  if (missing !== undefined) throw errors.noSnapshot(missing);
   return rows;
 }
 

@@ -3,7 +3,7 @@ import type { VolumeModificationRow } from '../../catalog/schema.ts';
 import type { VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { compileFilters, type FilterTable } from '../filters.ts';
-import { readVolumeId } from '../identifiers.ts';
+import { firstMissing, readVolumeId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { findVolumes } from './find-volume.ts';
@@ -35,14 +35,25 @@ export const describeVolumesModifications: Operation<
     const ids = (input.VolumeIds ?? []).map((id) => readVolumeId(id));
     const passes = compileFilters(input.Filters, FILTERS, () => new Map());
     await call.permit();
-    if (ids.length > 0) await findVolumes(call, ids);
+    const { catalog } = call.services;
+    const asked = new Set(ids);
+    if (ids.length > 0) {
+      await findVolumes(call, ids);
+      const modified = await catalog
+        .selectFrom('volume_modifications')
+        .select('volume_id')
+        .where('volume_id', 'in', ids)
+        .execute();
+      const missing = firstMissing(ids, modified, (row) => row.volume_id);
+      if (missing !== undefined && input.Filters === undefined) throw errors.noModification(missing);
+    }
     const page = await fillPage(
       call,
       input,
       { least: 1, most: 500 },
       {
         fetch: (after, most) =>
-          call.services.catalog
+          catalog
             .selectFrom('volume_modifications')
             .innerJoin('volumes', 'volumes.volume_id', 'volume_modifications.volume_id')
             .selectAll('volume_modifications')
@@ -55,10 +66,8 @@ export const describeVolumesModifications: Operation<
         idOf: (row) => row.volume_id,
       },
       async (rows) => rows,
-      (row) => (ids.length === 0 || ids.includes(row.volume_id)) && passes(row),
+      (row) => (ids.length === 0 || asked.has(row.volume_id)) && passes(row),
     );
-    const missing = ids.find((id) => !page.items.some((row) => row.volume_id === id));
-    if (missing !== undefined && input.Filters === undefined) throw errors.noModification(missing);
     return { VolumesModifications: page.items.map(modificationView), NextToken: page.nextToken };
   },
 };

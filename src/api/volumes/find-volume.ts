@@ -1,6 +1,7 @@
 import type { VolumeRow } from '../../catalog/schema.ts';
 import type { VolumeId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
+import { firstMissing } from '../identifiers.ts';
 import type { Call } from '../operation.ts';
 
 /** @throws ApiError InvalidVolume.NotFound when the caller has no such volume */
@@ -19,7 +20,8 @@ export async function findVolumes(call: Call, ids: readonly VolumeId[]): Promise
     .where('region', '=', call.region)
     .orderBy('volume_id')
     .execute();
-  for (const id of ids) if (!rows.some((row) => row.volume_id === id)) throw errors.noVolume(id);
+  const missing = firstMissing(ids, rows, (row) => row.volume_id);
+  if (missing !== undefined) throw errors.noVolume(missing);
   return rows;
 }
 
