@@ -103,7 +103,7 @@ export class SnapshotRecords {
     const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
     await this.refresh(stale.map(({ snapshot_id }) => snapshot_id));
     const deleted = await this.#catalog.selectFrom('deleted_records').selectAll().execute();
-    for (const { snapshot_id, set_id } of deleted) await this.remove(snapshot_id, set_id);
+    await someAtOnce(deleted, ({ snapshot_id, set_id }) => this.remove(snapshot_id, set_id));
   }
 
   /**

@@ -6,7 +6,7 @@ import { inOrder } from '../types/in-order.ts';
 /** Of all records' keys. */
 export const RECORDS_PREFIX = 'snapshots/';
 /** A bucket may hold a hundred thousand, and answer in tens of milliseconds. */
-const RECORDS_AT_ONCE = 16;
+const RECORDS_AT_ONCE = 32;
 
 function id<Prefix extends keyof IdOf>(prefix: Prefix): z.ZodType<IdOf[Prefix]> {
   return z.custom<IdOf[Prefix]>((text) => typeof text === 'string' && parseId(prefix, text) !== undefined, {
