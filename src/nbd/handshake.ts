@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { ExportDescription, ExportDirectory } from './export.ts';
 import { transmissionFlags } from './export.ts';
 import { acceptsFlags, greeting } from './greeting.ts';
@@ -15,7 +16,8 @@ import {
 
 const OPTION_HEADER_BYTES = 16;
 const MAX_OPTION_BYTES = 64 * 1024;
-const MAX_OPTIONS = 1000;
+/** Who looks at thousands of exports (`nbdinfo --list`) has some for each. */
+const MAX_OPTIONS = 100_000;
 const BASE_ALLOCATION = 'base:allocation';
 /** The id by which block status replies name base:allocation. */
 export const BASE_ALLOCATION_ID = 1;
@@ -43,7 +45,9 @@ export type HandshakeStep =
  */
 export class Handshake {
   readonly #exports: ExportDirectory;
-  readonly #send: (bytes: Buffer) => void;
+  readonly #send: (bytes: Buffer) => Promise<void> | undefined;
+  /** Until the client has taken what was sent. */
+  #taken: Promise<void> | undefined;
   #input: Buffer = Buffer.alloc(0);
   #clientFlags: number | undefined;
   #structuredReplies = false;
@@ -51,15 +55,18 @@ export class Handshake {
   #allocationFor: string | undefined;
   #options = 0;
 
-  /** @param clientFlags of a client that was greeted already */
-  constructor(exports: ExportDirectory, send: (bytes: Buffer) => void, clientFlags?: number) {
+  /**
+   * @param send tells, where the client is slow to take what it asked for, when it has: until then nothing more is done for it
+   * @param clientFlags of a client that was greeted already
+   */
+  constructor(exports: ExportDirectory, send: (bytes: Buffer) => Promise<void> | undefined, clientFlags?: number) {
     this.#clientFlags = clientFlags;
     this.#exports = exports;
     this.#send = send;
   }
 
   greet(): void {
-    this.#send(greeting());
+    this.#give(greeting());
   }
 
   /** Takes what came from the client; must not be called again before the promise of the last call resolved. */
@@ -84,6 +91,9 @@ export class Handshake {
       if (this.#options > MAX_OPTIONS) return { kind: 'end' };
       const step = await this.#answer(option, data);
       if (step !== undefined) return step;
+      await this.#taken;
+      // Nobody waits for answers to a thousand options in one piece.
+      if (this.#input.length > 0) await setImmediate();
     }
     return { kind: 'more' };
   }
@@ -126,10 +136,9 @@ export class Handshake {
 
   async #list(data: Buffer): Promise<undefined> {
     if (data.length > 0) return this.#refuse(OPTION.LIST, OPTION_REPLY.ERR_INVALID, 'LIST takes no data');
-    for (const name of await this.#exports.list()) {
-      this.#reply(OPTION.LIST, OPTION_REPLY.SERVER, lengthPrefixed(name));
-    }
-    this.#reply(OPTION.LIST, OPTION_REPLY.ACK);
+    const names = await this.#exports.list();
+    const replies = names.map((name) => optionReply(OPTION.LIST, OPTION_REPLY.SERVER, lengthPrefixed(name)));
+    this.#give(Buffer.concat([...replies, optionReply(OPTION.LIST, OPTION_REPLY.ACK)]));
   }
 
   async #go(option: number, data: Buffer): Promise<HandshakeStep | undefined> {
@@ -155,7 +164,7 @@ export class Handshake {
     const replies = exportInfos(found, asked).map((info) => optionReply(option, OPTION_REPLY.INFO, info));
     replies.push(optionReply(option, OPTION_REPLY.ACK));
     if (option === OPTION.GO) return this.#transmit(exportName, Buffer.concat(replies));
-    this.#send(Buffer.concat(replies));
+    this.#give(Buffer.concat(replies));
     return undefined;
   }
 
@@ -200,7 +209,11 @@ export class Handshake {
   }
 
   #reply(option: number, type: number, data?: Buffer): void {
-    this.#send(optionReply(option, type, data));
+    this.#give(optionReply(option, type, data));
+  }
+
+  #give(bytes: Buffer): void {
+    this.#taken = this.#send(bytes) ?? this.#taken;
   }
 }
 

@@ -127,7 +127,7 @@ export class NbdListener {
     };
     socket.on('error', () => socket.destroy());
     socket.once('close', done);
-    const handshake = new Handshake(this.#exportsFor(client), (bytes) => socket.write(bytes), clientFlags);
+    const handshake = new Handshake(this.#exportsFor(client), (bytes) => sendTo(socket, bytes), clientFlags);
     const receive = (bytes: Buffer): void => {
       // Paused while an answer is made: one message at a time, and none read that should go to the next process.
       socket.pause();
@@ -160,6 +160,20 @@ export class NbdListener {
     socket.on('data', receive);
     if (clientFlags === undefined) handshake.greet();
   }
+}
+
+/** @returns where it is more than the system takes: when that has it all, or the client is gone */
+function sendTo(socket: Socket, bytes: Buffer): Promise<void> | undefined {
+  if (socket.write(bytes) || socket.destroyed) return undefined;
+  return new Promise((resolve) => {
+    const done = (): void => {
+      socket.off('drain', done);
+      socket.off('close', done);
+      resolve();
+    };
+    socket.once('drain', done);
+    socket.once('close', done);
+  });
 }
 
 function answers(path: string): Promise<boolean> {

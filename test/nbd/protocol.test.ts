@@ -302,6 +302,30 @@ test('garbage, floods and sudden closes end at most their own connection', async
   assert.doesNotMatch(server.log(), /starting it again/, 'no worker died');
 });
 
+test('who asks for thousands of lists at once, and reads late, gets them all; nobody waits for that', async () => {
+  const wire = new Wire();
+  await wire.greet();
+  wire.socket.pause();
+  for (let list = 0; list < 5_000; list += 1) wire.option(OPTION.LIST);
+  const client = await server.connect(instance.volumes[0]);
+  await client.write(0, Buffer.alloc(4096, 9));
+  await client.close();
+  wire.socket.resume();
+  let names = 0;
+  for (let lists = 0; lists < 5_000; ) {
+    const { type } = await wire.reply();
+    if (type === OPTION_REPLY.SERVER) names += 1;
+    else {
+      assert.equal(type, OPTION_REPLY.ACK);
+      lists += 1;
+    }
+  }
+  // The root, too.
+  assert.equal(names, 5_000 * (instance.volumes.length + 1));
+  await wire.go(instance.volumes[0]);
+  wire.socket.destroy();
+});
+
 test('any number of clients that keep silent shut nobody out', async (t) => {
   const silent = Array.from({ length: 700 }, () => new Wire());
   t.after(() => {
