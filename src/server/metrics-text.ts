@@ -12,7 +12,7 @@ export class MetricsText {
   /** One metric: its samples, each with its labels. */
   metric(name: string, kind: Exclude<Kind, 'histogram'>, help: string, samples: [Labels, number][]): void {
     this.#head(name, kind, help);
-    for (const [labels, value] of samples) this.#text += `${name}${written(labels)} ${value}\n`;
+    for (const [labels, value] of samples) this.#text += `${name}${braced(pairsOf(labels))} ${value}\n`;
   }
 
   /** @param counts how many were within each bound, and beyond the last; not added up */
@@ -23,14 +23,17 @@ export class MetricsText {
     samples: [Labels, { counts: readonly number[]; sum: number }][],
   ): void {
     this.#head(name, 'histogram', help);
+    const ends = [...bounds.map(String), '+Inf'].map((le) => `le="${le}"} `);
     for (const [labels, { counts, sum }] of samples) {
+      // Written once: a volume has some twenty lines here.
+      const own = pairsOf(labels);
+      const bucket = `${name}_bucket{${own === '' ? '' : `${own},`}`;
       let total = 0;
       for (const [index, count] of counts.entries()) {
         total += count;
-        const le = index < bounds.length ? String(bounds[index]) : '+Inf';
-        this.#text += `${name}_bucket${written({ ...labels, le })} ${total}\n`;
+        this.#text += `${bucket}${ends[index]}${total}\n`;
       }
-      this.#text += `${name}_sum${written(labels)} ${sum}\n${name}_count${written(labels)} ${total}\n`;
+      this.#text += `${name}_sum${braced(own)} ${sum}\n${name}_count${braced(own)} ${total}\n`;
     }
   }
 
@@ -43,11 +46,17 @@ export class MetricsText {
   }
 }
 
-function written(labels: Labels): string {
-  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${escaped(value)}"`);
-  return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
+function pairsOf(labels: Labels): string {
+  return Object.entries(labels)
+    .map(([name, value]) => `${name}="${escaped(value)}"`)
+    .join(',');
+}
+
+function braced(pairs: string): string {
+  return pairs === '' ? '' : `{${pairs}}`;
 }
 
 function escaped(value: string): string {
+  if (!/[\\"\n]/.test(value)) return value;
   return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
 }
