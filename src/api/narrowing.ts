@@ -5,7 +5,7 @@ import { type Step, stepsOf } from './filters.ts';
 /** More values, and longer ones, are left to the rows: a statement may have only so much of them. */
 const MOST_VALUES = 1000;
 const LONGEST_PATTERN = 1000;
-/** A pattern may take thirty microseconds of each row: the row by row has pauses between them. */
+/** A pattern may take thirty microseconds of each row; where they are gone through one by one, others have their turn between them. */
 const PATTERN_WEIGHT = 100;
 
 /** What a filter looks at, as text, where that is a column. */
