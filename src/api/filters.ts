@@ -59,11 +59,17 @@ function valuesUnder<Row>(
 export type Step = string | undefined | null;
 
 function matcherOf(pattern: string): (value: string) => boolean {
-  if (!/[*?\\]/.test(pattern)) return (value) => value === pattern;
+  if (!hasWildcard(pattern)) return (value) => value === pattern;
   const steps = stepsOf(pattern);
   return (value) => matchesSteps(steps, [...value]);
 }
 
+/** Whether a filter's value is more than the text that it stands for. */
+export function hasWildcard(value: string): boolean {
+  return /[*?\\]/.test(value);
+}
+
+/** A pattern step by step; `\` has made a step of the character after it. */
 export function stepsOf(pattern: string): Step[] {
   const steps: Step[] = [];
   let escaped = false;

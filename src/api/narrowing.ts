@@ -1,6 +1,6 @@
 import type { Filter } from '@aws-sdk/client-ec2';
 import { type Expression, type RawBuilder, type SqlBool, sql } from 'kysely';
-import { type Step, stepsOf } from './filters.ts';
+import { hasWildcard, type Step, stepsOf } from './filters.ts';
 
 /** More values, and longer ones, are left to the rows: a statement may have only so much of them. */
 const MOST_VALUES = 1000;
@@ -44,10 +44,6 @@ export function fitsOne(text: Expression<unknown>, patterns: readonly string[]):
 export function exactValues(filters: readonly Filter[], name: string): string[] | undefined {
   const values = filters.find((filter) => filter.Name === name)?.Values;
   return values === undefined || values.some(hasWildcard) ? undefined : values;
-}
-
-export function hasWildcard(value: string): boolean {
-  return /[*?\\]/.test(value);
 }
 
 /** A pattern in SQL's words, `\` being what escapes. */

@@ -9,7 +9,7 @@ export type PageLimits = { least: number; most: number };
  * matches would hold everyone up for as long as all rows take, and the writes of a cut that is just being made, too.
  */
 const CHUNK_ROWS = 200;
-/** Where the database itself leaves rows out, it goes through so many at once: 1 to 5 ms. */
+/** Where the database itself leaves rows out, it goes through so many at once: 1 to 10 ms. */
 export const STRETCH_ROWS = 5_000;
 const TOKEN_PREFIX = 'after:';
 

@@ -59,16 +59,15 @@ export class MeasuredStore implements ObjectStore {
 
   /** Counted is what is removed: how many requests a store makes of it is its own affair. */
   async remove(keys: readonly string[]): Promise<void> {
-    this.figures.remove.requests += keys.length - 1;
-    await this.#count('remove', () => this.#store.remove(keys));
+    await this.#count('remove', () => this.#store.remove(keys), keys.length);
   }
 
   removeUnfinished(): Promise<void> {
     return this.#store.removeUnfinished();
   }
 
-  async #count<Answer>(operation: StoreOperation, ask: () => Promise<Answer>): Promise<Answer> {
-    this.figures[operation].requests += 1;
+  async #count<Answer>(operation: StoreOperation, ask: () => Promise<Answer>, requests = 1): Promise<Answer> {
+    this.figures[operation].requests += requests;
     try {
       return await ask();
     } catch (error) {

@@ -1,16 +1,8 @@
-import { allOf } from '../types/all-of.ts';
+import { eachUntilFailure } from '../types/each-until-failure.ts';
 
 const REMOVALS_AT_ONCE = 16;
 
-/** Removes one by one, some at once. After a failure no more are begun; it is told when those under way have ended. */
+/** Removes objects one by one. @throws when one could not be removed; then nothing of it is under way any more */
 export function removeEach(keys: readonly string[], remove: (key: string) => Promise<void>): Promise<void> {
-  const left = [...keys];
-  return allOf(Array.from({ length: Math.min(REMOVALS_AT_ONCE, left.length) }), async () => {
-    try {
-      for (let key = left.pop(); key !== undefined; key = left.pop()) await remove(key);
-    } catch (error) {
-      left.length = 0;
-      throw error;
-    }
-  });
+  return eachUntilFailure(keys, REMOVALS_AT_ONCE, remove);
 }

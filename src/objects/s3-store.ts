@@ -12,8 +12,7 @@ import {
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { allOf } from '../types/all-of.ts';
-import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
+import { eachUntilFailure } from '../types/each-until-failure.ts';
 import { readBody } from '../types/http-body.ts';
 import { MIB } from '../types/units.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError, ObjectTooShortError } from './object-store.ts';
@@ -158,20 +157,10 @@ export class S3Store implements ObjectStore {
   async remove(keys: readonly string[]): Promise<void> {
     const batches: (readonly string[])[] = [];
     for (let at = 0; at < keys.length; at += BATCH_KEYS) batches.push(keys.slice(at, at + BATCH_KEYS));
-    const limit = new ConcurrencyLimit(BATCHES_AT_ONCE);
-    let hasFailed = false;
-    await allOf(batches, (batch) =>
-      limit.run(async () => {
-        if (hasFailed) return;
-        try {
-          // What could not be removed together is tried by itself, as patiently as any request, and may say why.
-          await removeEach(await this.#removeTogether(batch), (key) => this.#removeOne(key));
-        } catch (error) {
-          hasFailed = true;
-          throw error;
-        }
-      }),
-    );
+    await eachUntilFailure(batches, BATCHES_AT_ONCE, async (batch) => {
+      // What could not be removed together is tried by itself, as patiently as any request, and may say why.
+      await removeEach(await this.#removeTogether(batch), (key) => this.#removeOne(key));
+    });
   }
 
   /** @returns those of them that may still be there */

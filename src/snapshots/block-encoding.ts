@@ -16,6 +16,7 @@ export type PackId = Branded<string, 'PackId'>;
 
 /** Where bytes are stored, and what they must hash to once decoded (see blockHash). */
 export type RecordLocation = { pack: PackId; offset: number; length: number; encoding: Encoding; sha256: Sha256 };
+
 /** The order in which records lie, pack by pack. */
 export function byPlace(a: RecordLocation, b: RecordLocation): number {
   if (a.pack !== b.pack) return a.pack < b.pack ? -1 : 1;

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { type AddressInfo, createServer as createNetServer } from 'node:net';
+import { createServer, Server as HttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { type AddressInfo, createServer as createNetServer, type Server as NetServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
@@ -30,6 +30,17 @@ const IMPLEMENTATIONS: Record<string, (t: TestContext) => Promise<ObjectStore>> 
     return openObjectStore(s3.url);
   },
 };
+
+/** Begins a server of the test's own, to be spoken to as S3. */
+async function urlOf(t: TestContext, server: NetServer, place = 'bucket', timeoutSeconds = 5): Promise<string> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  if (server instanceof HttpServer) t.after(() => server.closeAllConnections());
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
+  const { port } = server.address() as AddressInfo;
+  return `s3://${place}?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=${timeoutSeconds}`;
+}
 
 for (const [name, open] of Object.entries(IMPLEMENTATIONS)) {
   test(`${name}: what was put is what is got, whole and in part`, async (t) => {
@@ -162,13 +173,8 @@ test('s3: a request that gets no answer is made as often as was said', async (t)
   let asked = 0;
   const silent = createServer(() => {
     asked += 1;
-  }).listen(0, '127.0.0.1');
-  await once(silent, 'listening');
-  t.after(() => silent.close());
-  t.after(() => silent.closeAllConnections());
-  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
-  const { port } = silent.address() as AddressInfo;
-  const url = `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=0.1`;
+  });
+  const url = await urlOf(t, silent, 'bucket', 0.1);
   await assert.rejects((await openObjectStore(url, { attempts: 1 })).get('key'), /time|connection/i);
   assert.equal(asked, 1);
   await assert.rejects((await openObjectStore(url, { attempts: 2 })).get('key'));
@@ -197,12 +203,8 @@ async function hastyStore(
       const end = all.indexOf('\r\n\r\n');
       came.resolve([all.toString('latin1', 0, end).toLowerCase(), all.subarray(end + 4)]);
     });
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => server.close());
-  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
-  const { port } = server.address() as AddressInfo;
-  return { url: `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`, came: came.promise };
+  });
+  return { url: await urlOf(t, server), came: came.promise };
 }
 
 const OK = 'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n';
@@ -263,14 +265,8 @@ async function rudeStore(t: TestContext) {
         request.resume().on('end', () => response.end());
     }
   };
-  const server = createServer(handle('unasked')).on('checkContinue', handle('asked')).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => server.close());
-  t.after(() => server.closeAllConnections());
-  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
-  const { port } = server.address() as AddressInfo;
-  const url = `s3://bucket?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`;
-  return { does, seen, sockets, store: await openObjectStore(url, { attempts: 1 }) };
+  const server = createServer(handle('unasked')).on('checkContinue', handle('asked'));
+  return { does, seen, sockets, store: await openObjectStore(await urlOf(t, server), { attempts: 1 }) };
 }
 
 test('s3: large objects are sent unasked, one after the other on the same connection', async (t) => {
@@ -313,13 +309,8 @@ test('s3: a list of many objects comes in pages, all of them', async (t) => {
     const more = from + 10 < all.length;
     const token = more ? `<NextContinuationToken>${from + 10}</NextContinuationToken>` : '';
     response.end(`<ListBucketResult><IsTruncated>${more}</IsTruncated>${token}${contents}</ListBucketResult>`);
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => server.close());
-  t.after(() => server.closeAllConnections());
-  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
-  const { port } = server.address() as AddressInfo;
-  const store = await openObjectStore(`s3://bucket/here?endpoint=http://127.0.0.1:${port}&path-style=true`);
+  });
+  const store = await openObjectStore(await urlOf(t, server, 'bucket/here'));
   const found = await Array.fromAsync(store.list('packs/'));
   assert.deepEqual(
     found,
@@ -327,7 +318,7 @@ test('s3: a list of many objects comes in pages, all of them', async (t) => {
   );
 });
 
-/** A store that removes objects, but for what `refuses` says: to be removed together, or one of them. */
+/** A store that removes objects, but for what `is` says: to be removed together, or one of them. */
 async function removingStore(t: TestContext) {
   const is = { together: 200, refused: new Map<string, number>() };
   const seen = { together: 0, single: [] as string[], most: 0 };
@@ -352,13 +343,8 @@ async function removingStore(t: TestContext) {
     const key = decodeURIComponent(request.url ?? '').replace(/^.*bucket-prefix\/([^?]*).*$/, '$1');
     seen.single.push(key);
     return is.refused.has(key) ? refusal(is.refused.get(key) ?? 0) : response.writeHead(204).end();
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => server.close());
-  t.after(() => server.closeAllConnections());
-  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'any', AWS_SECRET_ACCESS_KEY: 'any' });
-  const { port } = server.address() as AddressInfo;
-  const url = `s3://bucket/bucket-prefix?endpoint=http://127.0.0.1:${port}&path-style=true&timeout=5`;
+  });
+  const url = await urlOf(t, server, 'bucket/bucket-prefix');
   const keys = Array.from({ length: 1_900 }, (_, number) => `packs/${number}`);
   return { is, seen, keys, store: await openObjectStore(url, { attempts: 1 }) };
 }
