@@ -3,7 +3,7 @@ import type { PackId } from '../snapshots/block-encoding.ts';
 import type { SnapshotId } from '../types/ids.ts';
 import type { LifecycleOptions } from './options.ts';
 
-/** They take the server's thread a few milliseconds. */
+/** They take the server's thread some ten milliseconds. */
 const ROWS_AT_ONCE = 4_000;
 
 /**
