@@ -76,8 +76,9 @@ function tagRows(call: Call, filters: Filter[]): Rows<TagRow> {
       return query.execute();
     },
     idOf,
+    // Other accounts' tags lie between one's own, and are left out as well.
     stretchEnd:
-      conditions.length === 0 || exactValues(filters, 'resource-id') !== undefined
+      exactValues(filters, 'resource-id') !== undefined
         ? undefined
         : async (after) => {
             const end = await catalog
