@@ -50,9 +50,9 @@ export class WrittenBlocks {
 
   /** Removes what is left of those that have ended: completed, given up or deleted, they never go on. */
   async sweep(): Promise<void> {
-    const goingOn = await this.#goingOn();
     for (let id = await this.#next(''); id !== undefined; id = await this.#next(id)) {
-      if (goingOn.has(id)) continue;
+      // Asked when its blocks have been seen: one that has begun since the sweep did goes on.
+      if ((await this.#goingOn()).includes(id)) continue;
       while (await this.#removeSome(id)) await this.#rest();
     }
   }
@@ -64,9 +64,9 @@ export class WrittenBlocks {
       .where('snapshots.state', '=', 'pending');
   }
 
-  async #goingOn(): Promise<Set<SnapshotId>> {
+  async #goingOn(): Promise<SnapshotId[]> {
     const rows = await this.#uploads().select('snapshots.snapshot_id').execute();
-    return new Set(rows.map((row) => row.snapshot_id));
+    return rows.map((row) => row.snapshot_id);
   }
 
   /** The next snapshot that has blocks here. (To ask for all of them at once, SQLite would go through all blocks.) */

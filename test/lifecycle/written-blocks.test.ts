@@ -22,10 +22,12 @@ async function world(t: TestContext, blocks: number) {
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   t.after(() => catalog.destroy());
   let rests = 0;
+  const moment = { onRest: async (): Promise<void> => undefined };
   const dataPlane = {
     stopping: false,
     afterHold: async () => {
       rests += 1;
+      await moment.onRest();
     },
   } as Partial<DataPlane> as DataPlane;
   const began = async (id: SnapshotId, parent: string): Promise<void> => {
@@ -66,7 +68,7 @@ async function world(t: TestContext, blocks: number) {
       .select(['snapshot_id', (row) => row.fn.countAll<number>().as('number')])
       .groupBy('snapshot_id')
       .execute();
-  return { catalog, dataPlane, going, failed, left, rests: () => rests };
+  return { catalog, dataPlane, going, failed, left, began, wrote, moment, rests: () => rests };
 }
 
 test('of the blocks that were written those stay whose snapshot is being written still; others have their turn meanwhile', async (t) => {
@@ -83,6 +85,23 @@ test('of the blocks that were written those stay whose snapshot is being written
   await catalog.updateTable('snapshots').set({ state: 'error' }).where('snapshot_id', '=', going).execute();
   await blocks.sweep();
   assert.deepEqual(await left(), []);
+});
+
+test('a snapshot whose writing begins while others are swept loses none of its blocks', async (t) => {
+  const { catalog, dataPlane, going, left, began, wrote, moment } = await world(t, 6);
+  // Behind all others, and so still to come.
+  const late = (await insertSnapshot(catalog, {})).snapshot_id;
+  const last = `snap-${'f'.repeat(17)}` as SnapshotId;
+  await catalog.updateTable('snapshots').set({ snapshot_id: last }).where('snapshot_id', '=', late).execute();
+  let begun: Promise<void> | undefined;
+  moment.onRest = () => {
+    begun ??= began(last, 'e').then(() => wrote(last, 'e'));
+    return begun;
+  };
+  await new WrittenBlocks({ catalog, dataPlane }).sweep();
+  assert.ok(begun !== undefined);
+  const expected = [going, last].sort().map((snapshot_id) => ({ snapshot_id, number: 6 }));
+  assert.deepEqual(await left(), expected);
 });
 
 test('what was written to a snapshot that has failed, or was deleted, is garbage; of one that is being written nothing is', async (t) => {
