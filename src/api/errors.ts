@@ -1,5 +1,10 @@
 import { ApiError } from '../wire/api-error.ts';
 
+/** Of a pending snapshot, the days of its lock do not count yet. */
+function lockEnd(expiresAt: number | undefined): string {
+  return expiresAt === undefined ? 'and not complete yet' : `until ${new Date(expiresAt).toISOString()}`;
+}
+
 /** Every error of EC2's that the operations answer: code, status and message, side by side. */
 export const errors = {
   dryRun: () => new ApiError('DryRunOperation', 'Request would have succeeded, but DryRun flag is set.', 412),
@@ -109,6 +114,18 @@ export const errors = {
   noSnapshot: (id: string) => new ApiError('InvalidSnapshot.NotFound', `The snapshot '${id}' does not exist.`),
   snapshotState: (id: string, state: string) =>
     new ApiError('IncorrectState', `The snapshot '${id}' is in the '${state}' state; it must be completed.`),
+  snapshotFailed: (id: string) => new ApiError('IncorrectState', `The snapshot '${id}' is in the 'error' state.`),
+  snapshotLocked: (id: string, state: string, expiresAt: number | undefined) =>
+    new ApiError(
+      'SnapshotLocked',
+      `The snapshot '${id}' is locked (${state}) ${lockEnd(expiresAt)}: it cannot be deleted.`,
+    ),
+  notLocked: (id: string) => new ApiError('IncorrectState', `The snapshot '${id}' is not locked.`),
+  lockedForGood: (id: string, expiresAt: number | undefined) =>
+    new ApiError(
+      'OperationNotPermitted',
+      `The snapshot '${id}' is locked in compliance mode ${lockEnd(expiresAt)}: the lock can only be made longer, in the same mode and without CoolOffPeriod.`,
+    ),
   snapshotInUse: (id: string, image: string) =>
     new ApiError('InvalidSnapshot.InUse', `The snapshot ${id} is currently in use by ${image}`),
   tooManyPending: (volume: string, most: number) =>

@@ -37,7 +37,9 @@ import { copySnapshot } from './snapshots/copy-snapshot.ts';
 import { createSnapshot } from './snapshots/create-snapshot.ts';
 import { createSnapshots } from './snapshots/create-snapshots.ts';
 import { deleteSnapshot } from './snapshots/delete-snapshot.ts';
+import { describeLockedSnapshots } from './snapshots/describe-locked-snapshots.ts';
 import { describeSnapshots } from './snapshots/describe-snapshots.ts';
+import { lockSnapshot, unlockSnapshot } from './snapshots/lock-snapshot.ts';
 import {
   describeSnapshotAttribute,
   modifySnapshotAttribute,
@@ -84,6 +86,9 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   ResetEbsDefaultKmsKeyId: resetEbsDefaultKmsKeyId,
   DescribeAvailabilityZones: describeAvailabilityZones,
   DescribeImages: describeImages,
+  DescribeLockedSnapshots: describeLockedSnapshots,
+  LockSnapshot: lockSnapshot,
+  UnlockSnapshot: unlockSnapshot,
   DescribeAccountAttributes: describeAccountAttributes,
   DescribeInstanceAttribute: describeInstanceAttribute,
   DescribeInstanceCreditSpecifications: describeInstanceCreditSpecifications,

@@ -388,4 +388,18 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.dropTable('owned_blocks').execute();
     },
   },
+  '0012-snapshot-locks': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable('snapshot_locks')
+        .addColumn('snapshot_id', 'text', (c) => c.primaryKey().references('snapshots.snapshot_id').onDelete('cascade'))
+        .addColumn('mode', 'text', (c) => c.notNull())
+        .addColumn('cool_off_hours', 'integer')
+        .addColumn('created_at', 'text', (c) => c.notNull())
+        .addColumn('set_at', 'text', (c) => c.notNull())
+        .addColumn('duration_days', 'integer', (c) => c.notNull())
+        .addColumn('expires_at', 'text')
+        .execute();
+    },
+  },
 };

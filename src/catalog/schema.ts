@@ -251,6 +251,19 @@ export type SnapshotPermissionRow = {
   grantee: string;
 };
 
+/** A lock that was put on a snapshot; it may have expired. */
+export type SnapshotLockRow = {
+  snapshot_id: SnapshotId;
+  mode: 'compliance' | 'governance';
+  cool_off_hours: number | null;
+  /** When it was first locked; and when what is here was asked for, from which hours and days count. */
+  created_at: string;
+  set_at: string;
+  duration_days: number;
+  /** Where it ends at a time that was asked for, and not after so many days. */
+  expires_at: string | null;
+};
+
 export type ResourceType = 'image' | 'instance' | 'replace-root-volume-task' | 'snapshot' | 'volume';
 
 /** How many snapshots an account has; triggers keep it true. */
@@ -290,5 +303,6 @@ export type CatalogSchema = {
   deleted_records: DeletedRecordRow;
   secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
+  snapshot_locks: SnapshotLockRow;
   tags: TagRow;
 };

@@ -1,6 +1,7 @@
 import type { Catalog } from '../catalog/catalog.ts';
 import { granteesOf } from '../catalog/permissions.ts';
-import type { DataKeyRow, SnapshotRow } from '../catalog/schema.ts';
+import type { DataKeyRow, SnapshotLockRow, SnapshotRow } from '../catalog/schema.ts';
+import { locksOf } from '../catalog/snapshot-locks.ts';
 import { tagsOf } from '../catalog/tags.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import {
@@ -158,9 +159,15 @@ export class SnapshotRecords {
     const tags = await tagsOf(this.#catalog, ids);
     const grantees = await granteesOf(this.#catalog, ids);
     const keys = await this.#dataKeysOf(snapshots);
+    const locks = await locksOf(this.#catalog, ids);
     return snapshots.map((snapshot) => {
       const { snapshot_id } = snapshot;
-      return recordOf(snapshot, set, tags.get(snapshot_id), grantees.get(snapshot_id) ?? [], completedAt, keys);
+      const own = {
+        tags: tags.get(snapshot_id),
+        grantees: grantees.get(snapshot_id) ?? [],
+        lock: locks.get(snapshot_id),
+      };
+      return recordOf(snapshot, set, own, completedAt, keys);
     });
   }
 
@@ -179,11 +186,17 @@ async function someAtOnce<Each>(all: readonly Each[], work: (each: Each) => Prom
   await allOf(all, (each) => limit.run(() => work(each)));
 }
 
+/** What the catalog has of a snapshot in other tables. */
+type OfSnapshot = {
+  tags: ReadonlyMap<string, string> | undefined;
+  grantees: readonly string[];
+  lock: SnapshotLockRow | undefined;
+};
+
 function recordOf(
   snapshot: SnapshotRow,
   set: WholeSet,
-  tags: ReadonlyMap<string, string> | undefined,
-  sharedWith: readonly string[],
+  { tags, grantees, lock }: OfSnapshot,
   completionTime: string,
   dataKeys: ReadonlyMap<string, DataKeyRow>,
 ): SnapshotRecord {
@@ -192,13 +205,13 @@ function recordOf(
     throw new Error(`the catalog has no data key for ${snapshot.snapshot_id}`);
   if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
   return {
-    format: key === undefined ? 1 : 2,
+    format: lock !== undefined ? 3 : key === undefined ? 1 : 2,
     snapshotId: snapshot.snapshot_id,
     setId: set.set_id,
     setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
     ownerId: snapshot.account_id,
     region: snapshot.region,
-    sharedWith: [...sharedWith],
+    sharedWith: [...grantees],
     instanceId: set.instance_id,
     volumeId: snapshot.volume_id,
     parentSnapshotId: snapshot.parent_snapshot_id,
@@ -215,5 +228,17 @@ function recordOf(
     ...(key === undefined
       ? {}
       : { encryption: { dataKeyId: key.data_key_id, kmsKeyArn: key.kms_key_arn, wrapped: key.wrapped } }),
+    ...(lock === undefined ? {} : { lock: recordedLock(lock) }),
+  };
+}
+
+function recordedLock(lock: SnapshotLockRow): SnapshotRecord['lock'] {
+  return {
+    mode: lock.mode,
+    coolOffHours: lock.cool_off_hours,
+    createdAt: lock.created_at,
+    setAt: lock.set_at,
+    durationDays: lock.duration_days,
+    expiresAt: lock.expires_at,
   };
 }

@@ -1,12 +1,14 @@
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { type Catalog, type CatalogTransaction, openCatalog } from '../catalog/catalog.ts';
-import type { SnapshotRow } from '../catalog/schema.ts';
+import type { SnapshotLockRow, SnapshotRow } from '../catalog/schema.ts';
+import { putLock, removeLock } from '../catalog/snapshot-locks.ts';
 import { putTags, removeTags } from '../catalog/tags.ts';
 import { KEYRING_KEY, Keyring } from '../keys/keyring.ts';
 import { StoreOwner } from '../lifecycle/store-owner.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
 import { nodeKey } from '../snapshots/manifest-node.ts';
 import { listSnapshotRecords, RECORDS_PREFIX, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
+import type { SnapshotId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { fetchCatalog } from './catalog-backup.ts';
@@ -191,12 +193,14 @@ async function bringBack(
     await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', set_id).execute();
     // And nobody may use it who was shut out since.
     await removeTags(transaction, snapshot_id);
+    await removeLock(transaction, snapshot_id);
     await transaction.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshot_id).execute();
   }
   const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
   const { account_id, region } = row;
   const owner = { resourceId: snapshot_id, resourceType: 'snapshot' as const, accountId: account_id, region };
   await putTags(transaction, owner, tags);
+  if (record.lock !== undefined) await putLock(transaction, lockRowOf(record.lock, snapshot_id));
   for (const grantee of record.sharedWith) {
     await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
   }
@@ -251,6 +255,18 @@ async function forgetDeleted(catalog: Catalog, recorded: ReadonlySet<string>, so
       await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshot_id).execute();
     }
   });
+}
+
+function lockRowOf(lock: NonNullable<SnapshotRecord['lock']>, snapshot_id: SnapshotId): SnapshotLockRow {
+  return {
+    snapshot_id,
+    mode: lock.mode,
+    cool_off_hours: lock.coolOffHours,
+    created_at: lock.createdAt,
+    set_at: lock.setAt,
+    duration_days: lock.durationDays,
+    expires_at: lock.expiresAt,
+  };
 }
 
 function rowOf(record: SnapshotRecord): SnapshotRow {

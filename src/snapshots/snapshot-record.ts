@@ -20,8 +20,8 @@ const accountId = z.custom<AccountId>((text) => typeof text === 'string' && pars
 
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
-  /** 2 where it is encrypted. */
-  format: z.union([z.literal(1), z.literal(2)]),
+  /** 3 where there is a lock; else 2 where it is encrypted. */
+  format: z.union([z.literal(1), z.literal(2), z.literal(3)]),
   snapshotId: id('snap'),
   setId: id('set'),
   /** All snapshots of the set, this one too. */
@@ -49,6 +49,17 @@ const Saved = z.strictObject({
   dataBlocks: z.number().int().nonnegative(),
   /** The data key, wrapped by the KMS key; none where the snapshot is not encrypted. */
   encryption: z.strictObject({ dataKeyId: z.string(), kmsKeyArn: z.string(), wrapped: z.string() }).optional(),
+  /** What was asked of LockSnapshot, and not ended by UnlockSnapshot; it may have expired. */
+  lock: z
+    .strictObject({
+      mode: z.enum(['compliance', 'governance']),
+      coolOffHours: z.number().int().positive().nullable(),
+      createdAt: z.iso.datetime(),
+      setAt: z.iso.datetime(),
+      durationDays: z.number().int().positive(),
+      expiresAt: z.iso.datetime().nullable(),
+    })
+    .optional(),
 });
 
 export type SnapshotRecord = z.infer<typeof Saved>;
@@ -101,7 +112,7 @@ export async function hasSnapshotRecord(store: ObjectStore, snapshotId: Snapshot
 async function readRecord(store: ObjectStore, key: string): Promise<SnapshotRecord> {
   const parsed = Saved.safeParse(JSON.parse((await store.get(key)).toString('utf8')));
   if (!parsed.success) {
-    throw new Error(`${key} in ${store.url} is no record of version 1 or 2: ${z.prettifyError(parsed.error)}`);
+    throw new Error(`${key} in ${store.url} is no record of version 1 to 3: ${z.prettifyError(parsed.error)}`);
   }
   // By its own name it is asked for, shown and deleted: a copy under another would do that to the first.
   if (recordKey(parsed.data.snapshotId) !== key)

@@ -45,6 +45,7 @@ const REQUESTS: Record<string, Asked> = {
   DescribeVolumeAttribute: { ...VOLUME, Attribute: 'autoEnableIO' },
   DetachVolume: VOLUME,
   EnableSnapshotBlockPublicAccess: { State: 'block-all-sharing' },
+  LockSnapshot: { ...SNAPSHOT, LockMode: 'governance', LockDuration: '1' },
   ModifyEbsDefaultKmsKeyId: { KmsKeyId: 'alias/mine' },
   ModifyInstanceAttribute: { ...INSTANCE, 'InstanceType.Value': 't3.micro' },
   ModifySnapshotAttribute: { ...SNAPSHOT, 'UserId.1': '000000000002', OperationType: 'add' },
@@ -62,6 +63,7 @@ const REQUESTS: Record<string, Asked> = {
   StartInstances: INSTANCES,
   StopInstances: INSTANCES,
   TerminateInstances: INSTANCES,
+  UnlockSnapshot: SNAPSHOT,
 };
 
 const model = ec2Operations();

@@ -6,8 +6,10 @@ import {
   CreateSnapshotCommand,
   CreateTagsCommand,
   DeleteSnapshotCommand,
+  DescribeLockedSnapshotsCommand,
   DescribeSnapshotsCommand,
   DescribeVolumesCommand,
+  LockSnapshotCommand,
   ModifySnapshotAttributeCommand,
   StartInstancesCommand,
 } from '@aws-sdk/client-ec2';
@@ -61,6 +63,10 @@ test('the local disk is gone: a rebuild from the bucket alone brings every snaps
       UserIds: ['000000000002'],
     }),
   );
+  await server.ec2.send(
+    new LockSnapshotCommand({ SnapshotId: tagged.SnapshotId, LockMode: 'compliance', LockDuration: 30 }),
+  );
+  const locked = (await server.ec2.send(new DescribeLockedSnapshotsCommand({}))).Snapshots;
   const described = (await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots;
   const sets = (await server.admin.ask<{ sets: SetReport[] }>('sets')).sets;
   const digests = new Map<string, string>();
@@ -95,6 +101,9 @@ test('the local disk is gone: a rebuild from the bucket alone brings every snaps
   });
   const again = await startTestServer(t, { dataDir, flags, environment: s3.environment });
   assert.deepEqual((await again.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots, described);
+  assert.deepEqual((await again.ec2.send(new DescribeLockedSnapshotsCommand({}))).Snapshots, locked);
+  const remove = new DeleteSnapshotCommand({ SnapshotId: tagged.SnapshotId });
+  await assert.rejects(again.ec2.send(remove), { name: 'SnapshotLocked' });
   const setsAgain = (await again.admin.ask<{ sets: SetReport[] }>('sets')).sets;
   assert.deepEqual(setsAgain.map((set) => set.setId).sort(), sets.map((set) => set.setId).sort());
   const restored = await again.admin.ask<RestoredSet>('restore-set', { setId: sets[1].setId });

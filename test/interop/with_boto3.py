@@ -42,6 +42,19 @@ except ClientError as error:
     assert error.response["Error"]["Code"] == "DryRunOperation", error
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 412
 
+# Of a boto3 that is older than locks (Debian's), nothing can be asked about them.
+if hasattr(ec2, "lock_snapshot"):
+    locked = ec2.lock_snapshot(SnapshotId=snapshot["SnapshotId"], LockMode="governance", LockDuration=1)
+    assert locked["LockState"] == "governance" and locked["LockDuration"] == 1, locked
+    try:
+        ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+        raise AssertionError("a locked snapshot must not be deleted")
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == "SnapshotLocked", error
+    (shown,) = ec2.describe_locked_snapshots()["Snapshots"]
+    assert shown["SnapshotId"] == snapshot["SnapshotId"] and shown["LockExpiresOn"] == locked["LockExpiresOn"], shown
+    ec2.unlock_snapshot(SnapshotId=snapshot["SnapshotId"])
+
 started = ebs.start_snapshot(VolumeSize=1, Description="block by block")
 block = b"boto3 " * 100_000
 block = block[:524288]

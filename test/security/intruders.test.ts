@@ -143,6 +143,16 @@ const FOREIGN: Foreign[] = [
     ...dryTwin('DeleteSnapshot', () => ({ SnapshotId: snapshot })),
   },
   {
+    what: 'LockSnapshot',
+    code: 'InvalidSnapshot.NotFound',
+    ...dryTwin('LockSnapshot', () => ({ SnapshotId: snapshot, LockMode: 'compliance', LockDuration: '1' })),
+  },
+  {
+    what: 'UnlockSnapshot',
+    code: 'InvalidSnapshot.NotFound',
+    ...dryTwin('UnlockSnapshot', () => ({ SnapshotId: snapshot })),
+  },
+  {
     what: 'CopySnapshot',
     code: 'InvalidSnapshot.NotFound',
     ...dryTwin('CopySnapshot', () => ({ SourceRegion: 'us-east-1', SourceSnapshotId: snapshot })),

@@ -44,6 +44,7 @@ async function removeToo(call: Call, snapshotId: SnapshotId): Promise<SnapshotRe
       case 'UnauthorizedOperation':
         return 'missing-permissions';
       case 'InvalidSnapshot.InUse':
+      case 'SnapshotLocked':
         return 'skipped';
       case undefined:
         call.services.log(

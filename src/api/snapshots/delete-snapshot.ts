@@ -4,7 +4,8 @@ import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
-import { findOwnSnapshot } from './find-snapshot.ts';
+import { findOwnSnapshot, stillThere } from './find-snapshot.ts';
+import { assertUnlocked } from './lock-snapshot.ts';
 import { removeRecord } from './stored-records.ts';
 
 export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
@@ -18,9 +19,9 @@ export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
   },
 };
 
-/** @throws ApiError InvalidSnapshot.NotFound, InvalidSnapshot.InUse */
+/** @throws ApiError InvalidSnapshot.NotFound, InvalidSnapshot.InUse, SnapshotLocked */
 export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void> {
-  const { catalog, lifecycle } = call.services;
+  const { catalog, lifecycle, now } = call.services;
   return lifecycle.locks.hold([snapshotId], async () => {
     const snapshot = await findOwnSnapshot(call, snapshotId);
     await catalog.transaction().execute(async (transaction) => {
@@ -30,6 +31,7 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
         .where('snapshot_id', '=', snapshotId)
         .executeTakeFirst();
       if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
+      await assertUnlocked(transaction, await stillThere(transaction, snapshotId), now());
       await removeTags(transaction, snapshotId);
       await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
       // Killed after the commit, the next start knows which record is still to be removed.
