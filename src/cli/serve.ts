@@ -2,12 +2,18 @@ import { readFileSync } from 'node:fs';
 import { readConfig } from '../server/config.ts';
 import { startServer } from '../server/server.ts';
 
+const LAST_WORDS_MILLISECONDS = 500;
+
 /** Runs the server until it is told to stop. */
 export async function serve(flags: Record<string, unknown>): Promise<void> {
   const config = readConfig(flags, process.env, readConfigFile(flags.config));
   // Not for the processes that this one starts, nor for whoever looks at their environment.
   delete process.env.CLEANCUT_KEY_PASSPHRASE;
-  const server = await startServer(config);
+  const server = await startServer(config).catch((error: Error) => {
+    // What had begun by then may still wait for an object store, say. Nothing must keep a process that serves nobody.
+    setTimeout(() => process.exit(), LAST_WORDS_MILLISECONDS).unref();
+    throw error;
+  });
   const told = new Promise<void>((resolve) => {
     // Heard once and again: a second one (a terminal and npm both pass Ctrl-C on) must not cut the stop short.
     process.on('SIGTERM', () => resolve());

@@ -21,17 +21,17 @@ import { AuditedExports } from './audited-exports.ts';
 import { removeUnfinishedCopies, saveCatalog } from './catalog-backup.ts';
 import type { Config } from './config.ts';
 import { bootId, dataPaths, takeDataDirectory } from './data-directory.ts';
+import { checkSocketPaths, type OpenDoors, openDoors } from './doors.ts';
 import { EbsEndpoint } from './ebs-endpoint.ts';
 import { Ec2Endpoint } from './ec2-endpoint.ts';
 import { CatalogExports, scopeOf } from './export-directory.ts';
 import { Gateway } from './gateway.ts';
 import { Health } from './health.ts';
 import { Metrics } from './metrics.ts';
-import { NbdGateway } from './nbd-gateway.ts';
 import { openDataKeys, openSecretBox } from './open-keys.ts';
 import { StsEndpoint } from './sts-endpoint.ts';
 import { Throttle } from './throttle.ts';
-import { nbdTls, tlsFiles } from './tls-settings.ts';
+import { tlsFiles } from './tls-settings.ts';
 import { readVersion } from './version.ts';
 
 const GIB = 1024 ** 3;
@@ -68,6 +68,7 @@ export type RunningFile = {
  */
 export async function startServer(config: Config): Promise<RunningServer> {
   const paths = dataPaths(config.dataDir);
+  checkSocketPaths(config, paths);
   const lock = takeDataDirectory(config.dataDir);
   // Logs go to stderr; stdout has the one line that says the server is ready.
   const stderr = pino.destination(2);
@@ -157,11 +158,10 @@ export async function startServer(config: Config): Promise<RunningServer> {
     metrics,
     config.metricsToken,
   );
-  const tls = tlsFiles(config);
   const http = new HttpServer(
     (request) => door.handle(request),
     (error) => door.refuse(error),
-    { tls, connectionsPerClient: config.connectionsPerClient },
+    { tls: tlsFiles(config), connectionsPerClient: config.connectionsPerClient },
   );
   const exports = new CatalogExports(catalog, dataPlane, keys);
   const nbd = new NbdListener(
@@ -187,29 +187,20 @@ export async function startServer(config: Config): Promise<RunningServer> {
     },
   );
 
-  await dataPlane.ready();
-  await lifecycle.recover();
-  await nbd.listenUnix(paths.nbdSocket);
-  const nbdUris = [`nbd+unix:///?socket=${paths.nbdSocket}`];
-  let gateway: NbdGateway | undefined;
-  if (config.nbdPort !== 'off') {
-    const secure = nbdTls(config, paths.gatewaySocket, config.nbdPort);
-    if (secure !== undefined) {
-      await nbd.listenGateway(paths.gatewaySocket);
-      gateway = await NbdGateway.start(secure, log);
-      nbdUris.push(`nbds://${config.host}:${gateway.port}`);
-    } else {
-      nbdUris.push(`nbd://${config.host}:${await nbd.listenTcp(config.host, config.nbdPort)}`);
-    }
-  }
-  // What listens everywhere is reached from here by the loopback's name.
-  const shownHost = config.host === '0.0.0.0' || config.host === '::' ? '127.0.0.1' : config.host;
-  const scheme = tls === undefined ? 'http' : 'https';
-  const apiUrl = `${scheme}://${shownHost}:${await http.listen(config.host, config.port)}`;
+  const begin = async (): Promise<OpenDoors> => {
+    await dataPlane.ready();
+    await lifecycle.recover();
+    return openDoors(config, paths, { http, nbd, log });
+  };
+  const doors = await begin().catch(async (error: Error) => {
+    // The workers would keep this process, and it the data directory, for nobody.
+    await dataPlane.stop();
+    throw error;
+  });
   health.setOpen(true);
   const running: RunningFile = {
     pid: process.pid,
-    apiUrl,
+    apiUrl: doors.apiUrl,
     region: config.region,
     objectStore: config.objectStore,
     certificate: config.tlsCert,
@@ -241,17 +232,15 @@ export async function startServer(config: Config): Promise<RunningServer> {
   process.on('SIGHUP', reopenLogs);
 
   return {
-    apiUrl,
-    nbdUris,
+    apiUrl: doors.apiUrl,
+    nbdUris: doors.nbdUris,
     credentialsFile: paths.credentials,
     async stop() {
       clearInterval(tidying);
       clearInterval(saving);
       health.setOpen(false);
-      nbd.close();
-      await gateway?.stop();
       // First the calls under way are answered, then the volumes are closed, then the catalog.
-      await http.close();
+      await doors.close();
       await dataPlane.stop();
       // An object store that is away must not keep the server from stopping.
       if (saving !== undefined) await withDeadline(SAVE_MILLISECONDS, 'the store', saveNow()).catch(warnUnsaved);
