@@ -5,13 +5,15 @@ import { ADMINISTRATOR, type NewKey, type Users } from './users.ts';
 /**
  * Sees to it that there is an administrator whose key stands in the credentials file (AWS's INI form, profile `default`,
  * mode 0600). Where the file is gone, the administrator gets a new key: secrets cannot be shown again.
+ * @returns the other users who cannot sign in with the keys that they have
+ * @throws when the administrator could not, with what to do: everyone would be told that his key is wrong
  */
 export async function ensureAdministrator(
   users: Users,
   accountId: AccountId,
   credentialsFile: string,
   region: string,
-): Promise<void> {
+): Promise<string[]> {
   const known = (await users.list(accountId)).some((user) => user.userName === ADMINISTRATOR);
   if (!known) {
     writeCredentials(credentialsFile, await users.create(accountId, ADMINISTRATOR, undefined), region);
@@ -19,6 +21,13 @@ export async function ensureAdministrator(
     writeCredentials(credentialsFile, await users.rotate(accountId, ADMINISTRATOR), region);
   }
   chmodSync(credentialsFile, 0o600);
+  const shutOut = await users.shutOut();
+  if (shutOut.some((user) => user.accountId === accountId && user.userName === ADMINISTRATOR)) {
+    throw new Error(
+      `users' secrets were sealed under another key file (--key-file, by default DIR/keyring.key) or passphrase (CLEANCUT_KEY_PASSPHRASE) than this one: put it back, or name it. If it is lost, so is what is encrypted, and nothing else: move ${credentialsFile} away, and the administrator gets a new key at the next start`,
+    );
+  }
+  return shutOut.map((user) => `${user.userName} of ${user.accountId}`);
 }
 
 export function writeCredentials(credentialsFile: string, key: NewKey, region: string): void {

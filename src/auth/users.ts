@@ -243,6 +243,14 @@ export class Users {
     await this.#catalog.deleteFrom('sessions').where('expires_at', '<', before).execute();
   }
 
+  /** Those who have a key that nobody can sign with any more: its secret was sealed under another root key. */
+  async shutOut(): Promise<{ accountId: AccountId; userName: string }[]> {
+    const rows = await this.#catalog.selectFrom('access_keys').selectAll().where('sealed', '=', 1).execute();
+    return rows
+      .filter((key) => this.#box.open(key.secret_access_key, key.access_key_id) === undefined)
+      .map((key) => ({ accountId: key.account_id, userName: key.user_name }));
+  }
+
   /** Secrets that an earlier version kept as they are. */
   async sealPlainSecrets(): Promise<void> {
     const rows = await this.#catalog.selectFrom('access_keys').selectAll().where('sealed', '=', 0).execute();

@@ -1,4 +1,4 @@
-import { Kysely, Migrator, type Transaction } from 'kysely';
+import { Kysely, Migrator, type SqliteDialect, type Transaction } from 'kysely';
 import { MIGRATIONS } from './migrations.ts';
 import { nodeSqliteDialect } from './node-sqlite.ts';
 import type { CatalogSchema } from './schema.ts';
@@ -7,14 +7,29 @@ import type { CatalogSchema } from './schema.ts';
 export type Catalog = Kysely<CatalogSchema>;
 export type CatalogTransaction = Transaction<CatalogSchema>;
 
-/** Opens the catalog and brings its schema up to date. @throws when it is from a newer version */
+/** Opens the catalog and brings its schema up to date. @throws when it is none, or from a newer version, with what to do */
 export async function openCatalog(path: string): Promise<Catalog> {
-  const catalog = new Kysely<CatalogSchema>({ dialect: nodeSqliteDialect(path) });
+  const catalog = new Kysely<CatalogSchema>({ dialect: dialectOf(path) });
   const migrator = new Migrator({ db: catalog, provider: { getMigrations: async () => MIGRATIONS } });
   const { error } = await migrator.migrateToLatest();
-  if (error !== undefined)
-    throw new Error(`the catalog ${path} cannot be brought up to date: ${(error as Error).message}`);
-  return catalog;
+  if (error === undefined) return catalog;
+  const { message } = error as Error;
+  // What Kysely calls corrupted: steps were taken that this version does not know.
+  const [, unknown] = /previously executed migration (\S+) is missing/.exec(message) ?? [];
+  if (unknown === undefined) throw new Error(`the catalog ${path} cannot be brought up to date: ${message}`);
+  throw new Error(
+    `the catalog ${path} is from a newer version of cleancut, which has taken step ${unknown}: run that one`,
+  );
+}
+
+function dialectOf(path: string): SqliteDialect {
+  try {
+    return nodeSqliteDialect(path);
+  } catch (error) {
+    throw new Error(
+      `the catalog ${path} cannot be opened: ${(error as Error).message}. If it is damaged, move it away (with -wal and -shm) and run 'cleancut rebuild'`,
+    );
+  }
 }
 
 /** Whether it is the catalog that failed: its disk is full or broken. What was to be written down has not been. */

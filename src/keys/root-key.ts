@@ -16,7 +16,7 @@ export function rootKey(protection: Protection, salt: Buffer): KeyObject {
     case 'passphrase':
       return createSecretKey(scryptSync(protection.passphrase, salt, ROOT_KEY_BYTES, SCRYPT));
     case 'file': {
-      const mode = statSync(protection.path).mode & 0o077;
+      const mode = modeOf(protection.path) & 0o077;
       if (mode !== 0) throw new Error(`${protection.path} can be read by others: chmod 600 it`);
       const secret = readFileSync(protection.path);
       if (secret.length < LEAST_FILE_BYTES)
@@ -25,6 +25,16 @@ export function rootKey(protection: Protection, salt: Buffer): KeyObject {
     }
     default:
       return protection satisfies never;
+  }
+}
+
+function modeOf(path: string): number {
+  try {
+    return statSync(path).mode;
+  } catch (error) {
+    throw new Error(
+      `the key file ${path} (--key-file) is not there: ${(error as Error).message}; a new one, for a new server, is made with (umask 077; head -c 48 /dev/urandom | base64 > FILE)`,
+    );
   }
 }
 

@@ -23,7 +23,7 @@ export async function openObjectStore(url: string, options: StoreOptions = {}): 
   const parsed = URL.parse(url);
   switch (parsed?.protocol) {
     case 'file:':
-      return new DirectoryStore(fileURLToPath(parsed), waits);
+      return new DirectoryStore(pathOf(parsed), waits);
     case 's3:': {
       // Loaded where it is used: the S3 client takes a tenth of a second to import.
       const { S3Store } = await import('./s3-store.ts');
@@ -49,6 +49,13 @@ export async function openObjectStore(url: string, options: StoreOptions = {}): 
         `object store '${url}': give file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true`,
       );
   }
+}
+
+function pathOf(url: URL): string {
+  // `file://objects/…` has a host, and no path of the operator's.
+  if (url.host !== '')
+    throw new Error(`object store '${url.href}': give an absolute path, with three slashes: file:///PATH`);
+  return fileURLToPath(url);
 }
 
 /** Whether a store's answers come from another machine, through a client that costs time and memory itself. */

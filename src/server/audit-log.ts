@@ -24,6 +24,15 @@ export type ConnectionEvent = {
 };
 
 const EVENT_VERSION = '1.10';
+/** @throws with the setting that names it */
+function openFile(path: string): number {
+  try {
+    return openSync(path, 'a', 0o600);
+  } catch (error) {
+    throw new Error(`the audit log (--audit-log) cannot be opened: ${(error as Error).message}`);
+  }
+}
+
 /** Values that no log may hold. */
 const SENSITIVE =
   /^(UserData|PresignedUrl|EncodedMessage|TokenCode|X-Amz-.*|BlockToken|NextToken|blockToken|pageToken)$/i;
@@ -47,7 +56,7 @@ export class AuditLog {
   /** @param onLost told of each record that could not be written: a full disk ends the log, not the service */
   constructor(path: string, account: string, region: string, now: () => Date, onLost: (error: Error) => void) {
     this.#path = path;
-    this.#file = openSync(path, 'a', 0o600);
+    this.#file = openFile(path);
     this.#now = now;
     this.#region = region;
     this.#account = account;

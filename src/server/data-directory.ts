@@ -37,8 +37,12 @@ export function dataPaths(dataDir: string): {
  */
 export function takeDataDirectory(dataDir: string): DiskFile {
   const disk = new NodeDisk();
-  disk.makeDirectory(dataDir);
-  disk.makeDirectory(dataPaths(dataDir).volumes);
+  try {
+    disk.makeDirectory(dataDir);
+    disk.makeDirectory(dataPaths(dataDir).volumes);
+  } catch (error) {
+    throw new Error(`--data-dir ${dataDir} cannot be used: ${(error as Error).message}`);
+  }
   const path = dataPaths(dataDir).lock;
   const lock = disk.open(path, disk.exists(path) ? 'read-write' : 'create');
   if (lock.tryLock()) return lock;

@@ -31,7 +31,7 @@ import { Metrics } from './metrics.ts';
 import { openDataKeys, openSecretBox } from './open-keys.ts';
 import { StsEndpoint } from './sts-endpoint.ts';
 import { Throttle } from './throttle.ts';
-import { tlsFiles } from './tls-settings.ts';
+import { checkTlsFiles, tlsFiles } from './tls-settings.ts';
 import { readVersion } from './version.ts';
 
 const GIB = 1024 ** 3;
@@ -69,6 +69,7 @@ export type RunningFile = {
 export async function startServer(config: Config): Promise<RunningServer> {
   const paths = dataPaths(config.dataDir);
   checkSocketPaths(config, paths);
+  checkTlsFiles(config);
   const lock = takeDataDirectory(config.dataDir);
   // Logs go to stderr; stdout has the one line that says the server is ready.
   const stderr = pino.destination(2);
@@ -91,7 +92,11 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const box = await openSecretBox(config, catalog);
   const users = new Users(catalog, box, now);
   await users.sealPlainSecrets();
-  await ensureAdministrator(users, config.accountId, paths.credentials, config.region);
+  const shutOut = await ensureAdministrator(users, config.accountId, paths.credentials, config.region);
+  if (shutOut.length > 0) {
+    const whose = shutOut.join(', ');
+    log('warn', `keys were sealed under another key file and are of no use; 'cleancut user rotate' them: ${whose}`);
+  }
   for (const [index, region] of [...config.regions.keys()].entries()) {
     await seedImage(catalog, config.accountId, region, index, now());
   }

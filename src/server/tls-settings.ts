@@ -1,6 +1,25 @@
-import type { GatewaySettings } from '../nbd/gateway-settings.ts';
-import type { TlsFiles } from '../wire/http-server.ts';
+import { createSecureContext } from 'node:tls';
+import { type GatewaySettings, secureContext } from '../nbd/gateway-settings.ts';
+import { readPskFile } from '../nbd/psk-file.ts';
+import { readTls, type TlsFiles } from '../wire/http-server.ts';
 import type { Config } from './config.ts';
+
+/** @throws with the settings that name them when the files cannot be used; to be asked before anything is started */
+export function checkTlsFiles(config: Config): void {
+  const tls = tlsFiles(config);
+  const using = (flags: string, use: () => void): void => {
+    try {
+      use();
+    } catch (error) {
+      throw new Error(`${flags}: ${(error as Error).message}`);
+    }
+  };
+  if (tls !== undefined) using('--tls-cert and --tls-key', () => createSecureContext(readTls(tls)));
+  const nbd = nbdTls(config, '', 0);
+  if (nbd === undefined) return;
+  using('--nbd-tls-cert, --nbd-tls-key and --nbd-tls-ca', () => createSecureContext(secureContext(nbd)));
+  using('--nbd-psk-file', () => readPskFile(nbd.pskFile));
+}
 
 /** @returns undefined where the API speaks plain HTTP (on the loopback alone) */
 export function tlsFiles({ tlsCert, tlsKey }: Config): TlsFiles | undefined {

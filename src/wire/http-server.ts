@@ -152,7 +152,7 @@ export class HttpServer {
   }
 }
 
-function readTls({ cert, key }: TlsFiles): SecureContextOptions {
+export function readTls({ cert, key }: TlsFiles): SecureContextOptions {
   return { cert: readFileSync(cert), key: readFileSync(key), minVersion: 'TLSv1.2' };
 }
 

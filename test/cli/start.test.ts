@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { DescribeVolumesCommand } from '@aws-sdk/client-ec2';
+import type { NewUser } from '../../src/admin/users.ts';
 import { createSnapshots, launchInstance } from '../support/instances.ts';
 import { startTestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -51,3 +53,62 @@ test('the address of a server that listens on IPv6 can be used as it is printed'
   assert.match(server.apiUrl, /^http:\/\/\[::1\]:\d+$/);
   assert.deepEqual((await server.ec2.send(new DescribeVolumesCommand({}))).Volumes, []);
 });
+
+test('without the key file that users’ secrets were sealed under a server does not start, and says what to do where it is lost', async (t) => {
+  const first = await startTestServer(t);
+  const { dataDir } = first;
+  await first.admin.ask<NewUser>('create-user', { accountId: '000000000002', userName: 'bob' });
+  assert.equal(await first.stop(), 0);
+  const keyFile = `${dataDir}/keyring.key`;
+  const secret = readFileSync(keyFile);
+  rmSync(keyFile);
+  const refused = /ended with 1 .*sealed under another key file .*move \S+credentials away/s;
+  await assert.rejects(startTestServer(t, { dataDir }), refused);
+  await assert.rejects(
+    startTestServer(t, { dataDir, environment: { CLEANCUT_KEY_PASSPHRASE: 'words and words' } }),
+    refused,
+  );
+  writeFileSync(keyFile, secret, { mode: 0o600 });
+  const again = await startTestServer(t, { dataDir });
+  assert.deepEqual((await again.ec2.send(new DescribeVolumesCommand({}))).Volumes, []);
+  assert.doesNotMatch(again.log(), /of no use/);
+  assert.equal(await again.stop(), 0);
+  rmSync(keyFile);
+  rmSync(`${dataDir}/credentials`);
+  const anew = await startTestServer(t, { dataDir });
+  assert.deepEqual((await anew.ec2.send(new DescribeVolumesCommand({}))).Volumes, []);
+  assert.match(anew.log(), /of no use; 'cleancut user rotate' them: bob of 000000000002"/);
+});
+
+test('a catalog that is none, or is from a later version, is named, with what to do', async (t) => {
+  const [broken, later] = [temporaryDirectory(t), temporaryDirectory(t)];
+  writeFileSync(`${broken}/catalog.sqlite`, 'this is no database, but a text that is long enough for one');
+  await assert.rejects(
+    startTestServer(t, { dataDir: broken }),
+    /catalog\.sqlite cannot be opened: .*cleancut rebuild/s,
+  );
+  const server = await startTestServer(t, { dataDir: later });
+  await server.stop();
+  const catalog = new DatabaseSync(`${later}/catalog.sqlite`);
+  catalog.exec("insert into kysely_migration values ('9999-of-later', '2030-01-01T00:00:00Z')");
+  catalog.close();
+  await assert.rejects(startTestServer(t, { dataDir: later }), /from a newer version .*9999-of-later/s);
+});
+
+const WRONG_FILES: [string, RegExp, string[]][] = [
+  ['a certificate that is not there', /--tls-cert and --tls-key: ENOENT/, ['--tls-cert', '/c', '--tls-key', '/k']],
+  [
+    'an NBD certificate that is not there',
+    /--nbd-tls-ca: ENOENT/,
+    ['cert', 'key', 'ca'].flatMap((each) => [`--nbd-tls-${each}`, '/f']),
+  ],
+  ['shared keys that are not there', /--nbd-psk-file: ENOENT/, ['--nbd-psk-file', '/f']],
+  ['an audit log that cannot be made', /--audit-log/, ['--audit-log', '/nowhere/audit.log']],
+  ['a key file that is not there', /--key-file/, ['--key-file', '/nowhere/key']],
+  ['an object store without a path', /file:\/\/\/PATH/, ['--object-store', 'file://objects/here']],
+];
+for (const [what, message, flags] of WRONG_FILES) {
+  test(`${what} is named by the setting that names it`, async (t) => {
+    await assert.rejects(startTestServer(t, { flags }), message);
+  });
+}
