@@ -8,7 +8,7 @@ import { realPatience } from '../objects/patience.ts';
 import { untilAborted } from '../objects/until-aborted.ts';
 import type { CaptureProgress } from '../snapshots/capture.ts';
 import { exportImage, importImage } from '../snapshots/image-file.ts';
-import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
+
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { BLOCK_BYTES, formatBytes, GIB, type Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
@@ -16,6 +16,7 @@ import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { reportingImport } from './import-reports.ts';
 import { interruptible } from './interruptible.ts';
 import { type KeyFlags, SnapshotKeys } from './keys.ts';
+import { namedSnapshot } from './named-snapshot.ts';
 import { ByteProgress, print } from './output.ts';
 
 const PATIENCE_MILLISECONDS = 60_000;
@@ -42,7 +43,7 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   // Node's own four threads would have to read, decompress and write in turns. Read when the first of them is begun.
   process.env.UV_THREADPOOL_SIZE ??= '16';
   const store = await chosenStore(flags);
-  const record = await getSnapshotRecord(store, snapshotId);
+  const record = await namedSnapshot(store, snapshotId);
   const key = await new SnapshotKeys(flags, store).keyOf(record);
   const dataBytes = record.dataBlocks * BLOCK_BYTES;
   const progress = new ByteProgress(snapshotId, dataBytes);

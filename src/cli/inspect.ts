@@ -4,7 +4,6 @@ import type { PackId } from '../snapshots/block-encoding.ts';
 import { ENCODING } from '../snapshots/block-encoding.ts';
 import { decodeBranch, decodeLeaf, isLeaf, isSealed, nodeKey, referencesOf } from '../snapshots/manifest-node.ts';
 import { packKey, readPackIndex } from '../snapshots/pack.ts';
-import { getSnapshotRecord } from '../snapshots/snapshot-record.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
 import { type PageMask, runsOf } from '../types/page-mask.ts';
 import { BLOCK_BYTES, formatBytes, PAGE_BYTES, type Sha256 } from '../types/units.ts';
@@ -13,6 +12,7 @@ import { NodeDisk } from '../volumes/node-disk.ts';
 import { StagingLog } from '../volumes/staging-log.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
 import { SnapshotKeys } from './keys.ts';
+import { namedSnapshot } from './named-snapshot.ts';
 import { print } from './output.ts';
 
 type InspectFlags = StoreFlags & { snapshot?: string };
@@ -30,7 +30,7 @@ export async function inspect(target: string, flags: InspectFlags): Promise<void
 }
 
 async function inspectSnapshot(store: ObjectStore, snapshotId: string, json: boolean | undefined): Promise<void> {
-  const record = await getSnapshotRecord(store, snapshotId);
+  const record = await namedSnapshot(store, snapshotId);
   const rows = Object.entries(record).map(([name, value]) => [
     name,
     typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value),
@@ -47,7 +47,7 @@ async function inspectNode(store: ObjectStore, node: Sha256, flags: InspectFlags
     print(json, { kind: 'sealed', nodes, packs }, ['names', 'which (--snapshot ID shows the rest)'], names);
     return;
   }
-  const record = flags.snapshot === undefined ? {} : await getSnapshotRecord(store, flags.snapshot);
+  const record = flags.snapshot === undefined ? {} : await namedSnapshot(store, flags.snapshot);
   const key = await new SnapshotKeys(flags, store).keyOf(record);
   if (isLeaf(bytes)) {
     const leaf = [...decodeLeaf(node, bytes, key)].flatMap(([slot, { whole, patch }]) => {

@@ -9,6 +9,7 @@ import { formatBytes, type Sha256 } from '../types/units.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
 import { SnapshotKeys } from './keys.ts';
+import { namedSnapshot } from './named-snapshot.ts';
 import { ProgressBar, print } from './output.ts';
 
 const PATIENCE_MILLISECONDS = 30_000;
@@ -18,7 +19,7 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   const store = await chosenStore(flags);
   const records: SnapshotRecord[] = [];
   const unreadable: { object: string; what: string }[] = [];
-  for (const id of ids) records.push(await getSnapshotRecord(store, id));
+  for (const id of ids) records.push(await namedSnapshot(store, id));
   if (ids.length === 0) {
     for await (const found of listSnapshotRecords(store)) {
       if (found.record === undefined) unreadable.push({ object: found.key, what: found.why });

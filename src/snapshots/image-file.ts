@@ -73,7 +73,7 @@ async function writeImage(
   const write = async (room: Buffer, firstBlock: number, length: number): Promise<void> => {
     const { bytesWritten } = await file.write(room, 0, length, firstBlock * BLOCK_BYTES);
     // A disk that has just filled takes a part, and calls it no error.
-    if (bytesWritten < length) throw new Error(`the disk took ${bytesWritten} bytes of ${length}`);
+    if (bytesWritten < length) throw new Error(`the disk is full: it took ${bytesWritten} of ${length} bytes`);
     rooms.push(room);
     done += length;
     onProgress(done);
