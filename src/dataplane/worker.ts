@@ -38,6 +38,11 @@ import { type VolumeUse, WorkerVolumes } from './worker-volumes.ts';
 /** A guest's read waits this long for an object store that fails, or is silent; then it gets an I/O error. */
 const READ_PATIENCE_MILLISECONDS = 30_000;
 
+// The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
+process.on('disconnect', () => process.exit(0));
+// Gone before this process could listen: that is not said again, and it would wait for nobody for ever.
+if (!process.connected) process.exit(0);
+
 const settings = JSON.parse(process.env.CLEANCUT_WORKER ?? '') as WorkerSettings;
 const disk = new NodeDisk();
 lowerHelperThreads();
@@ -266,8 +271,6 @@ const server = new RpcPeer<ServerMethods>(
 );
 // A terminal's Ctrl-C and a service manager's stop go to every process; the server says when a worker is to end.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
-// The server is gone (killed, perhaps): what is not acknowledged never was; the next server takes it from here.
-process.on('disconnect', () => process.exit(0));
 
 const ownerMethods: OwnerMethods = {
   changedBlocks: ({ cut, since, from, most }) => engine.changedBlocks(cut, since, from, most),

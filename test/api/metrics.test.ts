@@ -128,6 +128,8 @@ test('/health tells live from ready: a worker that does not answer leaves the se
       ...((await response.json()) as { status: string; checks: Record<string, string> }),
     };
   };
+  const asked = await fetch(`${server.apiUrl}/health/ready`, { method: 'HEAD' });
+  assert.deepEqual([asked.status, await asked.text()], [200, '']);
   const ready = await ask('/health/ready');
   assert.deepEqual([ready.code, ready.status, ready.checks], [200, 'ready', { catalog: 'ok', workers: 'ok' }]);
   const [worker] = childrenOf(server.process.pid ?? 0);

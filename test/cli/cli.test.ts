@@ -171,7 +171,10 @@ test('failures: one line on stderr that says what to do, exit code 1', async (t)
     [['status', '--data-dir', nowhere], /no server is running on .*cleancut serve/],
     [['restore', 'set-0123456789abcdef0', '--data-dir', server.dataDir], /InvalidSet.NotFound/],
     [['restore', 'nonsense', '--data-dir', server.dataDir], /InvalidSetID.Malformed/],
-    [['export', 'snap-0123456789abcdef0', `${nowhere}/x`, '--data-dir', server.dataDir], /has no completed snapshot 'snap-0123456789abcdef0'/],
+    [
+      ['export', 'snap-0123456789abcdef0', `${nowhere}/x`, '--data-dir', server.dataDir],
+      /has no completed snapshot 'snap-0123456789abcdef0'/,
+    ],
     [['export', snapshotId, CLEANCUT, '--data-dir', server.dataDir], /never writes over a file/],
     [['import', `${nowhere}/none`, '--data-dir', server.dataDir], /ENOENT/],
     [['inspect', 'nonsense', '--data-dir', server.dataDir], /is neither a file/],
