@@ -149,7 +149,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const audit = new AuditLog(config.auditLog ?? paths.auditLog, config.accountId, config.region, now, (error) =>
     log('error', `a record of the audit log is lost: ${error.message}`),
   );
-  const health = new Health(readVersion(), catalog, dataPlane);
+  const health = new Health(readVersion(), catalog, dataPlane, paths.lock);
   const metrics = new Metrics({ catalog, dataPlane, lifecycle, storeFigures: store.figures });
   const door = new Gateway(
     services,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { rmSync, writeFileSync } from 'node:fs';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { DescribeVolumeStatusCommand, DescribeVolumesCommand } from '@aws-sdk/client-ec2';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
@@ -131,7 +131,10 @@ test('/health tells live from ready: a worker that does not answer leaves the se
   const asked = await fetch(`${server.apiUrl}/health/ready`, { method: 'HEAD' });
   assert.deepEqual([asked.status, await asked.text()], [200, '']);
   const ready = await ask('/health/ready');
-  assert.deepEqual([ready.code, ready.status, ready.checks], [200, 'ready', { catalog: 'ok', workers: 'ok' }]);
+  assert.deepEqual(
+    [ready.code, ready.status, ready.checks],
+    [200, 'ready', { catalog: 'ok', disk: 'ok', workers: 'ok' }],
+  );
   const [worker] = childrenOf(server.process.pid ?? 0);
   process.kill(worker, 'SIGSTOP');
   try {
@@ -144,4 +147,19 @@ test('/health tells live from ready: a worker that does not answer leaves the se
     process.kill(worker, 'SIGCONT');
   }
   while ((await ask('/health/ready')).code !== 200) await new Promise((resolve) => setTimeout(resolve, 50));
+});
+
+test('/health/ready finds a data directory that takes nothing any more', async (t) => {
+  const server = await startTestServer(t);
+  const ask = async (): Promise<{ code: number; disk: string }> => {
+    const response = await fetch(`${server.apiUrl}/health/ready`);
+    const { checks } = (await response.json()) as { checks: { disk: string } };
+    return { code: response.status, disk: checks.disk };
+  };
+  renameSync(`${server.dataDir}/lock`, `${server.dataDir}/elsewhere`);
+  const lost = await ask();
+  assert.equal(lost.code, 503);
+  assert.match(lost.disk, /ENOENT/);
+  renameSync(`${server.dataDir}/elsewhere`, `${server.dataDir}/lock`);
+  assert.deepEqual(await ask(), { code: 200, disk: 'ok' });
 });
