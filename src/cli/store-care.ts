@@ -30,7 +30,8 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   const keys = new SnapshotKeys(flags, store);
   const snapshots: VerifiedSnapshot[] = [];
   for (const record of records) {
-    snapshots.push({ snapshotId: record.snapshotId, root: record.root as Sha256, key: await keys.keyOf(record) });
+    const { snapshotId, volumeId, startTime } = record;
+    snapshots.push({ snapshotId, volumeId, startTime, root: record.root as Sha256, key: await keys.keyOf(record) });
   }
   const rootNow = async (snapshotId: string): Promise<Sha256 | undefined> => {
     const record = await getSnapshotRecord(store, snapshotId).catch((error: unknown) => {

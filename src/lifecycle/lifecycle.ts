@@ -8,6 +8,7 @@ import { CopyRunner } from './copy-runner.ts';
 import { HydrationRunner } from './hydration-runner.ts';
 import { Imports } from './imports.ts';
 import { InstanceRunner } from './instance-runner.ts';
+import { LastTime } from './last-time.ts';
 import type { LifecycleOptions } from './options.ts';
 import { Repacker } from './repacker.ts';
 import { failReplacements } from './replacements.ts';
@@ -54,12 +55,14 @@ export class Lifecycle {
   /** What is being brought to where the catalog has it. */
   readonly #unfinished = new Set<InstanceId | VolumeId>();
   readonly #choresUnderWay = new Set<string>();
-  #collectedAt: number;
-  #insistedAt = 0;
+  readonly #collected: LastTime;
+  /** Since when this server has tried: what was due while none ran has not been tried in vain. */
+  #insistedAt: number;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
     this.#options = options;
-    this.#collectedAt = options.now().getTime();
+    this.#insistedAt = options.now().getTime();
+    this.#collected = new LastTime(options.catalog, 'collected-at');
     this.records = new SnapshotRecords(options.catalog, options.store);
     this.bases = new Bases(options);
     this.scrubber = new Scrubber(options, scrub, this.bases);
@@ -162,13 +165,13 @@ export class Lifecycle {
   /** Once a day, or as soon after as nothing is being uploaded. Where there is never such a moment, one is made. */
   async #collectWhenDue(): Promise<void> {
     const { now, log } = this.#options;
-    const due = this.#collectedAt + COLLECTION_MILLISECONDS;
+    const due = (await this.#collected.since(now())) + COLLECTION_MILLISECONDS;
     if (now().getTime() < due) return;
     const insist = now().getTime() > Math.max(due, this.#insistedAt) + VAIN_MILLISECONDS;
     if (insist) this.#insistedAt = now().getTime();
     const { busy, objects, garbageBytes } = await this.collector.collect(true, insist);
     if (busy !== undefined) return;
-    this.#collectedAt = now().getTime();
+    await this.#collected.remember(now());
     log('info', `collected ${objects} objects, ${garbageBytes} bytes, from the object store`);
     // After it, behind the other chores: what is dead altogether needs no moving.
     void this.repacker

@@ -3,11 +3,11 @@ import { type Damage, damagedFor, type VerifiedSnapshot, verifySnapshots } from 
 import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import type { Bases } from './bases.ts';
+import { LastTime } from './last-time.ts';
 import type { LifecycleOptions } from './options.ts';
 
 const READ_PATIENCE_MILLISECONDS = 60_000;
 const DAY_MILLISECONDS = 24 * 60 * 60 * 1000;
-const SCRUBBED_AT = 'scrubbed-at';
 
 export type ScrubSettings = {
   /** How often everything is read, in days; 0 for never. */
@@ -25,6 +25,7 @@ export class Scrubber {
   readonly #options: LifecycleOptions;
   readonly #settings: ScrubSettings;
   readonly #bases: Bases;
+  readonly #scrubbed: LastTime;
   #running = false;
   readonly figures: ScrubFigures = { runs: 0, bytes: 0, damaged: 0 };
 
@@ -32,17 +33,14 @@ export class Scrubber {
     this.#options = options;
     this.#settings = settings;
     this.#bases = bases;
+    this.#scrubbed = new LastTime(options.catalog, 'scrubbed-at');
   }
 
   /** Begins a run where one is due; it goes on by itself. */
   async runWhenDue(): Promise<void> {
     const { now, log } = this.#options;
     if (this.#settings.everyDays === 0 || this.#running) return;
-    const last = await this.#lastRun();
-    if (last === undefined) {
-      await this.#remember();
-      return;
-    }
+    const last = await this.#scrubbed.since(now());
     if (now().getTime() - last < this.#settings.everyDays * DAY_MILLISECONDS) return;
     this.#running = true;
     void this.run()
@@ -88,30 +86,34 @@ export class Scrubber {
     }
     this.figures.runs += 1;
     this.figures.damaged = damage.filter(({ lost }) => lost).length;
-    await this.#remember();
+    await this.#scrubbed.remember(this.#options.now());
     return damage;
   }
 
   /** Completed snapshots, and bases of volumes that are none of theirs. */
   async #whatIsNamed(): Promise<VerifiedSnapshot[]> {
-    const { catalog, keys } = this.#options;
+    const { catalog, keys, now } = this.#options;
     const snapshots = await catalog
       .selectFrom('snapshots')
-      .select(['snapshot_id as id', 'root', 'data_key_id'])
+      .select(['snapshot_id as id', 'volume_id', 'started_at', 'root', 'data_key_id'])
       .where('state', '=', 'completed')
       .execute();
     const bases = await catalog
       .selectFrom('volumes')
-      .select(['volume_id as id', 'base_root as root', 'data_key_id'])
+      .select(['volume_id as id', 'volume_id', 'base_root as root', 'data_key_id'])
       .where('base_root', 'is not', null)
       .where('base_root', 'not in', (q) => q.selectFrom('snapshots').select('root').where('root', 'is not', null))
       .execute();
     const named: VerifiedSnapshot[] = [];
-    for (const { id, root, data_key_id } of [...snapshots, ...bases]) {
+    const latest = now().toISOString();
+    for (const { id, root, data_key_id, volume_id, started_at } of [
+      ...snapshots,
+      ...bases.map((base) => ({ ...base, started_at: latest })),
+    ]) {
       if (root === null) continue;
       // What is under a key that cannot be had is left for another time.
       const key = await keys.open(data_key_id).catch(() => null);
-      if (key !== null) named.push({ snapshotId: id, root, key });
+      if (key !== null) named.push({ snapshotId: id, volumeId: volume_id, startTime: started_at, root, key });
     }
     return named;
   }
@@ -128,23 +130,5 @@ export class Scrubber {
             .executeTakeFirst()
         : await catalog.selectFrom('snapshots').select('root').where('snapshot_id', '=', snapshotId).executeTakeFirst();
     return row?.root ?? undefined;
-  }
-
-  async #remember(): Promise<void> {
-    const value = this.#options.now().toISOString();
-    await this.#options.catalog
-      .insertInto('secrets')
-      .values({ name: SCRUBBED_AT, value })
-      .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
-      .execute();
-  }
-
-  async #lastRun(): Promise<number | undefined> {
-    const row = await this.#options.catalog
-      .selectFrom('secrets')
-      .select('value')
-      .where('name', '=', SCRUBBED_AT)
-      .executeTakeFirst();
-    return row === undefined ? undefined : Date.parse(row.value);
   }
 }

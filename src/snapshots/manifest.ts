@@ -56,8 +56,13 @@ export class Manifest {
 
   /** The leaf of blocks [number·1024, (number+1)·1024). @returns undefined when all of them are zeroes */
   async leaf(number: number): Promise<Leaf | undefined> {
-    const child = (await this.branch(Math.floor(number / NODE_SLOTS)))?.get(number % NODE_SLOTS);
-    return child === undefined ? undefined : this.readLeaf(child.node);
+    const node = await this.leafNode(number);
+    return node === undefined ? undefined : this.readLeaf(node);
+  }
+
+  /** The name of a leaf. @returns undefined where there is none */
+  async leafNode(number: number): Promise<Sha256 | undefined> {
+    return (await this.branch(Math.floor(number / NODE_SLOTS)))?.get(number % NODE_SLOTS)?.node;
   }
 
   async branch(number: number): Promise<Branch | undefined> {

@@ -3,12 +3,13 @@ import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
 import { inOrder } from '../types/in-order.ts';
+import { keepLatest } from '../types/keep-latest.ts';
 import { giveBack } from '../types/memory.ts';
 import type { Sha256 } from '../types/units.ts';
 import { byPlace, decodeRecord, follows, type RecordLocation, recordsOf } from './block-encoding.ts';
 import { fetchPatiently, isLost } from './fetch.ts';
 import { BLOCKS_AHEAD, Manifest, weightOfLeaf } from './manifest.ts';
-import { LEAF_BLOCKS } from './manifest-node.ts';
+import { LEAF_BLOCKS, type Leaf } from './manifest-node.ts';
 import { packKey } from './pack.ts';
 
 /** Records that lie side by side are fetched with one request, up to this many: each request is a way to a store and back. */
@@ -18,8 +19,20 @@ const RECORDS_BESIDE_OTHERS = 24;
 /** For who does nothing else, and may be far from the store. */
 export const RECORDS_ALONE = 64;
 
+/** So many are remembered, whole or not: some twenty MiB. A store may have hundreds of millions of records. */
+const RECORDS_REMEMBERED = 100_000;
+const LEAVES_REMEMBERED = 200_000;
+
 /** A snapshot to be checked, with the key of an encrypted one. */
-export type VerifiedSnapshot = { snapshotId: string; root: Sha256; key: DataKey | undefined };
+export type VerifiedSnapshot = {
+  snapshotId: string;
+  /** Snapshots of one volume share most of what they have. */
+  volumeId: string;
+  /** ISO 8601. */
+  startTime: string;
+  root: Sha256;
+  key: DataKey | undefined;
+};
 
 /** What was found wrong in a pack (or, without an object, in a manifest). */
 type Finding = Wrong & { object: string | undefined; block: number | undefined };
@@ -41,8 +54,11 @@ export type Damage = {
 
 export type Verified = { snapshots: number; blocks: number; bytes: number; damage: Damage[] };
 
+type VerifyOptions = { recordsAtOnce?: number; recordsRemembered?: number; signal?: AbortSignal };
+
 /**
- * Reads everything that snapshots name, and checks it against its hashes. What several share is read once.
+ * Reads everything that snapshots name, and checks it against its hashes. What snapshots of one volume share is read once,
+ * and mostly what others do: how much is remembered for that does not grow with the store.
  * @param rootNow which manifest a snapshot has by now: one that was written anew while it was read is read again by its
  *   new one; undefined when the snapshot is gone, and then nothing is said of it
  * @param onProgress told of the stored bytes that were read so far; the next are read when it is done
@@ -53,11 +69,11 @@ export async function verifySnapshots(
   patience: Patience,
   rootNow: (snapshotId: string) => Promise<Sha256 | undefined>,
   onProgress: (bytes: number) => void | Promise<void>,
-  { recordsAtOnce = RECORDS_BESIDE_OTHERS, signal }: { recordsAtOnce?: number; signal?: AbortSignal } = {},
+  { recordsAtOnce = RECORDS_BESIDE_OTHERS, recordsRemembered = RECORDS_REMEMBERED, signal }: VerifyOptions = {},
 ): Promise<Verified> {
   const checked = new Map<string, Promise<Wrong | undefined>>();
   /** Of which every record was found to be whole: most snapshots share most of their leaves with others. */
-  const wholeLeaves = new Set<Sha256>();
+  const wholeLeaves = new Map<Sha256, true>();
   const damage = new Map<string, Damage>();
   const verified: Verified = { snapshots: snapshots.length, blocks: 0, bytes: 0, damage: [] };
   const note = (object: string, { what, lost, block }: Finding, snapshotId: string): void => {
@@ -70,26 +86,27 @@ export async function verifySnapshots(
     }
     if (block !== undefined) affected.blocks.push(block);
   };
-  const readAll = async (root: Sha256, dataKey: DataKey | undefined): Promise<Finding[]> => {
+  /** @param earlier that of the volume's snapshot before this one */
+  const readAll = async (manifest: Manifest, earlier: Manifest | undefined): Promise<Finding[]> => {
     const findings: Finding[] = [];
     const leaves = new Map<Sha256, { isWhole: boolean }>();
     const check = async (run: readonly NamedRecord[]) => {
       signal?.throwIfAborted();
-      const isNew = run.map((named) => !checked.has(keyOf(named)));
+      const isNew = run.map((named) => !checked.has(textOf(named)));
       const fresh = run.filter((_, index) => isNew[index]);
       // With some that were read for another snapshot in their midst, they lie side by side no more.
       for (const together of fresh.length === run.length ? [run] : fresh.map((named) => [named])) {
-        const found = checkRun(store, together, patience, dataKey);
+        const found = checkRun(store, together, patience, manifest.key);
         for (const [index, named] of together.entries()) {
           const ofThis = found.then((wrong) => wrong[index]);
-          checked.set(keyOf(named), ofThis);
+          keepLatest(checked, recordsRemembered, textOf(named), ofThis);
         }
       }
-      const wrong = await Promise.all(run.map((named) => checked.get(keyOf(named))));
+      const wrong = await Promise.all(run.map((named) => checked.get(textOf(named))));
       return run.map((named, index) => ({ ...named, isNew: isNew[index], wrong: wrong[index] }));
     };
     try {
-      const records = recordsBut(wholeLeaves, new Manifest(store, root, patience, dataKey));
+      const records = recordsBut(wholeLeaves, manifest, earlier, (leaf) => leaves.set(leaf, { isWhole: true }));
       for await (const run of inOrder(runsIn(records), recordsAtOnce, check, ({ length }) => length)) {
         for (const { record, block, leaf, isNew, wrong } of run) {
           if (isNew) {
@@ -97,14 +114,12 @@ export async function verifySnapshots(
             verified.bytes += record.length;
             await onProgress(verified.bytes);
           }
-          const seen = leaves.get(leaf) ?? { isWhole: true };
-          leaves.set(leaf, seen);
           if (wrong === undefined) continue;
-          seen.isWhole = false;
+          leaves.set(leaf, { isWhole: false });
           findings.push({ object: packKey(record.pack), ...wrong, block });
         }
       }
-      for (const [leaf, { isWhole }] of leaves) if (isWhole) wholeLeaves.add(leaf);
+      for (const [leaf, { isWhole }] of leaves) if (isWhole) keepLatest(wholeLeaves, LEAVES_REMEMBERED, leaf, true);
     } catch (error) {
       signal?.throwIfAborted();
       // The rest of this manifest cannot be reached.
@@ -112,11 +127,15 @@ export async function verifySnapshots(
     }
     return findings;
   };
-  for (const { snapshotId, root, key } of snapshots) {
+  let before: { volumeId: string; manifest: Manifest } | undefined;
+  for (const { snapshotId, volumeId, root, key } of [...snapshots].sort(byLineage)) {
+    const earlier = before?.volumeId === volumeId ? before.manifest : undefined;
     let findings: Finding[] = [];
     for (let read: Sha256 | undefined, now: Sha256 | undefined = root; now !== undefined && now !== read; ) {
       read = now;
-      findings = await readAll(read, key);
+      const manifest = new Manifest(store, read, patience, key);
+      findings = await readAll(manifest, earlier);
+      before = { volumeId, manifest };
       if (findings.length === 0) break;
       now = await rootNow(snapshotId);
       if (now === undefined) findings = [];
@@ -129,26 +148,67 @@ export async function verifySnapshots(
   return verified;
 }
 
-/** What a manifest names in other leaves than the given ones: of each leaf, as it lies in packs. */
-async function* recordsBut(leaves: ReadonlySet<Sha256>, manifest: Manifest): AsyncGenerator<NamedRecord> {
+/** Those of one volume follow one another, from the first on: each shares most with the one before. */
+function byLineage(a: VerifiedSnapshot, b: VerifiedSnapshot): number {
+  if (a.volumeId !== b.volumeId) return a.volumeId < b.volumeId ? -1 : 1;
+  return a.startTime < b.startTime ? -1 : Number(a.startTime > b.startTime);
+}
+
+/**
+ * What a manifest names and is not known to be whole: of each leaf, as it lies in packs.
+ * @param whole leaves of which all is
+ * @param onLeaf told of each other leaf, before its records come (there may be none)
+ */
+async function* recordsBut(
+  whole: Map<Sha256, true>,
+  manifest: Manifest,
+  earlier: Manifest | undefined,
+  onLeaf: (leaf: Sha256) => void,
+): AsyncGenerator<NamedRecord> {
   const others = async function* () {
-    for await (const each of manifest.leafNodes()) if (!leaves.has(each.node)) yield each;
+    for await (const each of manifest.leafNodes()) {
+      // The next snapshot of its volume is likely to have it, too.
+      if (whole.has(each.node)) keepLatest(whole, LEAVES_REMEMBERED, each.node, true);
+      else yield each;
+    }
   };
   const read = async (each: { number: number; node: Sha256 }) => ({
     ...each,
     leaf: await manifest.readLeaf(each.node),
+    known: await knownLeaf(whole, earlier, each.number),
   });
-  for await (const { number, node, leaf } of inOrder(others(), BLOCKS_AHEAD, read, weightOfLeaf)) {
+  for await (const { number, node, leaf, known } of inOrder(others(), BLOCKS_AHEAD, read, weightOfLeaf)) {
+    onLeaf(node);
     const records = [...leaf].flatMap(([slot, location]) => {
       const block = number * LEAF_BLOCKS + slot;
-      return recordsOf(location).map(({ record, bytes }) => ({ leaf: node, block, record, bytes }));
+      const before = known?.get(slot);
+      const seen = new Set(before === undefined ? [] : recordsOf(before).map(textOf));
+      return recordsOf(location)
+        .filter((each) => !seen.has(textOf(each)))
+        .map(({ record, bytes }) => ({ leaf: node, block, record, bytes }));
     });
     yield* records.sort((a, b) => byPlace(a.record, b.record));
   }
 }
 
-function keyOf({ record }: NamedRecord): string {
-  return `${record.pack} ${record.offset}`;
+/** The leaf at the same place of a manifest that was read before, where all of it was found whole. */
+async function knownLeaf(
+  whole: ReadonlyMap<Sha256, true>,
+  earlier: Manifest | undefined,
+  number: number,
+): Promise<Leaf | undefined> {
+  try {
+    const node = await earlier?.leafNode(number);
+    return node !== undefined && whole.has(node) ? await earlier?.readLeaf(node) : undefined;
+  } catch {
+    // Deleted meanwhile, or the store is away: then more is read than need be.
+    return undefined;
+  }
+}
+
+/** A record as a manifest names it: another hash, or length, of the same place is another claim. */
+function textOf({ record, bytes }: { record: RecordLocation; bytes: number }): string {
+  return `${record.pack} ${record.offset} ${record.length} ${record.encoding} ${record.sha256} ${bytes}`;
 }
 
 /** Those that lie side by side together, up to as many as one request fetches. */

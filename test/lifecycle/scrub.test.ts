@@ -70,7 +70,7 @@ test('the background scrub names what is damaged and who needs it, and says noth
   store.beforeRequest = () => {
     throw new Error('away');
   };
-  const named = [{ snapshotId: snapshot_id, root, key: undefined }];
+  const named = [{ snapshotId: snapshot_id, volumeId, startTime: '', root, key: undefined }];
   const rootNow = async (): Promise<Sha256> => root;
   const { damage: unsure } = await verifySnapshots(store, named, realPatience(0), rootNow, () => undefined);
   assert.deepEqual([unsure.map(({ lost }) => lost), [...damagedFor(unsure)]], [[false], []]);

@@ -14,7 +14,12 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const START = Date.parse('2026-01-01T00:00:00Z');
 
-function lifecycleOf(catalog: Catalog, now: () => number, store: MemoryStore): Lifecycle {
+function lifecycleOf(
+  catalog: Catalog,
+  now: () => number,
+  store: MemoryStore,
+  log: (message: string) => void = () => undefined,
+): Lifecycle {
   return new Lifecycle(
     {
       catalog,
@@ -23,7 +28,7 @@ function lifecycleOf(catalog: Catalog, now: () => number, store: MemoryStore): L
       store,
       keys: {} as DataKeys,
       now: () => new Date(now()),
-      log: () => undefined,
+      log: (_, message) => log(message),
     },
     { everyDays: 0, bytesPerSecond: 1 },
   );
@@ -131,5 +136,22 @@ test('nothing stays pending for ever: lost imports and idle direct uploads end i
   await next.tidy();
   assert.match(await stateOf(imported), /^error Nothing was heard of the import for 10 minutes/);
   assert.equal(await next.imports.heard(imported, account_id, progress), false);
+  await catalog.destroy();
+});
+
+test('garbage is collected a day after the last time, however often the server is started meanwhile', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  const store = new MemoryStore();
+  let now = START;
+  const garbage = `packs/aa/${'a'.repeat(32)}`;
+  await store.put(garbage, [Buffer.alloc(1000)]);
+  for (let hour = 0; hour <= 25; hour += 5) {
+    assert.ok(store.objects.has(garbage), `collected after ${hour} hours`);
+    now = START + hour * HOUR;
+    const lifecycle = lifecycleOf(catalog, () => now, store);
+    now += MINUTE;
+    await lifecycle.tidy();
+  }
+  assert.ok(!store.objects.has(garbage));
   await catalog.destroy();
 });

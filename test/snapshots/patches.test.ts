@@ -96,7 +96,9 @@ for (const key of [undefined, DataKey.generate()]) {
       }
     }
     assert.ok(patched > 0, 'no block was ever patched');
-    const all = snapshots.map(({ root }) => ({ snapshotId: root, root, key }));
+    const all = snapshots.map(({ root }, index) => {
+      return { snapshotId: root, volumeId: 'vol', startTime: String(index).padStart(4, '0'), root, key };
+    });
     const verified = await verifySnapshots(
       live.store,
       all,
@@ -124,7 +126,7 @@ for (const key of [undefined, DataKey.generate()]) {
     const pack = live.store.objects.get(packKey(record.pack)) ?? assert.fail();
     pack[record.offset + 100] ^= 0x10;
     await assert.rejects(SnapshotSource.of(live.store, root, NO_PATIENCE, key).read(asBlock(5)), /block 5/);
-    const all = [{ snapshotId: 'snap', root, key }];
+    const all = [{ snapshotId: 'snap', volumeId: 'vol', startTime: '', root, key }];
     const { damage } = await verifySnapshots(
       live.store,
       all,

@@ -140,7 +140,13 @@ test('a verification reads some records at a time, and leaves that it has found 
   const { store, second, after } = await twoSnapshots();
   const changed = new Map([...after].slice(0, 1).map(([block]) => [block, Buffer.alloc(BLOCK_BYTES, 'third ')]));
   const { root: third } = await run(store, cutOf(changed, [...changed.keys()]), second);
-  const snapshots = [second, third].map((root, index) => ({ snapshotId: `snap-${index}`, root, key: undefined }));
+  const snapshots = [second, third].map((root, index) => ({
+    snapshotId: `snap-${index}`,
+    volumeId: `vol-${index}`,
+    startTime: '',
+    root,
+    key: undefined,
+  }));
   const rootNow = async (id: string) => snapshots.find(({ snapshotId }) => snapshotId === id)?.root;
   const verify = () => verifySnapshots(store, snapshots, NO_PATIENCE, rootNow, () => undefined);
   const nodes = await trafficOf(store, 'manifests/', verify);
@@ -159,6 +165,39 @@ test('a verification reads some records at a time, and leaves that it has found 
   const { damage } = await verify();
   const affected = damage.map((each) => each.affected.map(({ snapshotId }) => snapshotId).join());
   assert.deepEqual(affected, ['snap-0', ...Array.from({ length: LEAVES - 1 }, () => 'snap-0,snap-1')]);
+});
+
+test('of snapshots of one volume each record is read once, however little is remembered', async () => {
+  const store = new MemoryStore();
+  const blocks = new Map(Array.from({ length: 60 }, (_, block) => [block, Buffer.alloc(BLOCK_BYTES, `${block} `)]));
+  const roots = [(await run(store, cutOf(blocks, [...blocks.keys()]), undefined)).root];
+  for (let at = 1; at < 5; at += 1) {
+    blocks.set(at, Buffer.alloc(BLOCK_BYTES, `changed ${at} `));
+    roots.push((await run(store, cutOf(blocks, [at]), roots[at - 1])).root);
+  }
+  // As a list of objects has them: by their ids, which say nothing of their order.
+  const snapshots = roots
+    .map((root, at) => ({
+      snapshotId: `snap-${9 - at}`,
+      volumeId: 'vol-1',
+      startTime: `2026-01-01T00:00:0${at}Z`,
+      root,
+      key: undefined,
+    }))
+    .reverse();
+  const rootNow = async (id: string) => snapshots.find(({ snapshotId }) => snapshotId === id)?.root;
+  const verify = () =>
+    verifySnapshots(store, snapshots, NO_PATIENCE, rootNow, () => undefined, { recordsRemembered: 8 });
+  const { blocks: read, damage } = await verify();
+  assert.deepEqual([read, damage], [60 + 4, []]);
+  // What is damaged is looked at for each: all that need it are named, the first that has its own block in its place is not.
+  const [pack] = [...store.objects.keys()].filter((key) => key.startsWith('packs/'));
+  store.objects.get(pack)?.fill(0);
+  const bad = (await verify()).damage.flatMap(({ affected }) => affected);
+  for (const [at, { snapshotId }] of [...snapshots].reverse().entries()) {
+    const own = bad.filter((each) => each.snapshotId === snapshotId).flatMap((each) => each.blocks);
+    assert.equal(new Set(own).size, 60 - at, snapshotId);
+  }
 });
 
 test('a look for packs that are mostly dead reads nodes together, and each once', async () => {
