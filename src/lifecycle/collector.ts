@@ -2,7 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/collection.ts';
+import type { SnapshotId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
+import { allSnapshots } from './all-snapshots.ts';
 import type { LifecycleOptions } from './options.ts';
 import { pendingUploads } from './pending-snapshots.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
@@ -81,7 +83,7 @@ export class Collector {
       await this.#owner.require();
       // Before what they name can be taken away: a record in the bucket must not outlive its manifest.
       await this.#records.refreshStale();
-      await this.#records.requireAllKnown();
+      await this.#records.requireAllKnown(this.#rest);
       if (remove) await this.#forgetRetired();
       const marking = new Marking(this.#store, this.#rest);
       await marking.add(await this.#live());
@@ -143,7 +145,12 @@ export class Collector {
   async #live(): Promise<Live> {
     const packs = await this.#blocks.packs();
     // After the blocks: of one that is completed meanwhile they are below its root.
-    const snapshots = await this.#catalog.selectFrom('snapshots').select(['snapshot_id', 'root']).execute();
+    const snapshotIds: SnapshotId[] = [];
+    const roots = new Set<Sha256>();
+    for await (const { snapshot_id, root } of allSnapshots(this.#catalog, this.#rest)) {
+      snapshotIds.push(snapshot_id);
+      if (root !== null) roots.add(root);
+    }
     const volumes = await this.#catalog
       .selectFrom('volumes')
       .select(['base_root', 'origin_root', 'hydrated'])
@@ -152,18 +159,13 @@ export class Collector {
     // After the snapshots: a parent that is deleted meanwhile is here.
     const uploads = await this.#blocks.parents();
     const retired = await this.#catalog.selectFrom('retired_roots').select('root').execute();
-    const roots = new Set<Sha256>(retired.map(({ root }) => root));
-    for (const { root } of snapshots) if (root !== null) roots.add(root);
+    for (const { root } of retired) roots.add(root);
     for (const { base_root, origin_root, hydrated } of volumes) {
       if (base_root !== null) roots.add(base_root);
       if (origin_root !== null && hydrated === 0) roots.add(origin_root);
     }
     for (const { source_root } of copies) roots.add(source_root);
     for (const { parent_root } of uploads) if (parent_root !== null) roots.add(parent_root);
-    return {
-      roots: [...roots],
-      packs: [...packs],
-      snapshotIds: snapshots.map((snapshot) => snapshot.snapshot_id),
-    };
+    return { roots: [...roots], packs: [...packs], snapshotIds };
   }
 }

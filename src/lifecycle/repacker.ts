@@ -1,6 +1,6 @@
-import { sql } from 'kysely';
 import type { Repacked } from '../snapshots/repack.ts';
 import type { Sha256 } from '../types/units.ts';
+import { allSnapshots } from './all-snapshots.ts';
 import type { Collected } from './collector.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
@@ -51,16 +51,22 @@ export class Repacker {
 
   async #repack(move: boolean): Promise<Repacked> {
     const { catalog, dataPlane, keys } = this.#options;
-    const snapshots = await catalog
-      .selectFrom('snapshots')
-      .select(['root', 'data_key_id as key', sql<boolean>`state = 'completed'`.as('free')])
-      .where('root', 'is not', null)
-      .execute();
+    const groups = new Map<string | null, Set<Sha256>>();
+    const pinned = new Set<Sha256>();
+    const group = (root: Sha256, key: string | null): void => {
+      groups.set(key, (groups.get(key) ?? new Set()).add(root));
+    };
+    for await (const { root, data_key_id, state } of allSnapshots(catalog, () => dataPlane.afterHold())) {
+      if (root === null) continue;
+      if (state === 'completed') group(root, data_key_id);
+      else pinned.add(root);
+    }
     const bases = await catalog
       .selectFrom('volumes')
-      .select(['base_root as root', 'data_key_id as key', sql<boolean>`1`.as('free')])
+      .select(['base_root', 'data_key_id'])
       .where('base_root', 'is not', null)
       .execute();
+    for (const { base_root, data_key_id } of bases) if (base_root !== null) group(base_root, data_key_id);
     // In use by their names: of volumes that are being restored, copies and snapshots that are being made, readers.
     const inUse = await catalog
       .selectFrom('volumes')
@@ -71,18 +77,8 @@ export class Repacker {
       .execute();
     const parents = await this.#blocks.parents();
     const packs = await this.#blocks.packs();
-    const pinned = new Set<Sha256>(inUse.flatMap(({ root }) => (root === null ? [] : [root])));
+    for (const { root } of inUse) if (root !== null) pinned.add(root);
     for (const { parent_root } of parents) if (parent_root !== null) pinned.add(parent_root);
-    const groups = new Map<string | null, Set<Sha256>>();
-    for (const { root, key, free } of [...snapshots, ...bases]) {
-      if (root === null) continue;
-      if (!free) {
-        pinned.add(root);
-        continue;
-      }
-      const group = groups.get(key) ?? new Set();
-      groups.set(key, group.add(root));
-    }
     const opened = [];
     for (const [keyId, roots] of groups) {
       try {

@@ -1,12 +1,16 @@
 import { realPatience } from '../objects/patience.ts';
-import { type Damage, damagedFor, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import { type Damage, damagedFor, ReadBefore, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { knownId, parseId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
+import { allSnapshots } from './all-snapshots.ts';
 import type { Bases } from './bases.ts';
 import { LastTime } from './last-time.ts';
 import type { LifecycleOptions } from './options.ts';
 
 const READ_PATIENCE_MILLISECONDS = 60_000;
+const NOTE_MILLISECONDS = 10_000;
+/** Its name among what the server keeps for itself. */
+const PROGRESS = 'scrub-progress';
 const DAY_MILLISECONDS = 24 * 60 * 60 * 1000;
 
 export type ScrubSettings = {
@@ -14,6 +18,9 @@ export type ScrubSettings = {
   everyDays: number;
   bytesPerSecond: number;
 };
+
+/** The last volume that the run under way has read (none: it has ended), and how many damaged objects it has found. */
+type Progress = { after: string; damaged: number };
 
 export type ScrubFigures = { runs: number; bytes: number; damaged: number };
 
@@ -40,6 +47,8 @@ export class Scrubber {
   async runWhenDue(): Promise<void> {
     const { now, log } = this.#options;
     if (this.#settings.everyDays === 0 || this.#running) return;
+    // What the last server has found is still so, as far as anyone knows.
+    if (this.figures.runs === 0) this.figures.damaged = (await this.#progress()).damaged;
     const last = await this.#scrubbed.since(now());
     if (now().getTime() - last < this.#settings.everyDays * DAY_MILLISECONDS) return;
     this.#running = true;
@@ -51,31 +60,53 @@ export class Scrubber {
   }
 
   /**
-   * What volumes' next snapshots would be stored on top of is read, too, and given up where it is damaged.
+   * Volume by volume: what is found is told, and where the next start is to go on is noted, after each. What volumes' next
+   * snapshots would be stored on top of is read, too, and given up where it is damaged.
    * @returns what is damaged, and who is affected; of snapshots that were deleted meanwhile, nothing
    */
   async run(): Promise<Damage[]> {
-    const { store, dataPlane, log } = this.#options;
-    const snapshots = await this.#whatIsNamed();
+    const { store, dataPlane } = this.#options;
     const begun = performance.now();
     const abort = new AbortController();
-    let counted = 0;
     const patience = realPatience(READ_PATIENCE_MILLISECONDS);
-    const { damage } = await verifySnapshots(
-      store,
-      snapshots,
-      patience,
-      (snapshotId) => this.#rootOf(snapshotId),
-      async (bytes) => {
-        this.figures.bytes += bytes - counted;
-        counted = bytes;
+    const readBefore = new ReadBefore();
+    const { after, damaged } = await this.#progress();
+    const foundBefore = after === '' ? 0 : damaged;
+    const lost = new Set<string>();
+    const found: Damage[] = [];
+    let readBytes = 0;
+    let notedAt = begun;
+    for (const [volumeId, snapshots] of await this.#whatIsNamed(after)) {
+      let bytesOfVolume = 0;
+      const onProgress = async (bytes: number): Promise<void> => {
+        this.figures.bytes += bytes - bytesOfVolume;
+        readBytes += bytes - bytesOfVolume;
+        bytesOfVolume = bytes;
         if (dataPlane.stopping) abort.abort(new Error('the server stops'));
-        const due = (bytes / this.#settings.bytesPerSecond) * 1000;
-        const early = due - (performance.now() - begun);
+        const early = (readBytes / this.#settings.bytesPerSecond) * 1000 - (performance.now() - begun);
         if (early > 0) await new Promise((resolve) => setTimeout(resolve, early).unref());
-      },
-      { signal: abort.signal },
-    );
+      };
+      const rootNow = (snapshotId: string): Promise<Sha256 | undefined> => this.#rootOf(snapshotId);
+      const options = { signal: abort.signal, readBefore };
+      const { damage } = await verifySnapshots(store, snapshots, patience, rootNow, onProgress, options);
+      await this.#report(damage, snapshots);
+      found.push(...damage);
+      for (const { lost: isLost, object } of damage) if (isLost) lost.add(object);
+      this.figures.damaged = foundBefore + lost.size;
+      // Not of each of ten thousand small volumes: it is a sync.
+      if (performance.now() - notedAt < NOTE_MILLISECONDS && damage.length === 0) continue;
+      notedAt = performance.now();
+      await this.#note({ after: volumeId, damaged: this.figures.damaged });
+    }
+    this.figures.runs += 1;
+    this.figures.damaged = foundBefore + lost.size;
+    await this.#note({ after: '', damaged: this.figures.damaged });
+    await this.#scrubbed.remember(this.#options.now());
+    return found;
+  }
+
+  async #report(damage: readonly Damage[], snapshots: readonly VerifiedSnapshot[]): Promise<void> {
+    const { log } = this.#options;
     const damaged = damagedFor(damage);
     const roots = snapshots.filter(({ snapshotId }) => damaged.has(snapshotId)).map(({ root }) => root);
     if (roots.length > 0) await this.#bases.forgetDamaged(new Set(roots));
@@ -84,38 +115,34 @@ export class Scrubber {
       if (lost) log('error', `scrubbing found damage in ${object}: ${what}; needed by ${who}`);
       else log('warn', `scrubbing could not read ${object}: ${what}; needed by ${who}`);
     }
-    this.figures.runs += 1;
-    this.figures.damaged = damage.filter(({ lost }) => lost).length;
-    await this.#scrubbed.remember(this.#options.now());
-    return damage;
   }
 
-  /** Completed snapshots, and bases of volumes that are none of theirs. */
-  async #whatIsNamed(): Promise<VerifiedSnapshot[]> {
-    const { catalog, keys, now } = this.#options;
-    const snapshots = await catalog
-      .selectFrom('snapshots')
-      .select(['snapshot_id as id', 'volume_id', 'started_at', 'root', 'data_key_id'])
-      .where('state', '=', 'completed')
-      .execute();
+  /** Completed snapshots, and bases of volumes that are none of theirs: by volume, in the order of ids. */
+  async #whatIsNamed(after: string): Promise<[string, VerifiedSnapshot[]][]> {
+    const { catalog, keys, now, dataPlane } = this.#options;
     const bases = await catalog
       .selectFrom('volumes')
-      .select(['volume_id as id', 'volume_id', 'base_root as root', 'data_key_id'])
+      .select(['volume_id', 'base_root as root', 'data_key_id'])
       .where('base_root', 'is not', null)
       .where('base_root', 'not in', (q) => q.selectFrom('snapshots').select('root').where('root', 'is not', null))
       .execute();
     const named: VerifiedSnapshot[] = [];
-    const latest = now().toISOString();
-    for (const { id, root, data_key_id, volume_id, started_at } of [
-      ...snapshots,
-      ...bases.map((base) => ({ ...base, started_at: latest })),
-    ]) {
-      if (root === null) continue;
+    const add = async (snapshot: Omit<VerifiedSnapshot, 'key'>, keyId: string | null): Promise<void> => {
       // What is under a key that cannot be had is left for another time.
-      const key = await keys.open(data_key_id).catch(() => null);
-      if (key !== null) named.push({ snapshotId: id, volumeId: volume_id, startTime: started_at, root, key });
+      const key = await keys.open(keyId).catch(() => null);
+      if (key !== null) named.push({ ...snapshot, key });
+    };
+    for await (const each of allSnapshots(catalog, () => dataPlane.afterHold())) {
+      const { snapshot_id, volume_id, started_at, state, root, data_key_id } = each;
+      if (state !== 'completed' || root === null) continue;
+      await add({ snapshotId: snapshot_id, volumeId: volume_id, startTime: started_at, root }, data_key_id);
     }
-    return named;
+    for (const { volume_id, root, data_key_id } of bases) {
+      const base = { snapshotId: volume_id, volumeId: volume_id, startTime: now().toISOString() };
+      if (root !== null) await add({ ...base, root }, data_key_id);
+    }
+    const byVolume = [...Map.groupBy(named, ({ volumeId }) => volumeId)];
+    return byVolume.filter(([id]) => id > after).sort(([a], [b]) => (a < b ? -1 : 1));
   }
 
   async #rootOf(id: string): Promise<Sha256 | undefined> {
@@ -130,5 +157,24 @@ export class Scrubber {
             .executeTakeFirst()
         : await catalog.selectFrom('snapshots').select('root').where('snapshot_id', '=', snapshotId).executeTakeFirst();
     return row?.root ?? undefined;
+  }
+
+  /** How far a run came that the end of a server cut short. */
+  async #progress(): Promise<Progress> {
+    const row = await this.#options.catalog
+      .selectFrom('secrets')
+      .select('value')
+      .where('name', '=', PROGRESS)
+      .executeTakeFirst();
+    return row === undefined ? { after: '', damaged: 0 } : (JSON.parse(row.value) as Progress);
+  }
+
+  async #note(progress: Progress): Promise<void> {
+    const value = JSON.stringify(progress);
+    await this.#options.catalog
+      .insertInto('secrets')
+      .values({ name: PROGRESS, value })
+      .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
+      .execute();
   }
 }

@@ -15,6 +15,7 @@ import {
 import { allOf } from '../types/all-of.ts';
 import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { InstanceId, SetId, SnapshotId } from '../types/ids.ts';
+import { allSnapshots } from './all-snapshots.ts';
 import { ResourceLocks } from './resource-locks.ts';
 
 const RECORDS_AT_ONCE = 8;
@@ -112,11 +113,11 @@ export class SnapshotRecords {
    * that the bucket holds: to it, what those snapshots need is garbage.
    * @throws when the bucket has the record of a snapshot that the catalog neither has nor has deleted
    */
-  async requireAllKnown(): Promise<void> {
+  async requireAllKnown(rest: () => Promise<void>): Promise<void> {
     const recorded = await recordedSnapshots(this.#store);
     // Read after the bucket: a snapshot is in the catalog before its record is in the bucket.
-    const rows = await this.#catalog.selectFrom('snapshots').select('snapshot_id').execute();
-    const known = new Set<string>(rows.map((row) => row.snapshot_id));
+    const known = new Set<string>();
+    for await (const { snapshot_id } of allSnapshots(this.#catalog, rest)) known.add(snapshot_id);
     for (const id of recorded) if (!known.has(id)) await this.#requireDeleted(id);
   }
 

@@ -54,7 +54,19 @@ export type Damage = {
 
 export type Verified = { snapshots: number; blocks: number; bytes: number; damage: Damage[] };
 
-type VerifyOptions = { recordsAtOnce?: number; recordsRemembered?: number; signal?: AbortSignal };
+/** What was read, so that it is not read again for other snapshots; for one call, or several. */
+export class ReadBefore {
+  readonly records = new Map<string, Promise<Wrong | undefined>>();
+  /** Of which every record was found to be whole: most snapshots share most of their leaves with others. */
+  readonly wholeLeaves = new Map<Sha256, true>();
+}
+
+type VerifyOptions = {
+  recordsAtOnce?: number;
+  recordsRemembered?: number;
+  signal?: AbortSignal;
+  readBefore?: ReadBefore;
+};
 
 /**
  * Reads everything that snapshots name, and checks it against its hashes. What snapshots of one volume share is read once,
@@ -69,11 +81,10 @@ export async function verifySnapshots(
   patience: Patience,
   rootNow: (snapshotId: string) => Promise<Sha256 | undefined>,
   onProgress: (bytes: number) => void | Promise<void>,
-  { recordsAtOnce = RECORDS_BESIDE_OTHERS, recordsRemembered = RECORDS_REMEMBERED, signal }: VerifyOptions = {},
+  options: VerifyOptions = {},
 ): Promise<Verified> {
-  const checked = new Map<string, Promise<Wrong | undefined>>();
-  /** Of which every record was found to be whole: most snapshots share most of their leaves with others. */
-  const wholeLeaves = new Map<Sha256, true>();
+  const { recordsAtOnce = RECORDS_BESIDE_OTHERS, recordsRemembered = RECORDS_REMEMBERED, signal } = options;
+  const { records: checked, wholeLeaves } = options.readBefore ?? new ReadBefore();
   const damage = new Map<string, Damage>();
   const verified: Verified = { snapshots: snapshots.length, blocks: 0, bytes: 0, damage: [] };
   const note = (object: string, { what, lost, block }: Finding, snapshotId: string): void => {

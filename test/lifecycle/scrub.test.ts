@@ -11,8 +11,10 @@ import { capture } from '../../src/snapshots/capture.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { NO_JOURNAL } from '../../src/snapshots/upload-journal.ts';
 import { damagedFor, verifySnapshots } from '../../src/snapshots/verify.ts';
+import { knownId } from '../../src/types/ids.ts';
 import { ALL_PAGES } from '../../src/types/page-mask.ts';
 import { asEpoch, BLOCK_BYTES, NO_BASE, type Sha256 } from '../../src/types/units.ts';
+import { cutOf, run } from '../support/captures.ts';
 import { insertSnapshot, insertVolume } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -56,6 +58,7 @@ test('the background scrub names what is damaged and who needs it, and says noth
     keys,
     dataPlane: {
       stopping: false,
+      afterHold: async () => undefined,
       async forgetHistory(volumeId: string) {
         forgotten.push(volumeId);
       },
@@ -106,4 +109,53 @@ test('the background scrub names what is damaged and who needs it, and says noth
   assert.equal(first, 'waiting');
   await catalog.deleteFrom('snapshots').execute();
   assert.deepEqual(await running, []);
+});
+
+test('a scrub that the end of a server cuts short tells what it has found, and goes on at the next start', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  t.after(() => catalog.destroy());
+  const store = new MemoryStore();
+  const volumes = [knownId('vol', 'vol-00000001'), knownId('vol', 'vol-00000002'), knownId('vol', 'vol-00000003')];
+  for (const volume_id of volumes) {
+    const blocks = new Map([[1, randomBytes(BLOCK_BYTES)]]);
+    const { root } = await run(store, cutOf(blocks, [1]), undefined);
+    await insertSnapshot(catalog, { root, data_blocks: 1, volume_id });
+  }
+  const [first] = [...store.objects.keys()].filter((key) => key.startsWith('packs/'));
+  store.objects.get(first)?.fill(0);
+  const logged: string[] = [];
+  const dataPlane = { stopping: false, afterHold: async () => undefined };
+  const options = {
+    catalog,
+    store,
+    keys: { open: async () => undefined } as unknown as DataKeys,
+    dataPlane: dataPlane as unknown as DataPlane,
+    now: () => new Date(),
+    log: (_: string, message: string) => void logged.push(message),
+  };
+  const newScrubber = () => new Scrubber(options, { everyDays: 30, bytesPerSecond: 1e9 }, new Bases(options));
+  const interrupted = newScrubber();
+  const packs: string[] = [];
+  store.beforeRequest = (request, key) => {
+    if (request !== 'get' || !key.startsWith('packs/')) return;
+    packs.push(key);
+    if (packs.length > 1 && new Set(packs).size === 2) dataPlane.stopping = true;
+  };
+  await assert.rejects(interrupted.run(), /the server stops/);
+  assert.equal(logged.filter((line) => line.includes(first)).length, 1);
+  assert.equal(interrupted.figures.damaged, 1);
+  dataPlane.stopping = false;
+  packs.length = 0;
+  store.beforeRequest = (request, key) => {
+    if (request === 'get' && key.startsWith('packs/')) packs.push(key);
+  };
+  const next = newScrubber();
+  await next.runWhenDue();
+  assert.equal(next.figures.damaged, 1, 'what the last server has found');
+  assert.deepEqual(await next.run(), []);
+  assert.ok(packs.length === 2 && !packs.includes(first), 'what had been read was read again');
+  assert.deepEqual([next.figures.runs, next.figures.damaged], [1, 1]);
+  // And the one after that begins at the beginning.
+  assert.equal((await next.run()).length, 1);
+  assert.deepEqual([next.figures.runs, next.figures.damaged], [2, 1]);
 });

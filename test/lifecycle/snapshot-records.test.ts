@@ -23,12 +23,15 @@ test('a deleted snapshot’s record that the store does not remove now is remove
   await records.markStale(catalog, [snapshot_id]);
   await records.refresh([snapshot_id]);
   assert.ok(store.objects.has(recordKey(snapshot_id)));
-  await records.requireAllKnown();
+  await records.requireAllKnown(async () => undefined);
   await catalog.deleteFrom('snapshots').execute();
-  await assert.rejects(records.requireAllKnown(), new RegExp(snapshot_id));
+  await assert.rejects(
+    records.requireAllKnown(async () => undefined),
+    new RegExp(snapshot_id),
+  );
   // As DeleteSnapshot has it.
   await catalog.insertInto('deleted_records').values({ snapshot_id, set_id }).execute();
-  await records.requireAllKnown();
+  await records.requireAllKnown(async () => undefined);
   store.beforeRequest = (request) => {
     if (request === 'remove') throw new Error('away');
   };
@@ -38,7 +41,7 @@ test('a deleted snapshot’s record that the store does not remove now is remove
   await records.refreshStale();
   assert.equal(store.objects.size, 0);
   assert.deepEqual(await catalog.selectFrom('deleted_records').selectAll().execute(), []);
-  await records.requireAllKnown();
+  await records.requireAllKnown(async () => undefined);
 });
 
 test('a snapshot that is deleted while its set’s records are being written leaves none behind', async (t) => {
