@@ -103,21 +103,28 @@ export async function verifySnapshots(
     const leaves = new Map<Sha256, { isWhole: boolean }>();
     const check = async (run: readonly NamedRecord[]) => {
       signal?.throwIfAborted();
-      const isNew = run.map((named) => !checked.has(textOf(named)));
+      // Taken out here: what is remembered of others may make room for what is read now.
+      const wrong = run.map((named) => checked.get(textOf(named)));
+      const isNew = wrong.map((known) => known === undefined);
       const fresh = run.filter((_, index) => isNew[index]);
       // With some that were read for another snapshot in their midst, they lie side by side no more.
       for (const together of fresh.length === run.length ? [run] : fresh.map((named) => [named])) {
         const found = checkRun(store, together, patience, manifest.key);
         for (const [index, named] of together.entries()) {
-          const ofThis = found.then((wrong) => wrong[index]);
+          const ofThis = found.then((all) => all[index]);
+          wrong[run.indexOf(named)] = ofThis;
           keepLatest(checked, recordsRemembered, textOf(named), ofThis);
         }
       }
-      const wrong = await Promise.all(run.map((named) => checked.get(textOf(named))));
-      return run.map((named, index) => ({ ...named, isNew: isNew[index], wrong: wrong[index] }));
+      const all = await Promise.all(wrong);
+      return run.map((named, index) => ({ ...named, isNew: isNew[index], wrong: all[index] }));
     };
     try {
-      const records = recordsBut(wholeLeaves, manifest, earlier, (leaf) => leaves.set(leaf, { isWhole: true }));
+      const onLeaf = (leaf: Sha256): void => {
+        // It may be at another place in the same manifest, and known to be damaged.
+        if (!leaves.has(leaf)) leaves.set(leaf, { isWhole: true });
+      };
+      const records = recordsBut(wholeLeaves, manifest, earlier, onLeaf);
       for await (const run of inOrder(runsIn(records), recordsAtOnce, check, ({ length }) => length)) {
         for (const { record, block, leaf, isNew, wrong } of run) {
           if (isNew) {

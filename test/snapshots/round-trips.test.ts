@@ -187,7 +187,7 @@ test('of snapshots of one volume each record is read once, however little is rem
     .reverse();
   const rootNow = async (id: string) => snapshots.find(({ snapshotId }) => snapshotId === id)?.root;
   const verify = () =>
-    verifySnapshots(store, snapshots, NO_PATIENCE, rootNow, () => undefined, { recordsRemembered: 8 });
+    verifySnapshots(store, snapshots, NO_PATIENCE, rootNow, () => undefined, { recordsRemembered: 1 });
   const { blocks: read, damage } = await verify();
   assert.deepEqual([read, damage], [60 + 4, []]);
   // What is damaged is looked at for each: all that need it are named, the first that has its own block in its place is not.
