@@ -19,8 +19,9 @@ const RECORDS_BESIDE_OTHERS = 24;
 /** For who does nothing else, and may be far from the store. */
 export const RECORDS_ALONE = 64;
 
-/** So many are remembered, whole or not: some twenty MiB. A store may have hundreds of millions of records. */
-const RECORDS_REMEMBERED = 100_000;
+/** So many are remembered, whole or not: some five MiB. A store may have hundreds of millions of records. */
+const RECORDS_REMEMBERED = 10_000;
+/** As many as a hundred TiB have: twenty-five MiB. */
 const LEAVES_REMEMBERED = 200_000;
 
 /** A snapshot to be checked, with the key of an encrypted one. */
