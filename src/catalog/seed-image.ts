@@ -8,7 +8,9 @@ function emptyImageId(region: number): ImageId {
   return knownId('ami', `ami-${(region + 1).toString(16).padStart(17, '0')}`);
 }
 
-/** A public image whose root volume begins empty: enough to launch a first instance. */
+const NAME = 'cleancut-empty';
+
+/** A public image whose root volume begins empty: enough to launch a first instance. One for each region, once. */
 export async function seedImage(
   catalog: Catalog,
   accountId: AccountId,
@@ -16,13 +18,17 @@ export async function seedImage(
   regionIndex: number,
   now: Date,
 ): Promise<void> {
-  const imageId = emptyImageId(regionIndex);
-  const found = await catalog
+  const images = await catalog
     .selectFrom('images')
-    .select('image_id')
-    .where('image_id', '=', imageId)
-    .executeTakeFirst();
-  if (found !== undefined) return;
+    .select(['image_id', 'region', 'name'])
+    .where('is_public', '=', 1)
+    .execute();
+  if (images.some((image) => image.region === region && image.name === NAME)) return;
+  const taken = new Set(images.map((image) => image.image_id));
+  // The regions may have come in another order before.
+  let number = regionIndex;
+  while (taken.has(emptyImageId(number))) number += 1;
+  const imageId = emptyImageId(number);
   await catalog.transaction().execute(async (transaction) => {
     await transaction
       .insertInto('images')
@@ -30,7 +36,7 @@ export async function seedImage(
         image_id: imageId,
         account_id: accountId,
         region,
-        name: 'cleancut-empty',
+        name: NAME,
         description: 'An empty root volume of 8 GiB',
         root_device_name: '/dev/xvda',
         is_public: 1,

@@ -6,6 +6,7 @@ import type { Services } from '../api/operation.ts';
 import { ensureAdministrator } from '../auth/administrator.ts';
 import { Users } from '../auth/users.ts';
 import { openCatalog } from '../catalog/catalog.ts';
+import { regionsInUse } from '../catalog/regions.ts';
 import { seedImage } from '../catalog/seed-image.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
@@ -99,6 +100,11 @@ export async function startServer(config: Config): Promise<RunningServer> {
   }
   for (const [index, region] of [...config.regions.keys()].entries()) {
     await seedImage(catalog, config.accountId, region, index, now());
+  }
+  const outOfReach = (await regionsInUse(catalog)).filter((region) => !config.regions.has(region));
+  if (outOfReach.length > 0) {
+    const which = outOfReach.join(',');
+    log('warn', `what is in ${which} is there, and cannot be asked for: give --more-regions ${which}, or --region`);
   }
 
   const openings = new VolumeOpenings(catalog, keys);

@@ -3,10 +3,15 @@ import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync
 import { createServer } from 'node:net';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
-import { DescribeVolumesCommand } from '@aws-sdk/client-ec2';
+import {
+  DescribeImagesCommand,
+  DescribeInstancesCommand,
+  DescribeVolumesCommand,
+  EC2Client,
+} from '@aws-sdk/client-ec2';
 import type { NewUser } from '../../src/admin/users.ts';
-import { createSnapshots, launchInstance } from '../support/instances.ts';
-import { startTestServer } from '../support/server.ts';
+import { createSnapshots, EMPTY_IMAGE, launchInstance } from '../support/instances.ts';
+import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 test('a server whose port is taken ends, says which and what to do, and leaves all as it was', async (t) => {
@@ -112,3 +117,27 @@ for (const [what, message, flags] of WRONG_FILES) {
     await assert.rejects(startTestServer(t, { flags }), message);
   });
 }
+
+test('a server that has another region by now has an image there, and says what is out of reach', async (t) => {
+  const first = await startTestServer(t);
+  const { dataDir } = first;
+  const { instanceId } = await launchInstance(first.ec2, []);
+  await first.stop();
+  const imagesIn = async (server: TestServer, region: string): Promise<(string | undefined)[]> => {
+    const credentials = readCredentials(dataDir);
+    const ec2 = new EC2Client({ region, endpoint: server.apiUrl, credentials, maxAttempts: 1 });
+    t.after(() => ec2.destroy());
+    const { Images = [] } = await ec2.send(new DescribeImagesCommand({}));
+    return Images.map((image) => image.ImageId);
+  };
+  const moved = await startTestServer(t, { dataDir, flags: ['--region', 'eu-west-1'] });
+  assert.match(moved.log(), /what is in us-east-1 is there.*--more-regions us-east-1/);
+  assert.deepEqual(await imagesIn(moved, 'eu-west-1'), ['ami-00000000000000002']);
+  await moved.stop();
+  const both = await startTestServer(t, { dataDir, flags: ['--region', 'eu-west-1', '--more-regions', 'us-east-1'] });
+  assert.doesNotMatch(both.log(), /cannot be asked for/);
+  assert.deepEqual(await imagesIn(both, 'eu-west-1'), ['ami-00000000000000002']);
+  assert.deepEqual(await imagesIn(both, 'us-east-1'), [EMPTY_IMAGE]);
+  const { Reservations = [] } = await both.ec2.send(new DescribeInstancesCommand({ InstanceIds: [instanceId] }));
+  assert.equal(Reservations.length, 1);
+});
