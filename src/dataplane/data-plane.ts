@@ -20,7 +20,7 @@ import type {
   WorkerSettings,
 } from './messages.ts';
 import { RpcPeer } from './rpc.ts';
-import { askAll, forkWorker, introduce, processChannel, type WorkerSlot } from './worker-process.ts';
+import { askAll, forkWorker, introduce, processChannel, stopWorker, type WorkerSlot } from './worker-process.ts';
 
 /** `silent`: the numbers of the workers that do not answer, of whose volumes nothing is known just now. */
 export type Activity = { volumes: VolumeActivity[]; silent: number[] };
@@ -250,19 +250,8 @@ export class DataPlane {
 
   async stop(): Promise<void> {
     this.#stopping = true;
-    await Promise.all(
-      this.#workers.map(async ({ process, peer }) => {
-        // Between its death and the start of the next one.
-        if (process.exitCode !== null || process.signalCode !== null) return;
-        const exited = new Promise((resolve) => process.once('exit', resolve));
-        // One that cannot stop as it should is killed, which is safe at any time; and no other signal ends it.
-        await peer.call('stop', {}).catch((error: Error) => {
-          this.#options.log({ level: 'warn', message: `a data-plane worker is killed, not stopped: ${error.message}` });
-          process.kill('SIGKILL');
-        });
-        await exited;
-      }),
-    );
+    const log = (message: string): void => this.#options.log({ level: 'warn', message });
+    await Promise.all(this.#workers.map((worker) => stopWorker(worker, log)));
   }
 
   get stopping(): boolean {

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { withDeadline } from '../types/deadline.ts';
 import type { WorkerMethods, WorkerSettings } from './messages.ts';
 import type { Channel, RpcMessage, RpcPeer } from './rpc.ts';
@@ -8,6 +9,10 @@ import { ONE_HELPER_THREAD } from './thread-priorities.ts';
 
 /** So long a worker has to say how it is. */
 const ANSWER_MILLISECONDS = 2000;
+/** A worker's thread may be held by its disk; for longer than this none is waited for at the end. */
+const SILENCE_MILLISECONDS = 30_000;
+const LOOK_MILLISECONDS = 1_000;
+const END_MILLISECONDS = 5_000;
 
 export type WorkerSlot = {
   process: ChildProcess;
@@ -61,6 +66,45 @@ export async function askAll<Answer>(
   };
   await Promise.all(workers.map(askOne));
   return { answers, silent };
+}
+
+/**
+ * Stops a worker: to sync its volumes may take minutes. One that cannot stop as it should, or is not heard of any more, is
+ * killed, which is safe at any time (and no other signal ends it).
+ */
+export async function stopWorker(
+  { process, peer }: WorkerSlot,
+  log: (message: string) => void,
+  silenceMilliseconds = SILENCE_MILLISECONDS,
+): Promise<void> {
+  // Between its death and the start of the next one.
+  const hasEnded = (): boolean => process.exitCode !== null || process.signalCode !== null;
+  if (hasEnded()) return;
+  const ended = new Promise<void>((resolve) => process.once('exit', () => resolve()));
+  const endedSoon = (): Promise<void> => Promise.race([ended, sleep(END_MILLISECONDS, undefined, { ref: false })]);
+  const answered = new AbortController();
+  await Promise.race([peer.call('stop', {}), silenceOf(peer, silenceMilliseconds, answered.signal)])
+    .then(endedSoon)
+    .catch((error: Error) => log(`a data-plane worker is killed, not stopped: ${error.message}`))
+    .finally(() => answered.abort());
+  if (hasEnded()) return;
+  process.kill('SIGKILL');
+  await endedSoon();
+  // One that sleeps in the kernel, in a disk that does not answer, ends when that does.
+  if (!hasEnded()) log(`a data-plane worker (${process.pid}) does not end; it is left behind`);
+}
+
+/** Asks a worker again and again. @throws when it has not answered for so long */
+async function silenceOf(peer: RpcPeer<WorkerMethods>, milliseconds: number, signal: AbortSignal): Promise<never> {
+  let heardAt = performance.now();
+  const heard = (): void => {
+    heardAt = performance.now();
+  };
+  while (performance.now() - heardAt < milliseconds) {
+    peer.call('activity', {}).then(heard, () => undefined);
+    await sleep(Math.min(LOOK_MILLISECONDS, milliseconds), undefined, { signal });
+  }
+  throw new Error(`nothing was heard of it for ${milliseconds / 1000} s`);
 }
 
 /**

@@ -4,7 +4,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import type { ServeOrder, ServerMethods, WorkerMethods } from '../../src/dataplane/messages.ts';
 import { RpcPeer } from '../../src/dataplane/rpc.ts';
-import { forkWorker, processChannel } from '../../src/dataplane/worker-process.ts';
+import { forkWorker, processChannel, stopWorker } from '../../src/dataplane/worker-process.ts';
 import { newId } from '../../src/types/ids.ts';
 import { asEpoch } from '../../src/types/units.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
@@ -75,4 +75,24 @@ test('one that comes before is, and is ended', { timeout: 30_000 }, async (t) =>
   await once(client, 'data');
   await worker.call('stop', {});
   assert.equal(await closed, 'welcome');
+});
+
+test('a worker that says nothing any more is killed, and not waited for', { timeout: 30_000 }, async (t) => {
+  const { child, worker, client } = await workerWithConnection(t);
+  t.after(() => client.destroy());
+  const slot = { process: child, peer: worker, ready: Promise.resolve(), handingOver: new Map() };
+  child.kill('SIGSTOP');
+  const logged: string[] = [];
+  await stopWorker(slot, (message) => logged.push(message), 1_500);
+  assert.equal(child.signalCode, 'SIGKILL');
+  assert.match(logged.join(), /killed, not stopped: nothing was heard of it for 1.5 s/);
+});
+
+test('one that answers is waited for, and ends by itself', { timeout: 30_000 }, async (t) => {
+  const { child, worker, client } = await workerWithConnection(t);
+  t.after(() => client.destroy());
+  const slot = { process: child, peer: worker, ready: Promise.resolve(), handingOver: new Map() };
+  const logged: string[] = [];
+  await stopWorker(slot, (message) => logged.push(message), 1_500);
+  assert.deepEqual([child.exitCode, child.signalCode, logged], [0, null, []]);
 });
