@@ -26,9 +26,12 @@ function dialectOf(path: string): SqliteDialect {
   try {
     return nodeSqliteDialect(path);
   } catch (error) {
-    throw new Error(
-      `the catalog ${path} cannot be opened: ${(error as Error).message}. If it is damaged, move it away (with -wal and -shm) and run 'cleancut rebuild'`,
-    );
+    const { message } = error as Error;
+    const isDamaged = /not a database|malformed/.test(message);
+    const advice = isDamaged
+      ? "Put it back from a copy; or move it away (with -wal and -shm) and run 'cleancut rebuild'"
+      : 'See to the disk: is it full, or does it fail?';
+    throw new Error(`the catalog ${path} cannot be opened: ${message}. ${advice}`);
   }
 }
 

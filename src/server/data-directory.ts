@@ -14,6 +14,7 @@ export function dataPaths(dataDir: string): {
   auditLog: string;
   keyring: string;
   keyFile: string;
+  reserve: string;
 } {
   return {
     catalog: `${dataDir}/catalog.sqlite`,
@@ -28,6 +29,8 @@ export function dataPaths(dataDir: string): {
     keyring: `${dataDir}/keyring.json`,
     /** Protects the keyring where the operator names nothing better. */
     keyFile: `${dataDir}/keyring.key`,
+    /** See setReserveAside. */
+    reserve: `${dataDir}/reserve`,
   };
 }
 

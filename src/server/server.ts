@@ -30,6 +30,7 @@ import { Gateway } from './gateway.ts';
 import { Health } from './health.ts';
 import { Metrics } from './metrics.ts';
 import { openDataKeys, openSecretBox } from './open-keys.ts';
+import { releaseReserve, setReserveAside } from './reserve.ts';
 import { StsEndpoint } from './sts-endpoint.ts';
 import { Throttle } from './throttle.ts';
 import { checkTlsFiles, tlsFiles } from './tls-settings.ts';
@@ -72,6 +73,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   checkSocketPaths(config, paths);
   checkTlsFiles(config);
   const lock = takeDataDirectory(config.dataDir);
+  releaseReserve(paths.reserve);
   // Logs go to stderr; stdout has the one line that says the server is ready.
   const stderr = pino.destination(2);
   // A log that cannot be written (its disk is full) must not end the server.
@@ -218,11 +220,18 @@ export async function startServer(config: Config): Promise<RunningServer> {
     keyFile: config.keyFile,
     kms: config.kms,
   };
-  // Under another name first: a verb that looks for the server now must not read half of it.
-  writeFileSync(`${paths.running}.new`, `${JSON.stringify(running)}\n`, { mode: 0o600 });
-  renameSync(`${paths.running}.new`, paths.running);
+  try {
+    // Under another name first: a verb that looks for the server now must not read half of it.
+    writeFileSync(`${paths.running}.new`, `${JSON.stringify(running)}\n`, { mode: 0o600 });
+    renameSync(`${paths.running}.new`, paths.running);
+  } catch (error) {
+    // Its guests can do without the CLI.
+    log('error', `the CLI will not find this server: ${(error as Error).message}`);
+  }
+  void setReserveAside(paths.reserve);
   const tidying = setInterval(() => {
     void lifecycle.tidy();
+    void setReserveAside(paths.reserve);
     void users.forgetExpiredSessions().catch((error: Error) => log('warn', `tidying up: ${error.message}`));
   }, TIDY_MILLISECONDS);
   const saveEvery = config.catalogBackupMinutes * 60_000;

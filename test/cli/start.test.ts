@@ -90,7 +90,7 @@ test('a catalog that is none, or is from a later version, is named, with what to
   writeFileSync(`${broken}/catalog.sqlite`, 'this is no database, but a text that is long enough for one');
   await assert.rejects(
     startTestServer(t, { dataDir: broken }),
-    /catalog\.sqlite cannot be opened: .*cleancut rebuild/s,
+    /catalog\.sqlite cannot be opened: .*not a database.*cleancut rebuild/s,
   );
   const server = await startTestServer(t, { dataDir: later });
   await server.stop();

@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, renameSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CreateTagsCommand, DescribeSnapshotsCommand, DescribeVolumesCommand } from '@aws-sdk/client-ec2';
 import type { NbdClient } from '../../src/nbd/client.ts';
 import { NodeDisk } from '../../src/volumes/node-disk.ts';
@@ -183,4 +194,31 @@ test('a small file that is replaced while there is room for a part of it stays a
   await tool('truncate', ['-s', '-4096', rest]);
   await assert.rejects(disk.replaceText(`${mount}/keyring.json`, 'x'.repeat(8192)), /ENOSPC/);
   assert.equal(disk.readText(`${mount}/keyring.json`), 'as it was');
+});
+
+test('a server is started again on a full disk, and its guests have their volumes', {
+  skip: withoutMounts('mount'),
+}, async (t) => {
+  const mount = await smallDisk(t);
+  const dataDir = `${mount}/data`;
+  const flags = ['--object-store', `file://${temporaryDirectory(t)}/objects`];
+  const first = await startTestServer(t, { dataDir, flags });
+  const { volumes } = await launchInstance(first.ec2, [1]);
+  const bytes = randomBytes(MIB);
+  const guest = await first.connect(volumes[0]);
+  await guest.write(0, bytes);
+  await guest.flush();
+  for (let left = 100; !existsSync(`${dataDir}/reserve`) && left > 0; left -= 1) await sleep(50);
+  assert.equal(statSync(`${dataDir}/reserve`).size, 8 * MIB);
+  await guest.close();
+  // Closed cleanly, the catalog's log is gone, and has to be made anew.
+  assert.equal(await first.stop(), 0);
+  await takeRest(mount);
+  const again = await startTestServer(t, { dataDir, flags });
+  const back = await again.connect(volumes[0]);
+  assert.ok((await back.read(0, bytes.length)).equals(bytes));
+  await back.write(0, bytes.subarray(0, 4096));
+  await back.close();
+  assert.equal((await again.ec2.send(new DescribeVolumesCommand({}))).Volumes?.length, 2);
+  assert.equal(await again.stop(), 0);
 });
