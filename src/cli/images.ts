@@ -8,7 +8,6 @@ import { realPatience } from '../objects/patience.ts';
 import { untilAborted } from '../objects/until-aborted.ts';
 import type { CaptureProgress } from '../snapshots/capture.ts';
 import { exportImage, importImage } from '../snapshots/image-file.ts';
-
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { BLOCK_BYTES, formatBytes, GIB, type Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';

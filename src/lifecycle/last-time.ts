@@ -1,4 +1,5 @@
 import type { Catalog } from '../catalog/catalog.ts';
+import { keepOwnValue, ownValue } from '../catalog/own-values.ts';
 
 /** When a chore that is done every so many hours or days was done last: a restart must not begin its time anew. */
 export class LastTime {
@@ -12,22 +13,13 @@ export class LastTime {
 
   /** @returns milliseconds since 1970. Where it was never done, its time begins now */
   async since(now: Date): Promise<number> {
-    const row = await this.#catalog
-      .selectFrom('secrets')
-      .select('value')
-      .where('name', '=', this.#name)
-      .executeTakeFirst();
-    if (row !== undefined) return Date.parse(row.value);
+    const last = await ownValue(this.#catalog, this.#name);
+    if (last !== undefined) return Date.parse(last);
     await this.remember(now);
     return now.getTime();
   }
 
-  async remember(now: Date): Promise<void> {
-    const value = now.toISOString();
-    await this.#catalog
-      .insertInto('secrets')
-      .values({ name: this.#name, value })
-      .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
-      .execute();
+  remember(now: Date): Promise<void> {
+    return keepOwnValue(this.#catalog, this.#name, now.toISOString());
   }
 }

@@ -56,12 +56,12 @@ export class Lifecycle {
   readonly #unfinished = new Set<InstanceId | VolumeId>();
   readonly #choresUnderWay = new Set<string>();
   readonly #collected: LastTime;
-  /** Since when this server has tried: what was due while none ran has not been tried in vain. */
-  #insistedAt: number;
+  /** Since when it has tried without insisting: what was due while no server ran was not tried in vain. */
+  #triedSince: number;
 
   constructor(options: LifecycleOptions, scrub: ScrubSettings) {
     this.#options = options;
-    this.#insistedAt = options.now().getTime();
+    this.#triedSince = options.now().getTime();
     this.#collected = new LastTime(options.catalog, 'collected-at');
     this.records = new SnapshotRecords(options.catalog, options.store);
     this.bases = new Bases(options);
@@ -167,8 +167,8 @@ export class Lifecycle {
     const { now, log } = this.#options;
     const due = (await this.#collected.since(now())) + COLLECTION_MILLISECONDS;
     if (now().getTime() < due) return;
-    const insist = now().getTime() > Math.max(due, this.#insistedAt) + VAIN_MILLISECONDS;
-    if (insist) this.#insistedAt = now().getTime();
+    const insist = now().getTime() > Math.max(due, this.#triedSince) + VAIN_MILLISECONDS;
+    if (insist) this.#triedSince = now().getTime();
     const { busy, objects, garbageBytes } = await this.collector.collect(true, insist);
     if (busy !== undefined) return;
     await this.#collected.remember(now());

@@ -1,3 +1,4 @@
+import { keepOwnValue, ownValue } from '../catalog/own-values.ts';
 import { realPatience } from '../objects/patience.ts';
 import { type Damage, damagedFor, ReadBefore, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { knownId, parseId } from '../types/ids.ts';
@@ -161,20 +162,11 @@ export class Scrubber {
 
   /** How far a run came that the end of a server cut short. */
   async #progress(): Promise<Progress> {
-    const row = await this.#options.catalog
-      .selectFrom('secrets')
-      .select('value')
-      .where('name', '=', PROGRESS)
-      .executeTakeFirst();
-    return row === undefined ? { after: '', damaged: 0 } : (JSON.parse(row.value) as Progress);
+    const noted = await ownValue(this.#options.catalog, PROGRESS);
+    return noted === undefined ? { after: '', damaged: 0 } : (JSON.parse(noted) as Progress);
   }
 
-  async #note(progress: Progress): Promise<void> {
-    const value = JSON.stringify(progress);
-    await this.#options.catalog
-      .insertInto('secrets')
-      .values({ name: PROGRESS, value })
-      .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
-      .execute();
+  #note(progress: Progress): Promise<void> {
+    return keepOwnValue(this.#options.catalog, PROGRESS, JSON.stringify(progress));
   }
 }

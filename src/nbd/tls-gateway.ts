@@ -133,6 +133,7 @@ watchFiles(settings, () => {
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
 // The server is gone, and so is what is behind the socket.
 process.on('disconnect', () => process.exit(0));
+// It may have been gone before this process could listen.
 if (!process.connected) process.exit(0);
 server.on('error', (error) => {
   process.send?.({ failed: error.message });

@@ -24,15 +24,6 @@ export type ConnectionEvent = {
 };
 
 const EVENT_VERSION = '1.10';
-/** @throws with the setting that names it */
-function openFile(path: string): number {
-  try {
-    return openSync(path, 'a', 0o600);
-  } catch (error) {
-    throw new Error(`the audit log (--audit-log) cannot be opened: ${(error as Error).message}`);
-  }
-}
-
 /** Values that no log may hold. */
 const SENSITIVE =
   /^(UserData|PresignedUrl|EncodedMessage|TokenCode|X-Amz-.*|BlockToken|NextToken|blockToken|pageToken)$/i;
@@ -172,4 +163,13 @@ function kept(parameters: URLSearchParams): Record<string, string> {
 
 function shortened(text: string): string {
   return text.length <= LONGEST_VALUE ? text : `${text.slice(0, LONGEST_VALUE)}…`;
+}
+
+/** @throws with the setting that names it */
+function openFile(path: string): number {
+  try {
+    return openSync(path, 'a', 0o600);
+  } catch (error) {
+    throw new Error(`the audit log (--audit-log) cannot be opened: ${(error as Error).message}`);
+  }
 }

@@ -3,7 +3,7 @@ import type { DiskFile } from '../volumes/disk.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 
 /** What lies where below `--data-dir`. */
-export function dataPaths(dataDir: string): {
+export type DataPaths = {
   catalog: string;
   credentials: string;
   nbdSocket: string;
@@ -15,7 +15,9 @@ export function dataPaths(dataDir: string): {
   keyring: string;
   keyFile: string;
   reserve: string;
-} {
+};
+
+export function dataPaths(dataDir: string): DataPaths {
   return {
     catalog: `${dataDir}/catalog.sqlite`,
     credentials: `${dataDir}/credentials`,

@@ -1,7 +1,7 @@
 import type { NbdListener } from '../nbd/listener.ts';
 import type { HttpServer } from '../wire/http-server.ts';
 import type { Config } from './config.ts';
-import type { dataPaths } from './data-directory.ts';
+import type { DataPaths } from './data-directory.ts';
 import { NbdGateway } from './nbd-gateway.ts';
 import { nbdTls } from './tls-settings.ts';
 
@@ -20,8 +20,8 @@ export type OpenDoors = {
 const LONGEST_SOCKET_PATH_BYTES = 107;
 
 /** @throws where no socket can have the path that NBD's would have; to be asked before anything is made */
-export function checkSocketPaths(config: Config, paths: ReturnType<typeof dataPaths>): void {
-  const isSecure = config.nbdTlsCert !== undefined || config.nbdPskFile !== undefined;
+export function checkSocketPaths(config: Config, paths: DataPaths): void {
+  const isSecure = nbdTls(config, paths.gatewaySocket, 0) !== undefined;
   for (const path of isSecure ? [paths.nbdSocket, paths.gatewaySocket] : [paths.nbdSocket]) {
     const bytes = Buffer.byteLength(path);
     if (bytes <= LONGEST_SOCKET_PATH_BYTES) continue;
@@ -35,11 +35,7 @@ export function checkSocketPaths(config: Config, paths: ReturnType<typeof dataPa
  * Opens NBD's doors first and the API's last: whoever can ask for a volume can have it.
  * @throws with the setting to change where one cannot be opened; then none is
  */
-export async function openDoors(
-  config: Config,
-  paths: ReturnType<typeof dataPaths>,
-  { http, nbd, log }: Doors,
-): Promise<OpenDoors> {
+export async function openDoors(config: Config, paths: DataPaths, { http, nbd, log }: Doors): Promise<OpenDoors> {
   let gateway: NbdGateway | undefined;
   const close = async (): Promise<void> => {
     nbd.close();

@@ -17,7 +17,7 @@ import type { StsEndpoint } from './sts-endpoint.ts';
 import type { Throttle } from './throttle.ts';
 
 /** Load balancers ask by HEAD, too. */
-const MONITORS_METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD']);
+const MONITOR_METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD']);
 
 /** The one door: tells the services apart, checks who asks, and turns every failure into an answer. */
 export class Gateway {
@@ -59,7 +59,7 @@ export class Gateway {
   async handle(request: HttpRequest): Promise<HttpAnswer> {
     // What an answer takes of this thread, guests would wait for: those of a large page up to 0.1 s.
     await this.#services.dataPlane.afterHold();
-    const plain = MONITORS_METHODS.has(request.method) ? await this.#plainAnswer(request) : undefined;
+    const plain = MONITOR_METHODS.has(request.method) ? await this.#plainAnswer(request) : undefined;
     if (plain !== undefined) return plain;
     const begun = performance.now();
     const requestId = randomUUID();

@@ -21,7 +21,7 @@ export const RECORDS_ALONE = 64;
 
 /** So many are remembered, whole or not: some five MiB. A store may have hundreds of millions of records. */
 const RECORDS_REMEMBERED = 10_000;
-/** As many as a hundred TiB have: twenty-five MiB. */
+/** As many as a hundred TiB have: some twenty-five MiB. */
 const LEAVES_REMEMBERED = 200_000;
 
 /** A snapshot to be checked, with the key of an encrypted one. */
@@ -60,14 +60,14 @@ export class ReadBefore {
   readonly records = new Map<string, Promise<Wrong | undefined>>();
   /** Of which every record was found to be whole: most snapshots share most of their leaves with others. */
   readonly wholeLeaves = new Map<Sha256, true>();
+  readonly mostRecords: number;
+
+  constructor(mostRecords = RECORDS_REMEMBERED) {
+    this.mostRecords = mostRecords;
+  }
 }
 
-type VerifyOptions = {
-  recordsAtOnce?: number;
-  recordsRemembered?: number;
-  signal?: AbortSignal;
-  readBefore?: ReadBefore;
-};
+type VerifyOptions = { recordsAtOnce?: number; signal?: AbortSignal; readBefore?: ReadBefore };
 
 /**
  * Reads everything that snapshots name, and checks it against its hashes. What snapshots of one volume share is read once,
@@ -82,10 +82,9 @@ export async function verifySnapshots(
   patience: Patience,
   rootNow: (snapshotId: string) => Promise<Sha256 | undefined>,
   onProgress: (bytes: number) => void | Promise<void>,
-  options: VerifyOptions = {},
+  { recordsAtOnce = RECORDS_BESIDE_OTHERS, signal, readBefore = new ReadBefore() }: VerifyOptions = {},
 ): Promise<Verified> {
-  const { recordsAtOnce = RECORDS_BESIDE_OTHERS, recordsRemembered = RECORDS_REMEMBERED, signal } = options;
-  const { records: checked, wholeLeaves } = options.readBefore ?? new ReadBefore();
+  const { records: checked, wholeLeaves, mostRecords } = readBefore;
   const damage = new Map<string, Damage>();
   const verified: Verified = { snapshots: snapshots.length, blocks: 0, bytes: 0, damage: [] };
   const note = (object: string, { what, lost, block }: Finding, snapshotId: string): void => {
@@ -101,7 +100,8 @@ export async function verifySnapshots(
   /** @param earlier that of the volume's snapshot before this one */
   const readAll = async (manifest: Manifest, earlier: Manifest | undefined): Promise<Finding[]> => {
     const findings: Finding[] = [];
-    const leaves = new Map<Sha256, { isWhole: boolean }>();
+    /** Which of those that were read are whole. */
+    const leaves = new Map<Sha256, boolean>();
     const check = async (run: readonly NamedRecord[]) => {
       signal?.throwIfAborted();
       // Taken out here: what is remembered of others may make room for what is read now.
@@ -114,7 +114,7 @@ export async function verifySnapshots(
         for (const [index, named] of together.entries()) {
           const ofThis = found.then((all) => all[index]);
           wrong[run.indexOf(named)] = ofThis;
-          keepLatest(checked, recordsRemembered, textOf(named), ofThis);
+          keepLatest(checked, mostRecords, textOf(named), ofThis);
         }
       }
       const all = await Promise.all(wrong);
@@ -123,7 +123,7 @@ export async function verifySnapshots(
     try {
       const onLeaf = (leaf: Sha256): void => {
         // It may be at another place in the same manifest, and known to be damaged.
-        if (!leaves.has(leaf)) leaves.set(leaf, { isWhole: true });
+        if (!leaves.has(leaf)) leaves.set(leaf, true);
       };
       const records = recordsBut(wholeLeaves, manifest, earlier, onLeaf);
       for await (const run of inOrder(runsIn(records), recordsAtOnce, check, ({ length }) => length)) {
@@ -134,11 +134,11 @@ export async function verifySnapshots(
             await onProgress(verified.bytes);
           }
           if (wrong === undefined) continue;
-          leaves.set(leaf, { isWhole: false });
+          leaves.set(leaf, false);
           findings.push({ object: packKey(record.pack), ...wrong, block });
         }
       }
-      for (const [leaf, { isWhole }] of leaves) if (isWhole) keepLatest(wholeLeaves, LEAVES_REMEMBERED, leaf, true);
+      for (const [leaf, isWhole] of leaves) if (isWhole) keepLatest(wholeLeaves, LEAVES_REMEMBERED, leaf, true);
     } catch (error) {
       signal?.throwIfAborted();
       // The rest of this manifest cannot be reached.

@@ -31,6 +31,7 @@ test('boto3: the main job, dry run, waiters, paginators, and the direct APIs', {
   const server = await startTestServer(t);
   const out = await tool(PYTHON, [`${HERE}with_boto3.py`, server.apiUrl], environment(server));
   assert.match(out, /boto3 is content/);
+  for (const line of out.split('\n')) if (line.includes('not asked about')) t.diagnostic(line);
 });
 
 test("Ansible's amazon.aws modules for volumes and snapshots", {

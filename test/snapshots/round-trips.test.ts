@@ -7,7 +7,7 @@ import { changedBlocks } from '../../src/snapshots/changed-blocks.ts';
 import { Manifest } from '../../src/snapshots/manifest.ts';
 import { LEAF_BLOCKS } from '../../src/snapshots/manifest-node.ts';
 import { repack } from '../../src/snapshots/repack.ts';
-import { verifySnapshots } from '../../src/snapshots/verify.ts';
+import { ReadBefore, verifySnapshots } from '../../src/snapshots/verify.ts';
 import { BLOCK_BYTES, type Sha256 } from '../../src/types/units.ts';
 import { assertSame, contents, cutOf, NO_PATIENCE, run } from '../support/captures.ts';
 import { MemoryStore } from '../support/memory-store.ts';
@@ -187,7 +187,7 @@ test('of snapshots of one volume each record is read once, however little is rem
     .reverse();
   const rootNow = async (id: string) => snapshots.find(({ snapshotId }) => snapshotId === id)?.root;
   const verify = () =>
-    verifySnapshots(store, snapshots, NO_PATIENCE, rootNow, () => undefined, { recordsRemembered: 1 });
+    verifySnapshots(store, snapshots, NO_PATIENCE, rootNow, () => undefined, { readBefore: new ReadBefore(1) });
   const { blocks: read, damage } = await verify();
   assert.deepEqual([read, damage], [60 + 4, []]);
   // What is damaged is looked at for each: all that need it are named, the first that has its own block in its place is not.
