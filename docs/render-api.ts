@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import type { AnyOperation } from '../src/api/operation.ts';
 import { OPERATIONS } from '../src/api/operations.ts';
 import { EBS_OPERATIONS } from '../src/server/ebs-endpoint.ts';
+import { RECYCLE_BIN_OPERATIONS } from '../src/server/recycle-bin-endpoint.ts';
 import { ec2Operations, type OperationShape } from '../src/wire/model.ts';
 
 /** Whose operations are listed, built or not. */
@@ -44,7 +45,9 @@ export function renderApi(): string {
   if (missed.length > 0) throw new Error(`${missed.join(', ')} belong to no family of docs/api.md`);
   const ebs = Object.keys(EBS_OPERATIONS).sort();
   const direct = `## EBS direct APIs\n\nAll six are built: ${ebs.join(', ')}. Every parameter is honoured.\n`;
-  return [INTRODUCTION, ...sections, direct].join('\n');
+  const bin = Object.keys(RECYCLE_BIN_OPERATIONS).sort();
+  const rules = `## Recycle Bin\n\nAll ten are built, for rules about snapshots (\`EBS_SNAPSHOT\`): ${bin.join(', ')}. Every parameter is honoured.\n`;
+  return [INTRODUCTION, ...sections, direct, rules].join('\n');
 }
 
 function renderOperation(name: string, operation: AnyOperation, shape: OperationShape | undefined): string {

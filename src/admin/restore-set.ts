@@ -16,6 +16,8 @@ export type RestoredSet = {
   /** The instance that the set was cut from. */
   from: string | null;
   volumes: { volumeId: string; snapshotId: string | null; device: string }[];
+  /** Snapshots of the set that were left out: deleted, though they could be had back. */
+  inRecycleBin: string[];
 };
 
 /** As the volume was; provisioned rates are not in a snapshot, so those types become gp3. */
@@ -34,7 +36,7 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
   const zone = input.zone ?? call.zones[0];
   if (!call.zones.includes(zone))
     throw new ApiError('InvalidParameterValue', `zone '${zone}' is not one of ${call.zones.join(', ')}`);
-  const snapshots = await catalog
+  const all = await catalog
     .selectFrom('snapshots')
     .selectAll()
     .where('set_id', '=', setId)
@@ -42,7 +44,12 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
     .where('region', '=', call.region)
     .orderBy('device_name')
     .execute();
-  if (snapshots.length === 0) throw new ApiError('InvalidSet.NotFound', `The set '${setId}' does not exist.`);
+  const snapshots = all.filter(({ binned_at }) => binned_at === null);
+  const inRecycleBin = all.filter(({ binned_at }) => binned_at !== null).map(({ snapshot_id }) => snapshot_id);
+  if (snapshots.length === 0) {
+    const where = inRecycleBin.length === 0 ? '' : ` Its snapshots are in the Recycle Bin: ${inRecycleBin.join(', ')}.`;
+    throw new ApiError('InvalidSet.NotFound', `The set '${setId}' does not exist.${where}`);
+  }
   const pending = snapshots.find((snapshot) => snapshot.state !== 'completed');
   if (pending !== undefined) {
     throw new ApiError(
@@ -94,5 +101,6 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
       snapshotId: volume.snapshot_id,
       device: volume.device_name,
     })),
+    inRecycleBin,
   };
 });

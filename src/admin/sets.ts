@@ -26,6 +26,7 @@ export type SetReport = {
     volumeId: string;
     device: string | null;
     sizeGiB: number;
+    /** `recoverable`: in the recycle bin. */
     state: string;
     progress: string;
     /** Bytes of the blocks that hold data, and what this snapshot added to the object store. */
@@ -83,7 +84,7 @@ export const sets = verb(Input, async ({ before }, call): Promise<SetsReport> =>
             volumeId: snapshot.volume_id,
             device: snapshot.device_name,
             sizeGiB: snapshot.size_gib,
-            state: snapshot.state,
+            state: snapshot.binned_at === null ? snapshot.state : 'recoverable',
             progress: progressOf(snapshot, lifecycle.snapshots),
             dataBytes: snapshot.data_blocks * BLOCK_BYTES,
             storedBytes: snapshot.stored_bytes,

@@ -1,3 +1,4 @@
+import { binnedApart, countBinned } from '../catalog/recycle-bin.ts';
 import { requireOperator } from './operator.ts';
 import { NOTHING, verb } from './verb.ts';
 
@@ -23,7 +24,7 @@ export const status = verb(NOTHING, async (_, call) => {
     region: call.region,
     instances: await states('instances'),
     volumes: await states('volumes'),
-    snapshots: await states('snapshots'),
+    snapshots: binnedApart(await states('snapshots'), await countBinned(catalog, call.owner)),
     connections: volumes.reduce((sum, volume) => sum + volume.connections, 0),
     stagedBytes: volumes.reduce((sum, volume) => sum + volume.stagedBytes, 0),
     /** Data-plane processes that do not answer: what they know is left out. */

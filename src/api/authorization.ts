@@ -6,7 +6,7 @@ import { knownId } from '../types/ids.ts';
 import { errors } from './errors.ts';
 import type { Call, Caller } from './operation.ts';
 
-export type TargetType = 'image' | 'instance' | 'replace-root-volume-task' | 'snapshot' | 'volume';
+export type TargetType = 'image' | 'instance' | 'replace-root-volume-task' | 'rule' | 'snapshot' | 'volume';
 
 /** What a call would do something to, or make. */
 export type Target = {
@@ -105,6 +105,8 @@ function contextOf({ caller, region, services }: Call): Context {
 
 /** Snapshots and images have no account in their ARN, as they may be used across accounts. */
 function arnOf({ caller, region }: Call, { type, id }: Target): string {
+  // One of the Recycle Bin's.
+  if (type === 'rule') return `arn:aws:rbin:${region}:${caller.accountId}:rule/${id ?? '*'}`;
   const account = type === 'snapshot' || type === 'image' ? '' : caller.accountId;
   return `arn:aws:ec2:${region}:${account}:${type}/${id ?? '*'}`;
 }
@@ -197,6 +199,19 @@ const READERS: Record<TargetType, Reader> = {
         ownTags: row.account_id === caller.accountId,
       }
     );
+  },
+  async rule(catalog, id, { caller }) {
+    const row = await catalog
+      .selectFrom('retention_rules')
+      .select('tags')
+      .where('rule_id', '=', id)
+      .where('account_id', '=', caller.accountId)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    const keys: Keys = { 'rbin:Attribute/ResourceType': 'EBS_SNAPSHOT', ownTags: false };
+    const tags = JSON.parse(row.tags) as { Key: string; Value: string }[];
+    for (const { Key, Value } of tags) keys[`aws:ResourceTag/${Key}`] = Value;
+    return keys;
   },
   async 'replace-root-volume-task'() {
     return undefined;

@@ -22,6 +22,8 @@ export const errors = {
   missing: (name: string) => new ApiError('MissingParameter', `The request must contain the parameter ${name}`),
   invalidValue: (name: string, value: unknown, reason: string) =>
     new ApiError('InvalidParameterValue', `Value (${String(value)}) for parameter ${name} is invalid. ${reason}`),
+  reservedTag: (key: string) =>
+    errors.invalidValue('Tag.Key', key, "Tag keys starting with 'aws:' are reserved for internal use"),
   combination: (message: string) => new ApiError('InvalidParameterCombination', message),
   dependency: (name: string, needs: string) =>
     new ApiError('InvalidParameterDependency', `The parameter ${name} requires the parameter ${needs} to be set.`),
@@ -126,6 +128,7 @@ export const errors = {
       'OperationNotPermitted',
       `The snapshot '${id}' is locked in compliance mode ${lockEnd(expiresAt)}: the lock can only be made longer, in the same mode and without CoolOffPeriod.`,
     ),
+  notInBin: (id: string) => new ApiError('InvalidSnapshot.NotFound', `The snapshot '${id}' is not in the Recycle Bin.`),
   snapshotInUse: (id: string, image: string) =>
     new ApiError('InvalidSnapshot.InUse', `The snapshot ${id} is currently in use by ${image}`),
   tooManyPending: (volume: string, most: number) =>

@@ -45,6 +45,7 @@ import {
   modifySnapshotAttribute,
   resetSnapshotAttribute,
 } from './snapshots/snapshot-attribute.ts';
+import { listSnapshotsInRecycleBin, restoreSnapshotFromRecycleBin } from './snapshots/snapshots-in-recycle-bin.ts';
 import { createTags } from './tags/create-tags.ts';
 import { deleteTags } from './tags/delete-tags.ts';
 import { describeTags } from './tags/describe-tags.ts';
@@ -110,10 +111,12 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   DetachVolume: detachVolume,
   ModifyVolume: modifyVolume,
   ModifyVolumeAttribute: modifyVolumeAttribute,
+  ListSnapshotsInRecycleBin: listSnapshotsInRecycleBin,
   LockSnapshot: lockSnapshot,
   UnlockSnapshot: unlockSnapshot,
   ModifySnapshotAttribute: modifySnapshotAttribute,
   ResetSnapshotAttribute: resetSnapshotAttribute,
+  RestoreSnapshotFromRecycleBin: restoreSnapshotFromRecycleBin,
   RunInstances: runInstances,
   StartInstances: startInstances,
   StopInstances: stopInstances,

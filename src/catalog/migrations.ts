@@ -402,4 +402,29 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0013-recycle-bin': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema.alterTable('snapshots').addColumn('binned_at', 'text').execute();
+      await db.schema.alterTable('snapshots').addColumn('binned_until', 'text').execute();
+      await sql`create index snapshots_binned on snapshots (snapshot_id) where binned_at is not null`.execute(db);
+      await db.schema
+        .createTable('retention_rules')
+        .addColumn('rule_id', 'text', (c) => c.primaryKey())
+        .addColumn('account_id', 'text', (c) => c.notNull())
+        .addColumn('region', 'text', (c) => c.notNull())
+        .addColumn('description', 'text', (c) => c.notNull())
+        .addColumn('retention_days', 'integer', (c) => c.notNull())
+        .addColumn('resource_tags', 'text', (c) => c.notNull())
+        .addColumn('exclude_resource_tags', 'text', (c) => c.notNull())
+        .addColumn('tags', 'text', (c) => c.notNull())
+        .addColumn('unlock_delay_days', 'integer')
+        .addColumn('unlocks_at', 'text')
+        .execute();
+      await db.schema
+        .createIndex('retention_rules_by_owner')
+        .on('retention_rules')
+        .columns(['account_id', 'region'])
+        .execute();
+    },
+  },
 };

@@ -164,6 +164,9 @@ export type SnapshotRow = {
   /** Of an encrypted snapshot. */
   data_key_id: string | null;
   kms_key_arn: string | null;
+  /** In the recycle bin: deleted by its owner, who can have it back until then. */
+  binned_at: string | null;
+  binned_until: string | null;
 };
 
 /** A data key, wrapped: what encrypts a volume and the snapshots of its lineage. */
@@ -264,6 +267,23 @@ export type SnapshotLockRow = {
   expires_at: string | null;
 };
 
+/** A rule by which deleted snapshots go to the recycle bin. The three lists are JSON. */
+export type RetentionRuleRow = {
+  rule_id: string;
+  account_id: AccountId;
+  region: string;
+  description: string;
+  retention_days: number;
+  /** Whose snapshots it keeps: those that have one of these; where there are none, all but those that have one of the others. */
+  resource_tags: string;
+  exclude_resource_tags: string;
+  /** Of the rule itself. */
+  tags: string;
+  /** Of a rule that was locked: how long unlocking it takes, and when it is over, once it was asked for. */
+  unlock_delay_days: number | null;
+  unlocks_at: string | null;
+};
+
 export type ResourceType = 'image' | 'instance' | 'replace-root-volume-task' | 'snapshot' | 'volume';
 
 /** How many snapshots an account has; triggers keep it true. */
@@ -304,5 +324,6 @@ export type CatalogSchema = {
   secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
   snapshot_locks: SnapshotLockRow;
+  retention_rules: RetentionRuleRow;
   tags: TagRow;
 };

@@ -87,6 +87,9 @@ export async function restore(setId: string, flags: Flags & { zone?: string }): 
     volume.snapshotId ?? '',
   ]);
   print(flags.json, restored, ['instance', 'device', 'volume', 'from'], rows);
+  if (flags.json === true || restored.inRecycleBin.length === 0) return;
+  const leftOut = restored.inRecycleBin.map((id) => [id]);
+  print(false, restored, ['left out, as it is in the recycle bin'], leftOut);
 }
 
 export async function collectGarbage(flags: Flags & { dryRun?: boolean; insist?: boolean }): Promise<void> {

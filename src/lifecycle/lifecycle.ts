@@ -10,6 +10,7 @@ import { Imports } from './imports.ts';
 import { InstanceRunner } from './instance-runner.ts';
 import { LastTime } from './last-time.ts';
 import type { LifecycleOptions } from './options.ts';
+import { emptyBin } from './recycle-bin.ts';
 import { Repacker } from './repacker.ts';
 import { failReplacements } from './replacements.ts';
 import { ResourceLocks } from './resource-locks.ts';
@@ -97,6 +98,8 @@ export class Lifecycle {
       'lost imports': () => this.imports.endLost(),
       'blocks of ended uploads': () => this.#blocks.sweep(),
       'the store': () => this.storeOwner.claim(),
+      // Before the records, of which some are not wanted any more then.
+      'the recycle bin': () => this.#emptyBin(),
       'its records': () => this.records.refreshStale(),
       collection: () => this.#collectWhenDue(),
       scrubbing: () => this.scrubber.runWhenDue(),
@@ -194,6 +197,12 @@ export class Lifecycle {
       const reason = `The snapshot was not completed, nor written to, for ${timeout_minutes} minutes.`;
       await this.snapshots.failImport(snapshot_id, account_id, reason);
     }
+  }
+
+  async #emptyBin(): Promise<void> {
+    const { catalog, now, log } = this.#options;
+    const deleted = await emptyBin(catalog, this.locks, now());
+    if (deleted.length > 0) log('info', `deleted from the recycle bin, as their time was over: ${deleted.join(', ')}`);
   }
 
   /** Forgets the instances that were terminated an hour ago. */

@@ -206,7 +206,7 @@ function recordOf(
     throw new Error(`the catalog has no data key for ${snapshot.snapshot_id}`);
   if (snapshot.root === null) throw new Error(`${snapshot.snapshot_id} is not stored`);
   return {
-    format: lock !== undefined ? 3 : key === undefined ? 1 : 2,
+    format: formatOf(snapshot, key, lock),
     snapshotId: snapshot.snapshot_id,
     setId: set.set_id,
     setSnapshotIds: set.snapshots.map((each) => each.snapshot_id),
@@ -230,7 +230,21 @@ function recordOf(
       ? {}
       : { encryption: { dataKeyId: key.data_key_id, kmsKeyArn: key.kms_key_arn, wrapped: key.wrapped } }),
     ...(lock === undefined ? {} : { lock: recordedLock(lock) }),
+    ...(snapshot.binned_at === null || snapshot.binned_until === null
+      ? {}
+      : { recycleBin: { since: snapshot.binned_at, until: snapshot.binned_until } }),
   };
+}
+
+/** The oldest that has words for what the record says. */
+function formatOf(
+  { binned_at }: SnapshotRow,
+  key: DataKeyRow | undefined,
+  lock: SnapshotLockRow | undefined,
+): SnapshotRecord['format'] {
+  if (binned_at !== null) return 4;
+  if (lock !== undefined) return 3;
+  return key === undefined ? 1 : 2;
 }
 
 function recordedLock(lock: SnapshotLockRow): SnapshotRecord['lock'] {

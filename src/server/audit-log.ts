@@ -9,6 +9,8 @@ export type ApiEvent = {
   requestId: string;
   service: string;
   request: HttpRequest;
+  /** Which operation its method and path name, and the labels in the path; where its parameters do, nothing. */
+  route: { name: string; labels: ReadonlyMap<string, string> } | undefined;
   /** Once the request is known to be his. */
   caller: Caller | undefined;
   error: ApiError | undefined;
@@ -24,6 +26,8 @@ export type ConnectionEvent = {
 };
 
 const EVENT_VERSION = '1.10';
+/** That name what is asked for by method and path. */
+const REST_SERVICES = new Set(['ebs', 'cleancut', 'rbin']);
 /** Values that no log may hold. */
 const SENSITIVE =
   /^(UserData|PresignedUrl|EncodedMessage|TokenCode|X-Amz-.*|BlockToken|NextToken|blockToken|pageToken)$/i;
@@ -54,8 +58,8 @@ export class AuditLog {
     this.#onLost = onLost;
   }
 
-  apiCall({ requestId, service, request, caller, error }: ApiEvent): void {
-    const { name, parameters } = describeRequest(service, request);
+  apiCall({ requestId, service, request, route, caller, error }: ApiEvent): void {
+    const { name, parameters } = describeRequest(service, request, route);
     this.#write({
       eventVersion: EVENT_VERSION,
       userIdentity:
@@ -138,10 +142,18 @@ export class AuditLog {
   }
 }
 
-/** What was asked, without what must not be kept. The body of an EBS call is a volume's data, and is left out. */
-function describeRequest(service: string, request: HttpRequest): { name: string; parameters: Record<string, string> } {
+/** What was asked, without what must not be kept. The body of an EBS call is a volume's data; bodies of JSON are left out. */
+function describeRequest(
+  service: string,
+  request: HttpRequest,
+  route: ApiEvent['route'],
+): { name: string; parameters: Record<string, string> } {
   const parameters = new URLSearchParams(request.query);
-  if (service === 'ebs' || service === 'cleancut') {
+  if (route !== undefined) {
+    for (const [name, value] of route.labels) parameters.append(name, value);
+    return { name: route.name, parameters: kept(parameters) };
+  }
+  if (REST_SERVICES.has(service)) {
     return { name: shortened(`${request.method} ${request.path}`), parameters: kept(parameters) };
   }
   if (request.method === 'POST') {

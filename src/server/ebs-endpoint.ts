@@ -11,7 +11,8 @@ import { Call, type Caller, type Services } from '../api/operation.ts';
 import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { ApiError } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
-import { decodeRest, encodeRest, matchRoute, restOperations } from '../wire/rest-json.ts';
+import { decodeRest, encodeRest, matchRoute, namedRoute, restOperations } from '../wire/rest-json.ts';
+import { jsonError } from './json-errors.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: the table of all operations holds inputs of every type.
 type AnyEbsOperation = EbsOperation<any, object>;
@@ -57,38 +58,11 @@ export class EbsEndpoint {
     return encodeRest(route.operation, output as Record<string, unknown>);
   }
 
-  error(error: ApiError, requestId: string): HttpAnswer {
-    const denied = EBS_DENIALS[error.code]?.(error.reason);
-    if (denied !== undefined) {
-      const { type, status } = denied;
-      return jsonError(status, type, { Message: error.message, RequestId: requestId });
-    }
-    // What the rules shared with EC2 refuse is a validation here.
-    const isOwn = error.code.endsWith('Exception') || error.status !== 400;
-    const type = isOwn ? error.code : 'ValidationException';
-    const Reason = error.reason ?? (isOwn ? undefined : 'INVALID_PARAMETER_VALUE');
-    return jsonError(error.status, type, { Message: error.message, Reason, RequestId: requestId });
+  routeOf(request: HttpRequest): ReturnType<typeof namedRoute> {
+    return namedRoute(this.#model, request);
   }
-}
 
-/** The names by which services that speak JSON say who may not come in. */
-const EBS_DENIALS: Record<string, (reason: string | undefined) => { type: string; status: number }> = {
-  AuthFailure: (reason) => ({
-    type: reason === 'signature' ? 'InvalidSignatureException' : 'UnrecognizedClientException',
-    status: 403,
-  }),
-  RequestExpired: (reason) => ({
-    type: reason === 'session' ? 'ExpiredTokenException' : 'InvalidSignatureException',
-    status: 403,
-  }),
-  UnauthorizedOperation: () => ({ type: 'AccessDeniedException', status: 403 }),
-};
-
-function jsonError(status: number, type: string, body: object): HttpAnswer {
-  return {
-    status,
-    contentType: 'application/json',
-    body: JSON.stringify(body),
-    headers: { 'x-amzn-ErrorType': type },
-  };
+  error(error: ApiError, requestId: string): HttpAnswer {
+    return jsonError(error, requestId);
+  }
 }

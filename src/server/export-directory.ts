@@ -61,6 +61,7 @@ export class CatalogExports implements ExportDirectory {
       .selectFrom('snapshots')
       .select('snapshot_id')
       .where('state', '=', 'completed')
+      .where('binned_at', 'is', null)
       .orderBy('started_at', 'desc')
       .limit(LISTED_SNAPSHOTS);
     if (scope.kind === 'account') query = query.where('account_id', '=', scope.accountId);
@@ -91,6 +92,7 @@ export class CatalogExports implements ExportDirectory {
       .selectFrom('snapshots')
       .select(['snapshot_id', 'account_id', 'region', 'state', 'root', 'size_gib', 'data_key_id'])
       .where('snapshot_id', '=', snapshotId)
+      .where('binned_at', 'is', null)
       .executeTakeFirst();
     if (snapshot?.state !== 'completed' || snapshot.root === null) return undefined;
     if (!(await this.#mayRead(snapshot))) return undefined;

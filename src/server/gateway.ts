@@ -13,6 +13,7 @@ import { type Ec2Endpoint, queryParameters } from './ec2-endpoint.ts';
 import type { Health } from './health.ts';
 import { isLoopback } from './loopback.ts';
 import type { Metrics } from './metrics.ts';
+import type { RecycleBinEndpoint } from './recycle-bin-endpoint.ts';
 import type { StsEndpoint } from './sts-endpoint.ts';
 import type { Throttle } from './throttle.ts';
 
@@ -24,6 +25,7 @@ export class Gateway {
   readonly #services: Services;
   readonly #ec2: Ec2Endpoint;
   readonly #ebs: EbsEndpoint;
+  readonly #recycleBin: RecycleBinEndpoint;
   readonly #sts: StsEndpoint;
   readonly #admin: AdminEndpoint;
   readonly #throttle: Throttle;
@@ -36,6 +38,7 @@ export class Gateway {
     services: Services,
     ec2: Ec2Endpoint,
     ebs: EbsEndpoint,
+    recycleBin: RecycleBinEndpoint,
     sts: StsEndpoint,
     admin: AdminEndpoint,
     throttle: Throttle,
@@ -47,6 +50,7 @@ export class Gateway {
     this.#services = services;
     this.#ec2 = ec2;
     this.#ebs = ebs;
+    this.#recycleBin = recycleBin;
     this.#sts = sts;
     this.#audit = audit;
     this.#admin = admin;
@@ -64,7 +68,8 @@ export class Gateway {
     const begun = performance.now();
     const requestId = randomUUID();
     const service = claimedService(request);
-    const event: ApiEvent = { requestId, service, request, caller: undefined, error: undefined };
+    const route = this.#routeOf(service, request);
+    const event: ApiEvent = { requestId, service, request, route, caller: undefined, error: undefined };
     let answer: HttpAnswer;
     try {
       const { caller, identity } = await this.#authenticate(request);
@@ -148,11 +153,18 @@ export class Gateway {
         return this.#sts.answer(queryParameters(request), caller, identity, requestId);
       case 'ebs':
         return this.#ebs.answer(request, caller, requestId);
+      case 'rbin':
+        return this.#recycleBin.answer(request, caller, requestId);
       case 'cleancut':
         return this.#admin.answer(request, caller, requestId);
       default:
         throw new ApiError('UnsupportedOperation', `The service '${service}' is not offered here.`);
     }
+  }
+
+  #routeOf(service: string, request: HttpRequest): ApiEvent['route'] {
+    if (service === 'ebs') return this.#ebs.routeOf(request);
+    return service === 'rbin' ? this.#recycleBin.routeOf(request) : undefined;
   }
 
   #errorOf(service: string, error: ApiError, requestId: string): HttpAnswer {
@@ -161,6 +173,8 @@ export class Gateway {
         return this.#sts.error(error, requestId);
       case 'ebs':
         return this.#ebs.error(error, requestId);
+      case 'rbin':
+        return this.#recycleBin.error(error, requestId);
       case 'cleancut':
         return this.#admin.error(error, requestId);
       default:

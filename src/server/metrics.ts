@@ -1,4 +1,5 @@
 import type { Catalog } from '../catalog/catalog.ts';
+import { binnedApart, countBinned } from '../catalog/recycle-bin.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
 import type { VolumeActivity } from '../dataplane/messages.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
@@ -60,7 +61,9 @@ export class Metrics {
         .select(['state', count<number>('state').as('number')])
         .groupBy('state')
         .execute();
-      const samples = rows.map((row): [Labels, number] => [{ state: row.state }, Number(row.number)]);
+      const states = Object.fromEntries(rows.map((row) => [row.state, Number(row.number)]));
+      const shown = table === 'snapshots' ? binnedApart(states, await countBinned(catalog)) : states;
+      const samples = Object.entries(shown).map(([state, number]): [Labels, number] => [{ state }, number]);
       text.metric(`cleancut_${table}`, 'gauge', `How many ${table} there are, by state.`, samples);
     }
     const { snapshots, blocks } = lifecycle.snapshots.backlog();

@@ -184,10 +184,11 @@ async function bringBack(
     await transaction.insertInto('snapshots').values(row).execute();
   } else {
     // It may have been completed since the catalog was saved, or its manifest written anew and the old one be gone.
-    const { root, data_blocks, completed_at } = row;
+    const { root, data_blocks, completed_at, binned_at, binned_until } = row;
     await transaction
       .updateTable('snapshots')
       .set({ state: 'completed', root, data_blocks, completed_at, boundary: null, state_message: '' })
+      .set({ binned_at, binned_until })
       .where('snapshot_id', '=', snapshot_id)
       .execute();
     await transaction.updateTable('snapshot_sets').set({ state: 'completed' }).where('set_id', '=', set_id).execute();
@@ -292,5 +293,7 @@ function rowOf(record: SnapshotRecord): SnapshotRow {
     stored_bytes: 0,
     data_key_id: record.encryption?.dataKeyId ?? null,
     kms_key_arn: record.encryption?.kmsKeyArn ?? null,
+    binned_at: record.recycleBin?.since ?? null,
+    binned_until: record.recycleBin?.until ?? null,
   };
 }

@@ -30,6 +30,7 @@ import { Gateway } from './gateway.ts';
 import { Health } from './health.ts';
 import { Metrics } from './metrics.ts';
 import { openDataKeys, openSecretBox } from './open-keys.ts';
+import { RecycleBinEndpoint } from './recycle-bin-endpoint.ts';
 import { releaseReserve, setReserveAside } from './reserve.ts';
 import { StsEndpoint } from './sts-endpoint.ts';
 import { Throttle } from './throttle.ts';
@@ -163,6 +164,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     services,
     new Ec2Endpoint(services),
     new EbsEndpoint(services, await Tokens.open(catalog, now)),
+    new RecycleBinEndpoint(services),
     new StsEndpoint(services),
     new AdminEndpoint(services),
     new Throttle(config.requestsPerSecond, config.requestBurst, () => performance.now()),

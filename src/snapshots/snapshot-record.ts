@@ -20,8 +20,8 @@ const accountId = z.custom<AccountId>((text) => typeof text === 'string' && pars
 
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
-  /** 3 where there is a lock; else 2 where it is encrypted. */
-  format: z.union([z.literal(1), z.literal(2), z.literal(3)]),
+  /** 4 where it is in the recycle bin; else 3 where there is a lock; else 2 where it is encrypted. */
+  format: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]),
   snapshotId: id('snap'),
   setId: id('set'),
   /** All snapshots of the set, this one too. */
@@ -60,6 +60,8 @@ const Saved = z.strictObject({
       expiresAt: z.iso.datetime().nullable(),
     })
     .optional(),
+  /** Deleted by its owner, who can have it back until then. */
+  recycleBin: z.strictObject({ since: z.iso.datetime(), until: z.iso.datetime() }).optional(),
 });
 
 export type SnapshotRecord = z.infer<typeof Saved>;
@@ -112,7 +114,7 @@ export async function hasSnapshotRecord(store: ObjectStore, snapshotId: Snapshot
 async function readRecord(store: ObjectStore, key: string): Promise<SnapshotRecord> {
   const parsed = Saved.safeParse(JSON.parse((await store.get(key)).toString('utf8')));
   if (!parsed.success) {
-    throw new Error(`${key} in ${store.url} is no record of version 1 to 3: ${z.prettifyError(parsed.error)}`);
+    throw new Error(`${key} in ${store.url} is no record of version 1 to 4: ${z.prettifyError(parsed.error)}`);
   }
   // By its own name it is asked for, shown and deleted: a copy under another would do that to the first.
   if (recordKey(parsed.data.snapshotId) !== key)

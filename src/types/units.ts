@@ -14,6 +14,7 @@ export const PAGE_BYTES = 4096;
 export const PAGES_PER_BLOCK = BLOCK_BYTES / PAGE_BYTES;
 export const GIB = 1_073_741_824;
 export const MIB = 1_048_576;
+export const DAY_MILLISECONDS = 86_400_000;
 
 export function blockOf(offsetBytes: number): BlockIndex {
   return Math.floor(offsetBytes / BLOCK_BYTES) as BlockIndex;

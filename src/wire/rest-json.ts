@@ -2,13 +2,11 @@ import { NormalizedSchema } from '@smithy/core/schema';
 import { wireErrors } from './api-error.ts';
 import { requiredCount } from './model.ts';
 
-/** An operation of a restJson1 service: its route, what goes in and what comes out. */
-export type RestOperation = {
-  name: string;
-  method: string;
-  path: RegExp;
-  labels: readonly string[];
-  status: number;
+/** Where an operation of a restJson1 service is asked for, and with which status it answers. */
+export type Route = { name: string; method: string; path: RegExp; labels: readonly string[]; status: number };
+
+/** An operation with what goes in and what comes out. */
+export type RestOperation = Route & {
   input: NormalizedSchema;
   output: NormalizedSchema;
 };
@@ -34,19 +32,23 @@ export function restOperations(sdk: Record<string, unknown>): RestOperation[] {
   return Object.values(sdk).flatMap((exported) => {
     if (!Array.isArray(exported) || exported[0] !== 9) return [];
     const [, , name, { http }, input, output] = exported as unknown as StaticOperation;
-    const [method, template, status] = http;
-    const labels = [...template.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
-    const path = new RegExp(`^${template.replace(/\{\w+\}/g, '([^/]+)')}$`);
-    return [{ name, method, path, labels, status, input: normalized(input), output: normalized(output) }];
+    return [{ ...routeOf(name, ...http), input: normalized(input), output: normalized(output) }];
   });
 }
 
+/** @param template the path, with labels like `{SnapshotId}` */
+export function routeOf(name: string, method: string, template: string, status: number): Route {
+  const labels = [...template.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
+  const path = new RegExp(`^${template.replace(/\{\w+\}/g, '([^/]+)')}$`);
+  return { name, method, path, labels, status };
+}
+
 /** @returns the operation that a request is for, and the labels of its path */
-export function matchRoute(
-  operations: readonly RestOperation[],
+export function matchRoute<Operation extends Route>(
+  operations: readonly Operation[],
   method: string,
   path: string,
-): { operation: RestOperation; labels: Map<string, string> } | undefined {
+): { operation: Operation; labels: Map<string, string> } | undefined {
   // The route with the fewest labels first: `/snapshots/completion/x` is no block of a snapshot named `completion`.
   for (const operation of [...operations].sort((a, b) => a.labels.length - b.labels.length)) {
     const match = operation.method === method ? operation.path.exec(path) : null;
@@ -55,6 +57,19 @@ export function matchRoute(
     return { operation, labels: new Map(labels) };
   }
   return undefined;
+}
+
+/** What a request asks for, as a log has it; undefined where it names no operation, or not well. */
+export function namedRoute(
+  routes: readonly Route[],
+  { method, path }: Pick<RestRequest, 'method' | 'path'>,
+): { name: string; labels: ReadonlyMap<string, string> } | undefined {
+  try {
+    const route = matchRoute(routes, method, path);
+    return route && { name: route.operation.name, labels: route.labels };
+  } catch {
+    return undefined;
+  }
 }
 
 /** @throws ApiError ValidationException when its percent signs encode nothing */
@@ -125,7 +140,8 @@ function hasJsonBody(input: NormalizedSchema): boolean {
   return true;
 }
 
-function parseJson(body: Buffer): Record<string, unknown> {
+/** @throws ApiError ValidationException */
+export function parseJson(body: Buffer): Record<string, unknown> {
   if (body.length === 0) return {};
   try {
     const parsed: unknown = JSON.parse(body.toString('utf8'));
@@ -170,7 +186,7 @@ function notOfType(member: string, value: unknown, wanted: string): Error {
 }
 
 /** Times are seconds since 1970, as restJson1 has them. */
-function toJson(value: unknown): unknown {
+export function toJson(value: unknown): unknown {
   if (value instanceof Date) return value.getTime() / 1000;
   if (Array.isArray(value)) return value.map(toJson);
   if (typeof value === 'object' && value !== null) {

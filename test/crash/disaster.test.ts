@@ -9,15 +9,18 @@ import {
   DescribeLockedSnapshotsCommand,
   DescribeSnapshotsCommand,
   DescribeVolumesCommand,
+  ListSnapshotsInRecycleBinCommand,
   LockSnapshotCommand,
   ModifySnapshotAttributeCommand,
+  RestoreSnapshotFromRecycleBinCommand,
   StartInstancesCommand,
 } from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
 import type { SetReport } from '../../src/admin/sets.ts';
 import { createSnapshots, ended, launchInstance } from '../support/instances.ts';
 import { startS3Server } from '../support/s3-server.ts';
-import { startTestServer, type TestServer } from '../support/server.ts';
+import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
+import { rest, send, sign } from '../support/signed-request.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool } from '../support/tools.ts';
 
@@ -114,6 +117,47 @@ test('the local disk is gone: a rebuild from the bucket alone brings every snaps
   for (const [id, digest] of digests) assert.equal(await digestOf(again, id, 8 * MIB), digest);
   // And the bucket is its own now: what it does not know of is not taken for garbage of someone else.
   assert.equal((await again.admin.ask<{ objects: number }>('collect', { remove: false })).objects, 0);
+});
+
+test('what was in the recycle bin is there again after a rebuild from the bucket alone, and comes back whole', async (t) => {
+  const objects = temporaryDirectory(t);
+  const flags = ['--object-store', `file://${objects}`];
+  const server = await startTestServer(t, { flags });
+  const { instanceId, root } = await launchInstance(server.ec2, []);
+  const client = await server.connect(root);
+  await client.write(0, randomBytes(4 * MIB));
+  await client.close();
+  const [kept] = await ended(server.ec2, await createSnapshots(server.ec2, instanceId));
+  const id = kept.SnapshotId ?? '';
+  const digest = await digestOf(server, id, 4 * MIB);
+  const rule = JSON.stringify({
+    ResourceType: 'EBS_SNAPSHOT',
+    RetentionPeriod: { RetentionPeriodValue: 1, RetentionPeriodUnit: 'DAYS' },
+  });
+  const signing = { service: 'rbin', credentials: readCredentials(server.dataDir) };
+  const made = await send(server.apiUrl, await sign(server.apiUrl, rest('POST', '/rules', {}, rule), signing));
+  assert.equal(made.status, 201);
+  const [gone] = await ended(server.ec2, await createSnapshots(server.ec2, instanceId));
+  for (const SnapshotId of [id, gone.SnapshotId]) await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
+  // One is taken back, and deleted for good: its record must not say that it is there.
+  await server.ec2.send(new RestoreSnapshotFromRecycleBinCommand({ SnapshotId: gone.SnapshotId }));
+  const rulePath = `/rules/${(JSON.parse(made.body) as { Identifier: string }).Identifier}`;
+  assert.equal((await send(server.apiUrl, await sign(server.apiUrl, rest('DELETE', rulePath), signing))).status, 204);
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: gone.SnapshotId }));
+  const binned = (await server.ec2.send(new ListSnapshotsInRecycleBinCommand({}))).Snapshots;
+  assert.deepEqual(
+    binned?.map(({ SnapshotId }) => SnapshotId),
+    [id],
+  );
+  await server.stop();
+
+  const dataDir = temporaryDirectory(t);
+  await tool(process.execPath, [CLEANCUT, 'rebuild', ...flags, '--data-dir', dataDir, '--snapshots-only']);
+  const again = await startTestServer(t, { dataDir, flags });
+  assert.deepEqual((await again.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots, []);
+  assert.deepEqual((await again.ec2.send(new ListSnapshotsInRecycleBinCommand({}))).Snapshots, binned);
+  await again.ec2.send(new RestoreSnapshotFromRecycleBinCommand({ SnapshotId: id }));
+  assert.equal(await digestOf(again, id, 4 * MIB), digest);
 });
 
 test('verify finds each bad block and says whose it is; what is whole is said to be whole', async (t) => {

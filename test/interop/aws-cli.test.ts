@@ -126,6 +126,24 @@ test('the AWS CLI does the whole job: launch, snapshot, wait, restore, attach, t
     [volumeId],
     'DeleteOnTermination=false keeps a volume',
   );
+  const period = ['--retention-period', 'RetentionPeriodValue=7,RetentionPeriodUnit=DAYS'];
+  const rule = await aws(
+    'rbin',
+    'create-rule',
+    '--resource-type',
+    'EBS_SNAPSHOT',
+    ...period,
+    '--description',
+    'a week',
+  );
+  assert.equal(rule.Status, 'available');
   for (const id of ids) await ec2('delete-snapshot', '--snapshot-id', id);
   assert.deepEqual((await ec2('describe-snapshots', '--owner-ids', 'self')).Snapshots, []);
+  const kept = (await ec2('list-snapshots-in-recycle-bin')).Snapshots;
+  assert.deepEqual(kept.map((each: { SnapshotId: string }) => each.SnapshotId).sort(), [...ids].sort());
+  await ec2('restore-snapshot-from-recycle-bin', '--snapshot-id', snapshotId);
+  await aws('rbin', 'delete-rule', '--identifier', rule.Identifier);
+  assert.deepEqual((await aws('rbin', 'list-rules', '--resource-type', 'EBS_SNAPSHOT')).Rules, []);
+  const [back] = (await ec2('describe-snapshots', '--owner-ids', 'self')).Snapshots;
+  assert.deepEqual([back.SnapshotId, back.State], [snapshotId, 'completed']);
 });

@@ -22,8 +22,9 @@ provider "aws" {
   region                  = "us-east-1"
   skip_metadata_api_check = true
   endpoints {
-    ec2 = "${endpoint}"
-    sts = "${endpoint}"
+    ec2  = "${endpoint}"
+    rbin = "${endpoint}"
+    sts  = "${endpoint}"
   }
 }
 resource "aws_instance" "db" {
@@ -83,6 +84,19 @@ resource "aws_ebs_default_kms_key" "default" {
 resource "aws_ebs_encryption_by_default" "on" {
   enabled    = true
   depends_on = [aws_ebs_volume.copy, aws_instance.db, aws_ebs_volume.secret, aws_ami.golden]
+}
+resource "aws_rbin_rule" "week" {
+  description   = "a week"
+  resource_type = "EBS_SNAPSHOT"
+  resource_tags {
+    resource_tag_key   = "keep"
+    resource_tag_value = "yes"
+  }
+  retention_period {
+    retention_period_value = 7
+    retention_period_unit  = "DAYS"
+  }
+  tags = { Name = "week" }
 }
 resource "aws_ami" "golden" {
   name                = "golden"

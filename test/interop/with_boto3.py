@@ -56,6 +56,37 @@ else:
     assert shown["SnapshotId"] == snapshot["SnapshotId"] and shown["LockExpiresOn"] == locked["LockExpiresOn"], shown
     ec2.unlock_snapshot(SnapshotId=snapshot["SnapshotId"])
 
+rbin = session.client("rbin", endpoint_url=endpoint)
+rule = rbin.create_rule(
+    ResourceType="EBS_SNAPSHOT",
+    RetentionPeriod={"RetentionPeriodValue": 2, "RetentionPeriodUnit": "DAYS"},
+    ResourceTags=[{"ResourceTagKey": "team"}],
+    Tags=[{"Key": "by", "Value": "boto3"}],
+)
+assert rule["Status"] == "available", rule
+arn = f"arn:aws:rbin:us-east-1:000000000001:rule/{rule['Identifier']}"
+# Older versions do not show it.
+assert rule.get("RuleArn", arn) == arn, rule
+assert rbin.list_tags_for_resource(ResourceArn=arn)["Tags"] == [{"Key": "by", "Value": "boto3"}]
+rbin.untag_resource(ResourceArn=arn, TagKeys=["by", "for"])
+assert rbin.list_tags_for_resource(ResourceArn=arn)["Tags"] == []
+ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+try:
+    ec2.describe_snapshots(SnapshotIds=[snapshot["SnapshotId"]])
+    raise AssertionError("a deleted snapshot must not be described")
+except ClientError as error:
+    assert error.response["Error"]["Code"] == "InvalidSnapshot.NotFound", error
+(kept,) = ec2.get_paginator("list_snapshots_in_recycle_bin").paginate().build_full_result()["Snapshots"]
+assert (kept["RecycleBinExitTime"] - kept["RecycleBinEnterTime"]).days == 2, kept
+ec2.restore_snapshot_from_recycle_bin(SnapshotId=kept["SnapshotId"])
+ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot["SnapshotId"]], WaiterConfig={"Delay": 1})
+rbin.delete_rule(Identifier=rule["Identifier"])
+try:
+    rbin.get_rule(Identifier=rule["Identifier"])
+    raise AssertionError("a deleted rule must not be there")
+except rbin.exceptions.ResourceNotFoundException as error:
+    assert error.response["Reason"] == "RULE_NOT_FOUND", error.response
+
 started = ebs.start_snapshot(VolumeSize=1, Description="block by block")
 block = b"boto3 " * 100_000
 block = block[:524288]

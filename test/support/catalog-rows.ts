@@ -42,6 +42,8 @@ export async function insertSnapshot(
     stored_bytes: 0,
     data_key_id: null,
     kms_key_arn: null,
+    binned_at: null,
+    binned_until: null,
     ...values,
   };
   await catalog.insertInto('snapshots').values(row).execute();

@@ -56,6 +56,7 @@ export function candidates(
         .selectFrom('snapshots')
         .selectAll()
         .where('region', '=', call.region)
+        .where('binned_at', 'is', null)
         .where('snapshot_id', '>', after as SnapshotId)
         .orderBy('snapshot_id')
         .limit(most);

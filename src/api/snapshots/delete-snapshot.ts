@@ -1,13 +1,16 @@
 import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
-import { removeTags } from '../../catalog/tags.ts';
+import { deleteSnapshotRow } from '../../catalog/delete-snapshot.ts';
+import { putIntoBin } from '../../catalog/recycle-bin.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
+import { keptUntil } from '../recycle-bin/retention.ts';
 import { findOwnSnapshot, stillThere } from './find-snapshot.ts';
 import { assertUnlocked } from './lock-snapshot.ts';
-import { removeRecord } from './stored-records.ts';
+import { refreshRecords, removeRecord } from './stored-records.ts';
 
+/** The snapshot goes: for good, or into the recycle bin, where one of the owner's rules keeps it. */
 export const deleteSnapshot: Operation<DeleteSnapshotRequest, object> = {
   honoured: ['SnapshotId'],
 
@@ -24,22 +27,26 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
   const { catalog, lifecycle, now } = call.services;
   return lifecycle.locks.hold([snapshotId], async () => {
     const snapshot = await findOwnSnapshot(call, snapshotId);
-    await catalog.transaction().execute(async (transaction) => {
+    const isKept = await catalog.transaction().execute(async (transaction) => {
       const image = await transaction
         .selectFrom('image_devices')
         .select('image_id')
         .where('snapshot_id', '=', snapshotId)
         .executeTakeFirst();
       if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
-      await assertUnlocked(transaction, await stillThere(transaction, snapshotId), now());
-      await removeTags(transaction, snapshotId);
-      await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshotId).execute();
-      // Killed after the commit, the next start knows which record is still to be removed.
-      await transaction
-        .insertInto('deleted_records')
-        .values({ snapshot_id: snapshotId, set_id: snapshot.set_id })
-        .execute();
+      const there = await stillThere(transaction, snapshotId);
+      const deletedAt = now();
+      await assertUnlocked(transaction, there, deletedAt);
+      const until = await keptUntil(transaction, there, deletedAt);
+      if (until === undefined) {
+        await deleteSnapshotRow(transaction, there);
+        return false;
+      }
+      await putIntoBin(transaction, there, deletedAt, until);
+      await lifecycle.records.markStale(transaction, [snapshotId]);
+      return true;
     });
+    if (isKept) return refreshRecords(call, [snapshotId]);
     // After the catalog: the other way round, a snapshot that is still there could not be brought back from the bucket.
     await removeRecord(call, snapshot);
     if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);

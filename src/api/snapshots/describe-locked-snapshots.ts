@@ -44,6 +44,7 @@ function lockedAfter(call: Call, after: SnapshotId, most: number, ids: readonly 
     .where('snapshots.account_id', '=', call.caller.accountId)
     .where('snapshots.region', '=', call.region)
     .where('snapshots.state', '<>', 'error')
+    .where('snapshots.binned_at', 'is', null)
     .where('snapshot_locks.snapshot_id', '>', after)
     .orderBy('snapshot_locks.snapshot_id')
     .limit(most);

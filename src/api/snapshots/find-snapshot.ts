@@ -37,11 +37,12 @@ export function sharedWith(call: Call) {
   };
 }
 
-/** The snapshots that a caller may see in its region: its own, and those of others. */
+/** The snapshots that a caller may see in its region: its own, and those of others; none that is in the recycle bin. */
 export function visibleTo(call: Call) {
   return (where: Where): Expression<SqlBool> =>
     where.and([
       where('region', '=', call.region),
+      where('binned_at', 'is', null),
       where.or([where('account_id', '=', call.caller.accountId), sharedWith(call)(where)]),
     ]);
 }
@@ -67,7 +68,7 @@ export async function stillThere(transaction: CatalogTransaction, snapshotId: Sn
     .selectAll()
     .where('snapshot_id', '=', snapshotId)
     .executeTakeFirst();
-  if (snapshot === undefined) throw errors.noSnapshot(snapshotId);
+  if (snapshot === undefined || snapshot.binned_at !== null) throw errors.noSnapshot(snapshotId);
   return snapshot;
 }
 

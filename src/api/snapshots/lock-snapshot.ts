@@ -9,11 +9,12 @@ import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { SnapshotLockRow, SnapshotRow } from '../../catalog/schema.ts';
 import { locksOf, putLock, removeLock } from '../../catalog/snapshot-locks.ts';
 import type { SnapshotId } from '../../types/ids.ts';
+import { DAY_MILLISECONDS } from '../../types/units.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { findOwnSnapshot, stillThere } from './find-snapshot.ts';
-import { DAY_MILLISECONDS, endsEarlier, type LockedRow, lockNow, lockView } from './snapshot-lock.ts';
+import { endsEarlier, type LockedRow, lockNow, lockView } from './snapshot-lock.ts';
 import { refreshRecords } from './stored-records.ts';
 
 const MODES: readonly LockMode[] = ['compliance', 'governance'];

@@ -70,6 +70,8 @@ export async function insertSet(
       description: set.description,
       started_at,
       completed_at: null,
+      binned_at: null,
+      binned_until: null,
       state: 'pending',
       state_message: '',
       boundary: bytes !== undefined && 'boundary' in bytes ? bytes.boundary : null,

@@ -1,8 +1,8 @@
 import type { LockedSnapshotsInfo, LockState } from '@aws-sdk/client-ec2';
 import type { SnapshotLockRow, SnapshotRow } from '../../catalog/schema.ts';
+import { DAY_MILLISECONDS } from '../../types/units.ts';
 
 const HOUR_MILLISECONDS = 3_600_000;
-export const DAY_MILLISECONDS = 24 * HOUR_MILLISECONDS;
 
 /** A lock, and what its times depend on. */
 export type LockedRow = SnapshotLockRow & Pick<SnapshotRow, 'account_id' | 'completed_at'>;

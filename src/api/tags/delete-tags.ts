@@ -10,7 +10,10 @@ export const deleteTags: Operation<DeleteTagsRequest, object> = {
   async run(input, call) {
     const resources = (input.Resources ?? []).map(readResource);
     if (resources.length === 0) throw errors.missing('ResourceId');
-    for (const { Key } of input.Tags ?? []) if (Key === undefined) throw errors.missing('Tag.Key');
+    for (const { Key } of input.Tags ?? []) {
+      if (Key === undefined) throw errors.missing('Tag.Key');
+      if (/^aws:/i.test(Key)) throw errors.reservedTag(Key);
+    }
     const keys = (input.Tags ?? []).map(({ Key = '' }) => Key);
     const context = keys.length > 0 ? { 'aws:TagKeys': keys } : {};
     await call.permit(...resources.map(({ id, type }) => ({ id, type, context })));

@@ -17,9 +17,7 @@ export function readTags(tags: readonly Tag[] | undefined): Tags {
   const read: Tags = new Map();
   for (const { Key: key, Value: value = '' } of tags ?? []) {
     if (key === undefined || key === '') throw errors.invalidValue('Tag.Key', key ?? '', 'Tag key cannot be empty');
-    if (/^aws:/i.test(key)) {
-      throw errors.invalidValue('Tag.Key', key, "Tag keys starting with 'aws:' are reserved for internal use");
-    }
+    if (/^aws:/i.test(key)) throw errors.reservedTag(key);
     if (characters(key) > MAX_KEY_CHARACTERS) {
       throw errors.invalidValue(
         'Tag.Key',
