@@ -406,7 +406,16 @@ export const MIGRATIONS: Record<string, Migration> = {
     async up(db: Kysely<unknown>): Promise<void> {
       await db.schema.alterTable('snapshots').addColumn('binned_at', 'text').execute();
       await db.schema.alterTable('snapshots').addColumn('binned_until', 'text').execute();
-      await sql`create index snapshots_binned on snapshots (snapshot_id) where binned_at is not null`.execute(db);
+      // Lists are of what is in the bin, or of what is not: neither goes through the other.
+      await db.schema.dropIndex('snapshots_by_account_id_snapshot_id').execute();
+      await sql`create index snapshots_out_of_bin on snapshots (account_id, snapshot_id) where binned_at is null`.execute(
+        db,
+      );
+      await sql`create index snapshots_in_bin on snapshots (account_id, snapshot_id) where binned_at is not null`.execute(
+        db,
+      );
+      // Each minute it is asked whose time is over.
+      await sql`create index snapshots_by_exit on snapshots (binned_until) where binned_until is not null`.execute(db);
       await db.schema
         .createTable('retention_rules')
         .addColumn('rule_id', 'text', (c) => c.primaryKey())

@@ -10,11 +10,7 @@ import type { ResourceLocks } from './resource-locks.ts';
  */
 export async function emptyBin(catalog: Catalog, locks: ResourceLocks, now: Date): Promise<SnapshotId[]> {
   const expired = (from: Catalog) =>
-    from
-      .selectFrom('snapshots')
-      .select(['snapshot_id', 'set_id'])
-      .where('binned_at', 'is not', null)
-      .where('binned_until', '<=', now.toISOString());
+    from.selectFrom('snapshots').select(['snapshot_id', 'set_id']).where('binned_until', '<=', now.toISOString());
   const deleted: SnapshotId[] = [];
   for (const snapshot of await expired(catalog).execute()) {
     const { snapshot_id } = snapshot;

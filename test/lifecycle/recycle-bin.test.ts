@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { type RawBuilder, sql } from 'kysely';
 import { openCatalog } from '../../src/catalog/catalog.ts';
 import { putIntoBin, takeFromBin } from '../../src/catalog/recycle-bin.ts';
 import { putTags, tagsOf } from '../../src/catalog/tags.ts';
@@ -80,4 +81,17 @@ test('what is in the bin is deleted when its time is over, to the millisecond, a
     [...store.objects.keys()].sort(),
     [recordKey(kept.snapshot_id), recordKey(restored.snapshot_id)].sort(),
   );
+});
+
+test('lists go through what is in the bin, or what is not, and the question whose time is over through neither', async (t) => {
+  const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
+  t.after(() => catalog.destroy());
+  const planOf = async (query: RawBuilder<unknown>): Promise<string> => {
+    const { rows } = await sql<{ detail: string }>`explain query plan ${query}`.execute(catalog);
+    return rows.map(({ detail }) => detail).join();
+  };
+  const page = sql`account_id = 'a' and snapshot_id > 'b' order by snapshot_id limit 1001`;
+  assert.match(await planOf(sql`select * from snapshots where binned_at is null and ${page}`), /out_of_bin/);
+  assert.match(await planOf(sql`select * from snapshots where binned_at is not null and ${page}`), /in_bin/);
+  assert.match(await planOf(sql`select snapshot_id from snapshots where binned_until <= 'c'`), /by_exit/);
 });
