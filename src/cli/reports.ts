@@ -56,7 +56,7 @@ export async function sets(flags: Flags & { latest?: number }): Promise<void> {
         : ['', '', '', '', '']),
       snapshot.snapshotId,
       snapshot.device ?? '',
-      snapshot.progress,
+      snapshot.state === 'recoverable' ? 'recoverable' : snapshot.progress,
       formatBytes(snapshot.dataBytes),
       formatBytes(snapshot.storedBytes),
     ]),

@@ -59,6 +59,7 @@ const REQUESTS: Record<string, Asked> = {
     'BlockDeviceMapping.1.Ebs.SnapshotId': SNAPSHOT.SnapshotId,
   },
   ResetSnapshotAttribute: { ...SNAPSHOT, Attribute: 'createVolumePermission' },
+  RestoreSnapshotFromRecycleBin: SNAPSHOT,
   RunInstances: { ...IMAGE, MinCount: '1', MaxCount: '1' },
   StartInstances: INSTANCES,
   StopInstances: INSTANCES,

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import * as ebs from '@aws-sdk/client-ebs';
+import type { Call } from '../../src/api/operation.ts';
 import { OPERATIONS } from '../../src/api/operations.ts';
 import { refuseUnsupported } from '../../src/api/parameters.ts';
 import { PolicyError, parsePolicy } from '../../src/auth/policy.ts';
@@ -11,6 +12,7 @@ import { newIoCounters } from '../../src/nbd/io-counters.ts';
 import { COMMAND, MAGIC_OPTION, MAGIC_REQUEST, MAGIC_SIMPLE_REPLY, OPTION } from '../../src/nbd/protocol.ts';
 import { TlsNegotiation } from '../../src/nbd/tls-negotiation.ts';
 import { Transmission } from '../../src/nbd/transmission.ts';
+import { RECYCLE_BIN_OPERATIONS } from '../../src/server/recycle-bin-endpoint.ts';
 import type { OpenVolume, ReadNow } from '../../src/volumes/engine.ts';
 import { ApiError } from '../../src/wire/api-error.ts';
 import { ec2Operations } from '../../src/wire/model.ts';
@@ -326,6 +328,57 @@ test('API requests: whatever the parameters, the answer is an input that fits th
     }
   }
   assert.equal(({} as Record<string, unknown>).Name, undefined);
+});
+
+test('rules of the recycle bin: what is not as its model says is refused, by its name', async (t) => {
+  const fuzz = new Fuzz(t);
+  const asked = new Error('asked for permission: the request was well-formed');
+  const call = {
+    caller: { accountId: '000000000001' },
+    region: 'us-east-1',
+    permit: () => Promise.reject(asked),
+  } as unknown as Call;
+  const members = ['Identifier', 'ResourceArn', 'RetentionPeriod', 'RetentionPeriodValue', 'RetentionPeriodUnit']
+    .concat(['ResourceType', 'ResourceTags', 'ExcludeResourceTags', 'ResourceTagKey', 'Tags', 'Key', 'TagKeys'])
+    .concat(['LockConfiguration', 'UnlockDelay', 'MaxResults', 'NextToken', '__proto__']);
+  const value = (depth: number): unknown => {
+    switch (depth === 0 ? fuzz.below(5) : fuzz.below(7)) {
+      case 0:
+        return fuzz.number();
+      case 1:
+        return fuzz.pick(['DAYS', 'EBS_SNAPSHOT', 'abcdefghijk', 'locked', '', '\ud800', 'x'.repeat(2000)]);
+      case 2:
+        return fuzz.pick([null, true, 7, 1.5]);
+      case 3:
+        return 'arn:aws:rbin:us-east-1:000000000001:rule/abcdefghijk';
+      case 4:
+        return [];
+      case 5:
+        return Array.from({ length: fuzz.below(8) }, () => value(depth - 1));
+      default:
+        return JSON.parse(
+          `{${Array.from({ length: fuzz.below(5) }, () => `${JSON.stringify(fuzz.pick(members))}:${JSON.stringify(value(depth - 1))}`)}}`,
+        );
+    }
+  };
+  let wellFormed = 0;
+  for (let message = 0; message < MESSAGES; message += 1) {
+    const name = fuzz.pick(Object.keys(RECYCLE_BIN_OPERATIONS));
+    const pairs = Array.from({ length: fuzz.below(4) }, () => [fuzz.pick(members), value(3)]);
+    const input = Object.fromEntries(pairs) as Record<string, unknown>;
+    if (fuzz.below(2) === 0) input.Identifier = 'abcdefghijk';
+    try {
+      await RECYCLE_BIN_OPERATIONS[name](input, call);
+      assert.fail(`${name} did not ask for permission`);
+    } catch (error) {
+      if (error === asked) wellFormed += 1;
+      else {
+        assert.ok(error instanceof ApiError, `${name} ${JSON.stringify(input)}: ${(error as Error).stack}`);
+        assert.ok(['ValidationException', 'ResourceNotFoundException'].includes(error.code), error.code);
+      }
+    }
+  }
+  assert.ok(wellFormed > 0);
 });
 
 test('paths, bodies, signatures and policies: nothing but an answer of their own', (t) => {

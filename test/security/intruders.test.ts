@@ -23,6 +23,8 @@ let snapshot: string;
 let image: string;
 let ownKey: string;
 let set: string;
+/** A rule of the recycle bin, of snapshots that there are none of. */
+let rule: string;
 const file = new FileCleanup();
 
 async function newUser(accountId: string, userName: string, policy?: object): Promise<Credentials> {
@@ -56,6 +58,12 @@ before(async () => {
   );
   image = registered.ImageId ?? '';
   ownKey = (await server.admin.ask<KeyReport>('create-key', {})).arn;
+  const ruled = await ask(
+    admin,
+    rest('POST', '/rules', {}, newRule({ ResourceTags: [{ ResourceTagKey: 'none' }] })),
+    'rbin',
+  );
+  rule = (JSON.parse(ruled.body) as { Identifier: string }).Identifier;
 });
 after(async () => {
   await server.stop();
@@ -71,6 +79,15 @@ const DRY = { DryRun: 'true' };
 /** A list of ids, as the Query protocol writes it. */
 const listed = (name: string, ...values: string[]): Record<string, string> =>
   Object.fromEntries(values.map((value, index) => [`${name}.${index + 1}`, value]));
+
+const newRule = (more: object = {}): string =>
+  JSON.stringify({
+    ResourceType: 'EBS_SNAPSHOT',
+    RetentionPeriod: { RetentionPeriodValue: 1, RetentionPeriodUnit: 'DAYS' },
+    ...more,
+  });
+const ruleArn = (account = '000000000001'): string =>
+  encodeURIComponent(`arn:aws:rbin:us-east-1:${account}:rule/${rule}`);
 
 type Foreign = { what: string; code: string; request: () => Request; service?: string; twin?: () => Request };
 
@@ -296,6 +313,13 @@ const FOREIGN: Foreign[] = [
     service: 'ebs',
     request: () => rest('POST', '/snapshots', {}, JSON.stringify({ VolumeSize: 1, ParentSnapshotId: snapshot })),
   },
+  ...(
+    [
+      ['seeing a rule of the recycle bin', () => rest('GET', `/rules/${rule}`)],
+      ['changing one', () => rest('PATCH', `/rules/${rule}`, {}, '{"Description":"theirs"}')],
+      ['seeing its tags', () => rest('GET', `/tags/${ruleArn()}`)],
+    ] as const
+  ).map(([what, request]) => ({ what, code: 'ResourceNotFoundException', service: 'rbin', request })),
   {
     what: 'restore-set',
     code: 'InvalidSet.NotFound',
@@ -730,6 +754,22 @@ const DENIED: Denied[] = [
     policy: () => policy(may('ebs:*', { Resource: arn('snapshot', snapshot) })),
     denied: () => rest('GET', '/snapshots/snap-0123456789abcdef0/blocks'),
     allowed: () => rest('GET', `/snapshots/${snapshot}/blocks`),
+  },
+  {
+    what: 'making rules of the recycle bin, where only seeing them is allowed',
+    code: 'AccessDeniedException',
+    service: 'rbin',
+    policy: () => policy(may('rbin:ListRules')),
+    denied: () => rest('POST', '/rules', {}, newRule({ ResourceTags: [{ ResourceTagKey: 'none' }] })),
+    allowed: () => rest('POST', '/list-rules', {}, '{"ResourceType":"EBS_SNAPSHOT"}'),
+  },
+  {
+    what: 'another rule than the one named',
+    code: 'AccessDeniedException',
+    service: 'rbin',
+    policy: () => policy(may('rbin:*', { Resource: `arn:aws:rbin:us-east-1:000000000001:rule/${rule}` })),
+    denied: () => rest('GET', '/rules/0123456789a'),
+    allowed: () => rest('GET', `/rules/${rule}`),
   },
   {
     what: 'a session, without the right to ask for one',
