@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { type EncryptionPlan, planEncryption } from '../api/encryption.ts';
 import { launch } from '../api/instances/launch.ts';
 import { checkVolumeShape, type VolumeShape } from '../api/volumes/volume-types.ts';
+import { isArchived } from '../catalog/archive.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import { EMPTY_IMAGE_ID } from '../catalog/seed-image.ts';
 import { parseId } from '../types/ids.ts';
@@ -49,6 +50,11 @@ export const restoreSet = verb(Input, async (input, call): Promise<RestoredSet> 
   if (snapshots.length === 0) {
     const where = inRecycleBin.length === 0 ? '' : ` Its snapshots are in the Recycle Bin: ${inRecycleBin.join(', ')}.`;
     throw new ApiError('InvalidSet.NotFound', `The set '${setId}' does not exist.${where}`);
+  }
+  const archived = snapshots.filter(isArchived).map(({ snapshot_id }) => snapshot_id);
+  if (archived.length > 0) {
+    const which = archived.join(', ');
+    throw new ApiError('IncorrectState', `Snapshots of the set '${setId}' are archived; restore them first: ${which}`);
   }
   const pending = snapshots.find((snapshot) => snapshot.state !== 'completed');
   if (pending !== undefined) {

@@ -1,6 +1,6 @@
 import { type SqlBool, sql } from 'kysely';
 import { z } from 'zod';
-import { progressOf } from '../api/snapshots/snapshot-view.ts';
+import { progressOf, tierOf } from '../api/snapshots/snapshot-view.ts';
 import { BLOCK_BYTES } from '../types/units.ts';
 import { verb } from './verb.ts';
 
@@ -28,6 +28,7 @@ export type SetReport = {
     sizeGiB: number;
     /** `recoverable`: in the recycle bin. */
     state: string;
+    tier: string;
     progress: string;
     /** Bytes of the blocks that hold data, and what this snapshot added to the object store. */
     dataBytes: number;
@@ -85,6 +86,7 @@ export const sets = verb(Input, async ({ before }, call): Promise<SetsReport> =>
             device: snapshot.device_name,
             sizeGiB: snapshot.size_gib,
             state: snapshot.binned_at === null ? snapshot.state : 'recoverable',
+            tier: tierOf(snapshot),
             progress: progressOf(snapshot, lifecycle.snapshots),
             dataBytes: snapshot.data_blocks * BLOCK_BYTES,
             storedBytes: snapshot.stored_bytes,

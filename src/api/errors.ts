@@ -116,6 +116,14 @@ export const errors = {
   noSnapshot: (id: string) => new ApiError('InvalidSnapshot.NotFound', `The snapshot '${id}' does not exist.`),
   snapshotState: (id: string, state: string) =>
     new ApiError('IncorrectState', `The snapshot '${id}' is in the '${state}' state; it must be completed.`),
+  snapshotArchived: (id: string) =>
+    new ApiError(
+      'IncorrectState',
+      `The snapshot '${id}' is in the archive tier; it must be restored to the standard tier (RestoreSnapshotTier).`,
+    ),
+  notArchived: (id: string) => new ApiError('IncorrectState', `The snapshot '${id}' is not in the archive tier.`),
+  beingMoved: (id: string, operation: string) =>
+    new ApiError('IncorrectState', `The snapshot '${id}' is being moved already (${operation} in progress).`),
   snapshotFailed: (id: string) => new ApiError('IncorrectState', `The snapshot '${id}' is in the 'error' state.`),
   snapshotLocked: (id: string, state: string, expiresAt: number | undefined) =>
     new ApiError(

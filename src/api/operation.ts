@@ -27,6 +27,8 @@ export type Services = {
   dataPlane: DataPlane;
   lifecycle: Lifecycle;
   store: ObjectStore;
+  /** Whether there is a place for archived snapshots. */
+  hasArchive: boolean;
   keys: DataKeys;
   regions: Regions;
   limits: Limits;

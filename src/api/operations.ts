@@ -38,6 +38,7 @@ import { createSnapshot } from './snapshots/create-snapshot.ts';
 import { createSnapshots } from './snapshots/create-snapshots.ts';
 import { deleteSnapshot } from './snapshots/delete-snapshot.ts';
 import { describeLockedSnapshots } from './snapshots/describe-locked-snapshots.ts';
+import { describeSnapshotTierStatus } from './snapshots/describe-snapshot-tier-status.ts';
 import { describeSnapshots } from './snapshots/describe-snapshots.ts';
 import { lockSnapshot, unlockSnapshot } from './snapshots/lock-snapshot.ts';
 import {
@@ -45,6 +46,7 @@ import {
   modifySnapshotAttribute,
   resetSnapshotAttribute,
 } from './snapshots/snapshot-attribute.ts';
+import { modifySnapshotTier, restoreSnapshotTier } from './snapshots/snapshot-tier.ts';
 import { listSnapshotsInRecycleBin, restoreSnapshotFromRecycleBin } from './snapshots/snapshots-in-recycle-bin.ts';
 import { createTags } from './tags/create-tags.ts';
 import { deleteTags } from './tags/delete-tags.ts';
@@ -102,6 +104,7 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   RebootInstances: rebootInstances,
   DescribeRegions: describeRegions,
   DescribeSnapshotAttribute: describeSnapshotAttribute,
+  DescribeSnapshotTierStatus: describeSnapshotTierStatus,
   DescribeSnapshots: describeSnapshots,
   DescribeTags: describeTags,
   DescribeVolumeAttribute: describeVolumeAttribute,
@@ -109,6 +112,7 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   DescribeVolumes: describeVolumes,
   DescribeVolumesModifications: describeVolumesModifications,
   DetachVolume: detachVolume,
+  ModifySnapshotTier: modifySnapshotTier,
   ModifyVolume: modifyVolume,
   ModifyVolumeAttribute: modifyVolumeAttribute,
   ListSnapshotsInRecycleBin: listSnapshotsInRecycleBin,
@@ -117,6 +121,7 @@ export const OPERATIONS: Readonly<Record<string, AnyOperation>> = {
   ModifySnapshotAttribute: modifySnapshotAttribute,
   ResetSnapshotAttribute: resetSnapshotAttribute,
   RestoreSnapshotFromRecycleBin: restoreSnapshotFromRecycleBin,
+  RestoreSnapshotTier: restoreSnapshotTier,
   RunInstances: runInstances,
   StartInstances: startInstances,
   StopInstances: stopInstances,

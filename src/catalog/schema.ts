@@ -157,7 +157,10 @@ export type SnapshotRow = {
   state_message: string;
   /** The cut, while the volume still owes its bytes. */
   boundary: EpochNumber | null;
-  /** The manifest; there from the moment when all its bytes are stored, before the set is complete. */
+  /**
+   * The manifest; there from the moment when all its bytes are stored, before the set is complete. A completed snapshot
+   * without one is in the archive (see SnapshotArchiveRow).
+   */
   root: Sha256 | null;
   data_blocks: number;
   stored_bytes: number;
@@ -267,6 +270,26 @@ export type SnapshotLockRow = {
   expires_at: string | null;
 };
 
+export type TieringOperation = 'archival' | 'permanent-restore' | 'temporary-restore';
+
+/** A snapshot's last move to or from the archive, and what the archive has of it. */
+export type SnapshotArchiveRow = {
+  snapshot_id: SnapshotId;
+  operation: TieringOperation;
+  status: 'in-progress' | 'completed' | 'failed';
+  detail: string;
+  started_at: string;
+  /** The manifest in the archive, while there is one. A snapshot that is there alone has no other. */
+  root: Sha256 | null;
+  archived_at: string | null;
+  /** Of a temporary restore: for how many days, and when it ends, once it has begun. */
+  restore_days: number | null;
+  restored_until: string | null;
+};
+
+/** What is still to be removed from the archive. */
+export type DeletedArchiveRow = { snapshot_id: SnapshotId };
+
 /** A rule by which deleted snapshots go to the recycle bin. The three lists are JSON. */
 export type RetentionRuleRow = {
   rule_id: string;
@@ -323,6 +346,8 @@ export type CatalogSchema = {
   deleted_records: DeletedRecordRow;
   secrets: SecretRow;
   snapshot_permissions: SnapshotPermissionRow;
+  snapshot_archives: SnapshotArchiveRow;
+  deleted_archives: DeletedArchiveRow;
   snapshot_locks: SnapshotLockRow;
   retention_rules: RetentionRuleRow;
   tags: TagRow;

@@ -9,7 +9,7 @@ import { untilAborted } from '../objects/until-aborted.ts';
 import type { CaptureProgress } from '../snapshots/capture.ts';
 import { exportImage, importImage } from '../snapshots/image-file.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
-import { BLOCK_BYTES, formatBytes, GIB, type Sha256 } from '../types/units.ts';
+import { BLOCK_BYTES, formatBytes, GIB } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { reportingImport } from './import-reports.ts';
@@ -50,7 +50,7 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   const size = record.volumeSizeGiB * GIB;
   await interruptible((signal) => {
     const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
-    const source = SnapshotSource.of(untilAborted(store, signal), record.root as Sha256, patience, key);
+    const source = SnapshotSource.of(untilAborted(store, signal), record.root, patience, key);
     return progress.during(() => exportImage(source, file, size, (done) => progress.set(done)));
   });
   const seconds = (performance.now() - begun) / 1000;

@@ -56,13 +56,19 @@ export async function sets(flags: Flags & { latest?: number }): Promise<void> {
         : ['', '', '', '', '']),
       snapshot.snapshotId,
       snapshot.device ?? '',
-      snapshot.state === 'recoverable' ? 'recoverable' : snapshot.progress,
+      progressIn(snapshot),
       formatBytes(snapshot.dataBytes),
       formatBytes(snapshot.storedBytes),
     ]),
   );
   const headings = ['set', 'instance', 'cut at', 'hold', 'state', 'snapshot', 'device', 'progress', 'data', 'stored'];
   print(flags.json, report, headings, rows);
+}
+
+/** Of a snapshot that cannot be used, why. */
+function progressIn({ state, tier, progress }: SetReport['snapshots'][number]): string {
+  if (state === 'recoverable') return 'in the bin';
+  return tier === 'archive' ? 'archived' : progress;
 }
 
 async function latestSets(flags: Flags, most: number): Promise<SetReport[]> {

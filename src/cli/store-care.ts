@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { ObjectNotFoundError } from '../objects/object-store.ts';
+import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { dataPaths } from '../server/data-directory.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
@@ -31,14 +32,14 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   const snapshots: VerifiedSnapshot[] = [];
   for (const record of records) {
     const { snapshotId, volumeId, startTime } = record;
-    snapshots.push({ snapshotId, volumeId, startTime, root: record.root as Sha256, key: await keys.keyOf(record) });
+    snapshots.push({ snapshotId, volumeId, startTime, root: record.root, key: await keys.keyOf(record) });
   }
   const rootNow = async (snapshotId: string): Promise<Sha256 | undefined> => {
     const record = await getSnapshotRecord(store, snapshotId).catch((error: unknown) => {
       if (error instanceof ObjectNotFoundError) return undefined;
       throw error;
     });
-    return record?.root as Sha256 | undefined;
+    return record?.root;
   };
   const bar = new ProgressBar(`checking ${records.length} snapshots`, formatBytes);
   const patience = realPatience(PATIENCE_MILLISECONDS);
@@ -86,14 +87,16 @@ async function forgetBases(storeUrl: string, snapshotIds: string[], flags: Store
 }
 
 /** Brings every completed snapshot back from the bucket alone, and what the saved catalog knows besides. */
-export async function rebuild(flags: StoreFlags & { snapshotsOnly?: boolean }): Promise<void> {
+export async function rebuild(flags: StoreFlags & { archiveStore?: string; snapshotsOnly?: boolean }): Promise<void> {
   const store = await chosenStore(flags);
+  const archive = flags.archiveStore === undefined ? undefined : await openObjectStore(flags.archiveStore);
   const bar = new ProgressBar('records read', String);
   let read = 0;
-  const rebuilt = await rebuildCatalog(chosenDataDir(flags), store, flags.snapshotsOnly === true, () => {
+  const onRecord = (): void => {
     read += 1;
     bar.set(read);
-  });
+  };
+  const rebuilt = await rebuildCatalog(chosenDataDir(flags), store, flags.snapshotsOnly === true, onRecord, archive);
   bar.end();
   const { snapshots, sets, known, unreadable } = rebuilt;
   print(

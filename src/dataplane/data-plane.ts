@@ -218,7 +218,7 @@ export class DataPlane {
     return this.#of(volumeId).call('capture', { ...order, opening: await this.#openingOf(volumeId) });
   }
 
-  /** Stores a snapshot's bytes again, under another key. @throws WorkerDiedError; then it may be asked again */
+  /** Stores a snapshot's bytes again, under another key or in another place. @throws WorkerDiedError; then it may be asked again */
   recode(order: RecodeOrder): Promise<Captured> {
     return this.#anyWorker().peer.call('recode', order);
   }

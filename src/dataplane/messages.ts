@@ -33,13 +33,17 @@ export type VolumeOrder = {
   key: Uint8Array | undefined;
 };
 
-/** A snapshot whose bytes are to be stored again, under another key. */
+/** A snapshot whose bytes are to be stored again: under another key, or in another place. */
 export type RecodeOrder = {
   snapshotId: SnapshotId;
   sizeBytes: number;
   source: { root: Sha256; key: Uint8Array | undefined };
   key: Uint8Array | undefined;
+  move: StoreMove;
 };
+
+/** Within the store; to the snapshot's folder in the archive, or from there. What has moved is read back. */
+export type StoreMove = 'none' | 'to-archive' | 'from-archive';
 
 /** What a repacking may write anew, and what it must leave alone; see Repacking. */
 export type RepackOrder = {
@@ -209,6 +213,8 @@ export type ReadMethods = {
 export type WorkerSettings = {
   volumesDirectory: string;
   objectStore: string;
+  /** Where archived snapshots are. */
+  archiveStore?: string | undefined;
   bootId: string;
   stagingLimitBytes: number;
   uploadPatienceMilliseconds: number;

@@ -2,8 +2,9 @@
 import os from 'node:os';
 import { workerData } from 'node:worker_threads';
 import { DataKey } from '../encryption/data-key.ts';
+import { folderOf } from '../objects/folder-store.ts';
 import { MeasuredStore } from '../objects/measured-store.ts';
-import type { ObjectStore } from '../objects/object-store.ts';
+import { FinalError, type ObjectStore } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { type Patience, realPatience } from '../objects/patience.ts';
 import { untilAborted } from '../objects/until-aborted.ts';
@@ -11,7 +12,7 @@ import type { Encoded, PackId } from '../snapshots/block-encoding.ts';
 import { type Captured, type CaptureProgress, capture } from '../snapshots/capture.ts';
 import { Manifest } from '../snapshots/manifest.ts';
 import { PackRooms } from '../snapshots/pack-rooms.ts';
-import { recode } from '../snapshots/recode.ts';
+import { recode, recodeAndRead } from '../snapshots/recode.ts';
 import { type Repacked, repack } from '../snapshots/repack.ts';
 import { SnapshotSource } from '../snapshots/snapshot-source.ts';
 import { FileJournal } from '../snapshots/upload-journal.ts';
@@ -68,6 +69,7 @@ const rooms = new PackRooms(PACKS_AT_ONCE);
 const running = new Map<string, { abort: AbortController; ended: Promise<unknown> }>();
 const copies = new ConcurrencyLimit(COPIES_AT_ONCE);
 const copying = new Map<SnapshotId, AbortController>();
+let archive: Promise<ObjectStore> | undefined;
 
 const methods: UploadMethods = {
   async capture(order) {
@@ -200,10 +202,10 @@ async function recodeSnapshot(order: RecodeOrder, signal: AbortSignal): Promise<
   const { snapshotId, source, sizeBytes } = order;
   const begun = performance.now();
   const patience = uploadPatience(snapshotId, signal);
-  const cancellable = untilAborted(store, signal);
+  const [from, to] = (await placesOf(order)).map((place) => untilAborted(place, signal));
   const progress = new ProgressReports(snapshotId);
   const storing = {
-    store: cancellable,
+    store: to,
     patience,
     key: order.key && new DataKey(order.key),
     onProgress: progress.note,
@@ -213,10 +215,20 @@ async function recodeSnapshot(order: RecodeOrder, signal: AbortSignal): Promise<
     encode: encodeAtPace,
   };
   try {
-    return await recode(sourceOf(cancellable, source, patience), sizeBytes, storing);
+    const recoding = order.move === 'none' ? recode : recodeAndRead;
+    return await recoding(sourceOf(from, source, patience), sizeBytes, storing);
   } finally {
     progress.end();
   }
+}
+
+/** @returns where the bytes come from, and where they go */
+async function placesOf({ snapshotId, move }: RecodeOrder): Promise<[ObjectStore, ObjectStore]> {
+  if (move === 'none') return [store, store];
+  if (settings.archiveStore === undefined) throw new FinalError('the server has no --archive-store');
+  archive ??= openObjectStore(settings.archiveStore, { waits: true });
+  const folder = folderOf(await archive, snapshotId);
+  return move === 'to-archive' ? [store, folder] : [folder, store];
 }
 
 function encodeAtPace(block: Buffer): Promise<Encoded> {

@@ -52,6 +52,7 @@ export class CopyRunner {
             sizeBytes: copy.size_gib * GIB,
             source: { root: copy.source_root, key: (await keys.open(copy.source_key_id))?.bytes },
             key: (await keys.open(copy.data_key_id))?.bytes,
+            move: 'none',
           });
           const { root, dataBlocks, storedBytes } = captured;
           await catalog.transaction().execute(async (transaction) => {

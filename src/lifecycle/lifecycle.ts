@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'kysely';
 import { removeTags } from '../catalog/tags.ts';
-import type { InstanceId, VolumeId } from '../types/ids.ts';
+import type { CaptureProgress } from '../snapshots/capture.ts';
+import type { InstanceId, SnapshotId, VolumeId } from '../types/ids.ts';
+import { ArchiveRunner } from './archive-runner.ts';
 import { Bases } from './bases.ts';
 import { Collector } from './collector.ts';
 import { CopyRunner } from './copy-runner.ts';
@@ -42,6 +44,7 @@ export class Lifecycle {
   readonly volumes: VolumeRunner;
   readonly instances: InstanceRunner;
   readonly copies: CopyRunner;
+  readonly archives: ArchiveRunner;
   readonly imports: Imports;
   readonly uploads = new UploadGate();
   readonly collector: Collector;
@@ -64,7 +67,7 @@ export class Lifecycle {
     this.#options = options;
     this.#triedSince = options.now().getTime();
     this.#collected = new LastTime(options.catalog, 'collected-at');
-    this.records = new SnapshotRecords(options.catalog, options.store);
+    this.records = new SnapshotRecords(options.catalog, options.store, options.archive);
     this.bases = new Bases(options);
     this.scrubber = new Scrubber(options, scrub, this.bases);
     this.snapshots = new SnapshotRunner({
@@ -80,11 +83,17 @@ export class Lifecycle {
     this.volumes = new VolumeRunner(options, this.hydrations);
     this.instances = new InstanceRunner(options, this.volumes);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
+    this.archives = new ArchiveRunner(options, this.locks, this.uploads, this.records);
     this.imports = new Imports(options, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
     this.#blocks = new WrittenBlocks(options);
     this.collector = new Collector(options, this.storeOwner, this.uploads, this.records, this.snapshots, this.#blocks);
     this.repacker = new Repacker(options, this.uploads, this.records, this.#blocks);
+  }
+
+  /** How far a worker has come with a snapshot. */
+  reportProgress(snapshotId: SnapshotId, progress: CaptureProgress): void {
+    if (!this.archives.reportProgress(snapshotId, progress)) this.snapshots.reportProgress(snapshotId, progress);
   }
 
   /** What is done once a minute: all but what is still under way from the last time, waiting for a store, say. */
@@ -100,6 +109,8 @@ export class Lifecycle {
       'the store': () => this.storeOwner.claim(),
       // Before the records, of which some are not wanted any more then.
       'the recycle bin': () => this.#emptyBin(),
+      'restores from the archive': () => this.archives.endRestores(),
+      'the archive': () => this.archives.removeDeleted(),
       'its records': () => this.records.refreshStale(),
       collection: () => this.#collectWhenDue(),
       scrubbing: () => this.scrubber.runWhenDue(),
@@ -264,6 +275,7 @@ export class Lifecycle {
     }
     await this.hydrations.recover();
     await this.copies.recover();
+    await this.archives.recover();
     // Behind the start: an object store that is away must not keep the volumes from their guests.
     void this.storeOwner.claim().catch((error: Error) => log('warn', error.message));
   }

@@ -8,6 +8,8 @@ export type LifecycleOptions = {
   catalog: Catalog;
   dataPlane: DataPlane;
   store: ObjectStore;
+  /** Where archived snapshots are. */
+  archive?: ObjectStore | undefined;
   keys: DataKeys;
   now: () => Date;
   log: (level: 'info' | 'warn' | 'error', message: string) => void;

@@ -1,3 +1,4 @@
+import { retireRoot } from '../catalog/retired-roots.ts';
 import type { Repacked } from '../snapshots/repack.ts';
 import type { Sha256 } from '../types/units.ts';
 import { allSnapshots } from './all-snapshots.ts';
@@ -98,14 +99,10 @@ export class Repacker {
 
   /** The new manifests are stored: from here on they are the snapshots'. */
   async #rename(renamed: Repacked['renamed']): Promise<void> {
-    const retired_at = this.#options.now().toISOString();
+    const retiredAt = this.#options.now();
     await this.#options.catalog.transaction().execute(async (transaction) => {
       for (const { from, to } of renamed) {
-        await transaction
-          .insertInto('retired_roots')
-          .values({ root: from, retired_at })
-          .onConflict((conflict) => conflict.column('root').doUpdateSet({ retired_at }))
-          .execute();
+        await retireRoot(transaction, from, retiredAt);
         const completed = await transaction
           .selectFrom('snapshots')
           .select('snapshot_id')

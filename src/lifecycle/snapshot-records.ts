@@ -1,8 +1,10 @@
+import { archivesOf } from '../catalog/archive.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { granteesOf } from '../catalog/permissions.ts';
-import type { DataKeyRow, SnapshotLockRow, SnapshotRow } from '../catalog/schema.ts';
+import type { DataKeyRow, SnapshotArchiveRow, SnapshotLockRow, SnapshotRow } from '../catalog/schema.ts';
 import { locksOf } from '../catalog/snapshot-locks.ts';
 import { tagsOf } from '../catalog/tags.ts';
+import { folderOf } from '../objects/folder-store.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import {
   hasSnapshotRecord,
@@ -15,6 +17,7 @@ import {
 import { allOf } from '../types/all-of.ts';
 import { ConcurrencyLimit } from '../types/concurrency-limit.ts';
 import type { InstanceId, SetId, SnapshotId } from '../types/ids.ts';
+import type { Sha256 } from '../types/units.ts';
 import { allSnapshots } from './all-snapshots.ts';
 import { ResourceLocks } from './resource-locks.ts';
 
@@ -25,17 +28,20 @@ type WholeSet = { set_id: SetId; instance_id: InstanceId | null; snapshots: read
 
 /**
  * The records of completed snapshots in the bucket: what `rebuild` has when the catalog is lost. They say what the
- * catalog says.
+ * catalog says. What the archive has, has its record there: with all the others, and beside its bytes, so that its folder is a
+ * store that can be read by itself.
  */
 export class SnapshotRecords {
   /** By set: who changes what its snapshots' records say, and who writes them, does so one at a time. */
   readonly setLocks = new ResourceLocks();
   readonly #catalog: Catalog;
   readonly #store: ObjectStore;
+  readonly #archive: ObjectStore | undefined;
 
-  constructor(catalog: Catalog, store: ObjectStore) {
+  constructor(catalog: Catalog, store: ObjectStore, archive?: ObjectStore) {
     this.#catalog = catalog;
     this.#store = store;
+    this.#archive = archive;
   }
 
   /** Writes those of a set that is about to be completed. */
@@ -88,8 +94,7 @@ export class SnapshotRecords {
     await this.setLocks.hold([row.set_id], async () => {
       const mark = this.#catalog.selectFrom('stale_records').selectAll().where('snapshot_id', '=', snapshotId);
       const stale = await mark.executeTakeFirst();
-      if (stale === undefined) return;
-      await this.#refreshNow(snapshotId);
+      if (stale === undefined || !(await this.#refreshNow(snapshotId))) return;
       // Changed once more while it was being written, it stays marked: a crash now must not leave what was read before.
       const { changes } = stale;
       await this.#catalog
@@ -134,13 +139,43 @@ export class SnapshotRecords {
     );
   }
 
-  async #refreshNow(snapshotId: SnapshotId): Promise<void> {
+  /** @returns false where it has to wait for a server that has the archive */
+  async #refreshNow(snapshotId: SnapshotId): Promise<boolean> {
     const snapshot = await this.#catalog
       .selectFrom('snapshots')
       .selectAll()
       .where('snapshot_id', '=', snapshotId)
       .executeTakeFirst();
-    if (snapshot?.state !== 'completed' || snapshot.completed_at === null) return;
+    if (snapshot?.state !== 'completed') return true;
+    const archive = (await archivesOf(this.#catalog, [snapshotId])).get(snapshotId);
+    if (archive?.root != null) {
+      if (this.#archive === undefined) return false;
+      await this.#putIntoArchive(snapshot, archive, archive.root);
+    }
+    if (snapshot.root === null) await removeSnapshotRecord(this.#store, snapshotId);
+    else await putSnapshotRecord(this.#store, await this.#recordOf(snapshot, archive, snapshot.root));
+    return true;
+  }
+
+  /** Writes the record of a snapshot that has just been stored in the archive: before the catalog says so. */
+  async writeArchived(snapshot: SnapshotRow, archive: SnapshotArchiveRow, root: Sha256): Promise<void> {
+    await this.setLocks.hold([snapshot.set_id], () => this.#putIntoArchive(snapshot, { ...archive, root }, root));
+  }
+
+  async #putIntoArchive(snapshot: SnapshotRow, archive: SnapshotArchiveRow, root: Sha256): Promise<void> {
+    if (this.#archive === undefined) throw new Error('the server has no --archive-store');
+    const record = await this.#recordOf(snapshot, archive, root);
+    for (const store of [folderOf(this.#archive, snapshot.snapshot_id), this.#archive]) {
+      await putSnapshotRecord(store, record);
+    }
+  }
+
+  /** @param root the snapshot's, in the store that the record is for */
+  async #recordOf(
+    snapshot: SnapshotRow,
+    archive: SnapshotArchiveRow | undefined,
+    root: Sha256,
+  ): Promise<SnapshotRecord> {
     const set = await this.#catalog
       .selectFrom('snapshot_sets')
       .selectAll()
@@ -151,8 +186,12 @@ export class SnapshotRecords {
       .selectAll()
       .where('set_id', '=', set.set_id)
       .execute();
-    const [record] = await this.#recordsOf({ ...set, snapshots }, [snapshot], snapshot.completed_at);
-    await putSnapshotRecord(this.#store, record);
+    const completedAt = snapshot.completed_at ?? snapshot.started_at;
+    const [record] = await this.#recordsOf({ ...set, snapshots }, [{ ...snapshot, root }], completedAt);
+    if (archive?.root == null) return record;
+    const { root: archiveRoot, archived_at, started_at, restored_until } = archive;
+    const archived = { root: archiveRoot, since: archived_at ?? started_at, restoredUntil: restored_until };
+    return { ...record, format: 5, archive: archived };
   }
 
   async #recordsOf(set: WholeSet, snapshots: readonly SnapshotRow[], completedAt: string): Promise<SnapshotRecord[]> {

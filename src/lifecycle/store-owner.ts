@@ -59,6 +59,8 @@ export class StoreOwner {
       .selectFrom('snapshots')
       .select('snapshot_id')
       .where('state', '=', 'completed')
+      // Of those in the archive alone it has nothing.
+      .where('root', 'is not', null)
       .orderBy('completed_at', 'desc')
       .limit(LOOKED_FOR)
       .execute();

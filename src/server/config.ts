@@ -16,6 +16,8 @@ const Settings = z.strictObject({
   port: port.default(8773),
   nbdPort: z.union([z.literal('off'), port]).default('off'),
   objectStore: z.string().optional(),
+  /** Where archived snapshots go; without one there is no archive tier. */
+  archiveStore: z.string().optional(),
   region: z.string().regex(REGION).default('us-east-1'),
   /** Further regions that the endpoint is; each has zones a, b and c. */
   moreRegions: z.array(z.string().regex(REGION)).default([]),
@@ -99,11 +101,15 @@ export function readConfig(
   if (accountId === undefined) throw new Error(`accountId: '${settings.accountId}' must be twelve digits`);
   checkTransport(settings);
   const dataDir = path.resolve(settings.dataDir);
+  const objectStore = settings.objectStore ?? pathToFileURL(path.join(dataDir, 'objects')).href;
+  if (settings.archiveStore === objectStore) {
+    throw new Error(`archiveStore: '${objectStore}' is the object store itself; give the archive a place of its own`);
+  }
   return {
     ...settings,
     accountId,
     dataDir,
-    objectStore: settings.objectStore ?? pathToFileURL(path.join(dataDir, 'objects')).href,
+    objectStore,
     regions: new Map([
       [settings.region, settings.zones ?? zonesOf(settings.region)],
       ...settings.moreRegions.map((region): [string, string[]] => [region, zonesOf(region)]),

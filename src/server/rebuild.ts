@@ -1,6 +1,7 @@
 import { existsSync, renameSync, rmSync } from 'node:fs';
+import { archivesOf, deleteArchive, isArchived, putArchive } from '../catalog/archive.ts';
 import { type Catalog, type CatalogTransaction, openCatalog } from '../catalog/catalog.ts';
-import type { SnapshotLockRow, SnapshotRow } from '../catalog/schema.ts';
+import type { SnapshotRow } from '../catalog/schema.ts';
 import { putLock, removeLock } from '../catalog/snapshot-locks.ts';
 import { putTags, removeTags } from '../catalog/tags.ts';
 import { KEYRING_KEY, Keyring } from '../keys/keyring.ts';
@@ -8,11 +9,11 @@ import { StoreOwner } from '../lifecycle/store-owner.ts';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
 import { nodeKey } from '../snapshots/manifest-node.ts';
 import { listSnapshotRecords, RECORDS_PREFIX, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import type { SnapshotId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { NodeDisk } from '../volumes/node-disk.ts';
 import { fetchCatalog } from './catalog-backup.ts';
 import { dataPaths, takeDataDirectory } from './data-directory.ts';
+import { archiveRowOf, lockRowOf, rowOf } from './recorded-rows.ts';
 import { type RevivedVolume, revive } from './revive.ts';
 
 /** So many records are read in a moment, and are few enough to be read once more. */
@@ -38,6 +39,7 @@ export type Rebuilt = {
  * Where the directory has no catalog yet, and the bucket has a copy of one, that is where it begins: users, instances and
  * volumes' definitions come back as well (see revive).
  * @param snapshotsOnly leaves the copy of the catalog where it is
+ * @param archive has the archived snapshots; without it, those that the copy of the catalog has there are left as they are
  * @throws when a server is using the data directory
  */
 export async function rebuild(
@@ -45,6 +47,7 @@ export async function rebuild(
   store: ObjectStore,
   snapshotsOnly: boolean,
   onRecord: () => void,
+  archive?: ObjectStore,
 ): Promise<Rebuilt> {
   const lock = takeDataDirectory(dataDir);
   try {
@@ -74,10 +77,10 @@ export async function rebuild(
     const isCopy = rebuilt.catalog !== null;
     const catalog = await openCatalog(isCopy ? beside : paths.catalog);
     try {
-      const recorded = await bringBackAll(catalog, store, isCopy, rebuilt, onRecord);
+      const recorded = await bringBackAll(catalog, store, archive, isCopy, rebuilt, onRecord);
       if (isCopy) {
         const someUnreadable = rebuilt.unreadable.some(({ key }) => key.startsWith(RECORDS_PREFIX));
-        await forgetDeleted(catalog, recorded, someUnreadable);
+        await forgetDeleted(catalog, recorded, archive !== undefined, someUnreadable);
         rebuilt.volumes = await revive(catalog, store);
       }
       // The keys of encrypted snapshots; of use only with the passphrase or key file that protects them.
@@ -109,46 +112,84 @@ function removeLogs(database: string): void {
 async function bringBackAll(
   catalog: Catalog,
   store: ObjectStore,
+  archive: ObjectStore | undefined,
   isCopy: boolean,
   rebuilt: Rebuilt,
   onRecord: () => void,
 ): Promise<Set<string>> {
   const recorded = new Set<string>();
   let batch: SnapshotRecord[] = [];
+  let bring = (transaction: CatalogTransaction, record: SnapshotRecord): Promise<void> =>
+    bringBack(transaction, store, record, isCopy, rebuilt);
   // Some in one step, for each is a sync: a rebuild that is cut short is taken up by the next.
   const commit = async (): Promise<void> => {
     const some = batch;
     batch = [];
     await catalog.transaction().execute(async (transaction) => {
-      for (const each of some) await bringBack(transaction, store, each, isCopy, rebuilt);
+      for (const each of some) await bring(transaction, each);
     });
   };
   const members = new Map<string, { snapshots: number; of: number }>();
   const deleted = await catalog.selectFrom('deleted_records').select('snapshot_id').execute();
   const isDeleted = new Set<string>(deleted.map((row) => row.snapshot_id));
-  for await (const found of listSnapshotRecords(store)) {
-    onRecord();
-    if (found.record === undefined) {
-      rebuilt.unreadable.push({ key: found.key, why: found.why });
-      continue;
+  const bringAllOf = async (from: ObjectStore): Promise<void> => {
+    for await (const found of listSnapshotRecords(from)) {
+      onRecord();
+      if (found.record === undefined) {
+        rebuilt.unreadable.push({ key: found.key, why: found.why });
+        continue;
+      }
+      const { record } = found;
+      // The server removes it when it starts.
+      if (isDeleted.has(record.snapshotId)) continue;
+      batch.push(record);
+      if (batch.length === RECORDS_OF_A_COMMIT) await commit();
+      // One that is restored from the archive for a while has two.
+      if (recorded.has(record.snapshotId)) continue;
+      recorded.add(record.snapshotId);
+      const set = members.get(record.setId) ?? { snapshots: 0, of: 0 };
+      members.set(record.setId, {
+        snapshots: set.snapshots + 1,
+        of: Math.max(set.of, record.setSnapshotIds.length),
+      });
     }
-    const { record } = found;
-    // The server removes it when it starts.
-    if (isDeleted.has(record.snapshotId)) continue;
-    recorded.add(record.snapshotId);
-    const set = members.get(record.setId) ?? { snapshots: 0, of: 0 };
-    members.set(record.setId, {
-      snapshots: set.snapshots + 1,
-      of: Math.max(set.of, record.setSnapshotIds.length),
-    });
-    batch.push(record);
-    if (batch.length === RECORDS_OF_A_COMMIT) await commit();
-  }
-  await commit();
+    await commit();
+  };
+  await bringAllOf(store);
+  const stored = new Set(recorded);
+  bring = (transaction, record) =>
+    bringBackArchived(transaction, record, stored.has(record.snapshotId), isCopy, rebuilt);
+  if (archive !== undefined) await bringAllOf(archive);
   for (const [setId, { snapshots, of }] of members) {
     if (snapshots < of) rebuilt.partialSets.push({ setId, snapshots, of });
   }
   return recorded;
+}
+
+/**
+ * Brings back a snapshot that the archive has.
+ * @param isStored the object store has a record of it, too: then that says what the archive should have
+ */
+async function bringBackArchived(
+  transaction: CatalogTransaction,
+  record: SnapshotRecord,
+  isStored: boolean,
+  isCopy: boolean,
+  rebuilt: Rebuilt,
+): Promise<void> {
+  const row = { ...rowOf(record), root: null };
+  const { snapshot_id } = row;
+  const known = (await archivesOf(transaction, [snapshot_id])).has(snapshot_id);
+  if (isStored) {
+    // Restored for good, and not yet removed there.
+    if (!known) await deleteArchive(transaction, snapshot_id);
+    return;
+  }
+  if (known && !isCopy) rebuilt.known += 1;
+  else {
+    rebuilt.snapshots += 1;
+    await putBack(transaction, record, row, rebuilt);
+  }
 }
 
 /** @param isCopy the catalog is older than the bucket */
@@ -160,7 +201,7 @@ async function bringBack(
   rebuilt: Rebuilt,
 ): Promise<void> {
   const row = rowOf(record);
-  const { snapshot_id, set_id } = row;
+  const { snapshot_id } = row;
   const known = await transaction
     .selectFrom('snapshots')
     .select(['state', 'root'])
@@ -171,6 +212,22 @@ async function bringBack(
   if (isWhole) rebuilt.known += 1;
   else rebuilt.snapshots += 1;
   if (isWhole && !isCopy) return;
+  await putBack(transaction, record, row, rebuilt);
+}
+
+/** Has the catalog say what a record does. @param row the snapshot's, by it */
+async function putBack(
+  transaction: CatalogTransaction,
+  record: SnapshotRecord,
+  row: SnapshotRow,
+  rebuilt: Rebuilt,
+): Promise<void> {
+  const { snapshot_id, set_id } = row;
+  const known = await transaction
+    .selectFrom('snapshots')
+    .select('snapshot_id')
+    .where('snapshot_id', '=', snapshot_id)
+    .executeTakeFirst();
   if (known === undefined) {
     if (await insertSet(transaction, record, row)) rebuilt.sets += 1;
     if (record.encryption !== undefined) {
@@ -195,6 +252,12 @@ async function bringBack(
     // And nobody may use it who was shut out since.
     await removeTags(transaction, snapshot_id);
     await removeLock(transaction, snapshot_id);
+    const archived = await transaction
+      .deleteFrom('snapshot_archives')
+      .where('snapshot_id', '=', snapshot_id)
+      .executeTakeFirst();
+    // On its way there, or restored for good, when the catalog was saved.
+    if (archived.numDeletedRows > 0n && record.archive === undefined) await deleteArchive(transaction, snapshot_id);
     await transaction.deleteFrom('snapshot_permissions').where('snapshot_id', '=', snapshot_id).execute();
   }
   const tags = new Map(record.tags.map(({ key, value }) => [key, value]));
@@ -202,6 +265,7 @@ async function bringBack(
   const owner = { resourceId: snapshot_id, resourceType: 'snapshot' as const, accountId: account_id, region };
   await putTags(transaction, owner, tags);
   if (record.lock !== undefined) await putLock(transaction, lockRowOf(record.lock, snapshot_id));
+  if (record.archive !== undefined) await putArchive(transaction, archiveRowOf(record.archive, snapshot_id));
   for (const grantee of record.sharedWith) {
     await transaction.insertInto('snapshot_permissions').values({ snapshot_id, grantee }).execute();
   }
@@ -240,60 +304,27 @@ async function insertSet(transaction: CatalogTransaction, record: SnapshotRecord
 }
 
 /** Snapshots that the saved catalog has and the bucket no more: deleted since. */
-async function forgetDeleted(catalog: Catalog, recorded: ReadonlySet<string>, someUnreadable: boolean): Promise<void> {
+async function forgetDeleted(
+  catalog: Catalog,
+  recorded: ReadonlySet<string>,
+  hasArchive: boolean,
+  someUnreadable: boolean,
+): Promise<void> {
   // A record that cannot be read may be any of them.
   if (someUnreadable) return;
   const completed = await catalog
     .selectFrom('snapshots')
-    .select('snapshot_id')
+    .select(['snapshot_id', 'state', 'root'])
     .where('state', '=', 'completed')
     .execute();
   await catalog.transaction().execute(async (transaction) => {
-    for (const { snapshot_id } of completed) {
+    for (const { snapshot_id, ...snapshot } of completed) {
       if (recorded.has(snapshot_id)) continue;
+      // It was not looked for where its record is.
+      if (!hasArchive && isArchived(snapshot)) continue;
       await removeTags(transaction, snapshot_id);
       await transaction.deleteFrom('image_devices').where('snapshot_id', '=', snapshot_id).execute();
       await transaction.deleteFrom('snapshots').where('snapshot_id', '=', snapshot_id).execute();
     }
   });
-}
-
-function lockRowOf(lock: NonNullable<SnapshotRecord['lock']>, snapshot_id: SnapshotId): SnapshotLockRow {
-  return {
-    snapshot_id,
-    mode: lock.mode,
-    cool_off_hours: lock.coolOffHours,
-    created_at: lock.createdAt,
-    set_at: lock.setAt,
-    duration_days: lock.durationDays,
-    expires_at: lock.expiresAt,
-  };
-}
-
-function rowOf(record: SnapshotRecord): SnapshotRow {
-  return {
-    snapshot_id: record.snapshotId,
-    account_id: record.ownerId,
-    region: record.region,
-    set_id: record.setId,
-    volume_id: record.volumeId,
-    parent_snapshot_id: record.parentSnapshotId,
-    device_name: record.deviceName,
-    is_root: record.isRoot ? 1 : 0,
-    volume_type: record.volumeType,
-    size_gib: record.volumeSizeGiB,
-    description: record.description,
-    started_at: record.startTime,
-    completed_at: record.completionTime,
-    state: 'completed',
-    state_message: '',
-    boundary: null,
-    root: record.root as Sha256,
-    data_blocks: record.dataBlocks,
-    stored_bytes: 0,
-    data_key_id: record.encryption?.dataKeyId ?? null,
-    kms_key_arn: record.encryption?.kmsKeyArn ?? null,
-    binned_at: record.recycleBin?.since ?? null,
-    binned_until: record.recycleBin?.until ?? null,
-  };
 }

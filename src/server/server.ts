@@ -82,6 +82,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
   const logger = pino({ level: config.logLevel }, stderr);
   const log: Services['log'] = (level, message) => logger[level](message);
   const store = new MeasuredStore(await openObjectStore(config.objectStore));
+  const archive = config.archiveStore === undefined ? undefined : await openObjectStore(config.archiveStore);
   removeUnfinishedCopies(paths.catalog);
   const catalog = await openCatalog(paths.catalog);
   await withDeadline(STORE_MILLISECONDS, 'its answer', new StoreOwner(catalog, store).refuseStranger()).catch(
@@ -115,13 +116,14 @@ export async function startServer(config: Config): Promise<RunningServer> {
     settings: {
       volumesDirectory: paths.volumes,
       objectStore: config.objectStore,
+      archiveStore: config.archiveStore,
       bootId: bootId(),
       stagingLimitBytes: config.stagingLimitGib * GIB,
       uploadPatienceMilliseconds: config.uploadPatienceHours * HOUR_MILLISECONDS,
     },
     workers: config.workers,
     openingsOf: (volumeIds, known) => openings.of(volumeIds, known),
-    onProgress: (snapshotId, progress) => lifecycle.snapshots.reportProgress(snapshotId, progress),
+    onProgress: (snapshotId, progress) => lifecycle.reportProgress(snapshotId, progress),
     onCutLost: ({ volumeId, boundary }, reason) => {
       lifecycle.snapshots
         .failCut(volumeId, boundary, reason)
@@ -133,7 +135,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     log: ({ level, message }) => log(level, message),
   });
   const lifecycle = new Lifecycle(
-    { catalog, dataPlane, store, keys, now, log },
+    { catalog, dataPlane, store, archive, keys, now, log },
     { everyDays: config.scrubDays, bytesPerSecond: config.scrubMibPerSecond * MIB },
   );
   const services: Services = {
@@ -141,6 +143,7 @@ export async function startServer(config: Config): Promise<RunningServer> {
     dataPlane,
     lifecycle,
     store,
+    hasArchive: archive !== undefined,
     keys,
     regions: config.regions,
     operatorAccount: config.accountId,

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { ObjectNotFoundError, type ObjectStore } from '../objects/object-store.ts';
 import { type AccountId, type IdOf, parseAccountId, parseId, type SnapshotId } from '../types/ids.ts';
 import { inOrder } from '../types/in-order.ts';
+import type { Sha256 } from '../types/units.ts';
 
 /** Of all records' keys. */
 export const RECORDS_PREFIX = 'snapshots/';
@@ -18,10 +19,15 @@ const accountId = z.custom<AccountId>((text) => typeof text === 'string' && pars
   message: 'Not an account id of twelve digits',
 });
 
+/** Of a manifest's root node. */
+const sha256 = z.custom<Sha256>((text) => typeof text === 'string' && /^[0-9a-f]{64}$/.test(text), {
+  message: 'Not a SHA-256 of 64 hex digits',
+});
+
 /** What the bucket says of a completed snapshot: enough to bring it back with nothing but the bucket. */
 const Saved = z.strictObject({
-  /** 4 where it is in the recycle bin; else 3 where there is a lock; else 2 where it is encrypted. */
-  format: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]),
+  /** 5 where the archive has it; else 4 where it is in the recycle bin, 3 where there is a lock, 2 where it is encrypted. */
+  format: z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4), z.literal(5)]),
   snapshotId: id('snap'),
   setId: id('set'),
   /** All snapshots of the set, this one too. */
@@ -43,8 +49,8 @@ const Saved = z.strictObject({
   tags: z.array(z.strictObject({ key: z.string(), value: z.string() })),
   startTime: z.iso.datetime(),
   completionTime: z.iso.datetime(),
-  /** SHA-256 of the manifest's root node. */
-  root: z.string().regex(/^[0-9a-f]{64}$/),
+  /** Of the manifest, in the store that has this record. */
+  root: sha256,
   /** Blocks that hold data. */
   dataBlocks: z.number().int().nonnegative(),
   /** The data key, wrapped by the KMS key; none where the snapshot is not encrypted. */
@@ -62,6 +68,10 @@ const Saved = z.strictObject({
     .optional(),
   /** Deleted by its owner, who can have it back until then. */
   recycleBin: z.strictObject({ since: z.iso.datetime(), until: z.iso.datetime() }).optional(),
+  /** The archive has it, under this root; where it is restored for a while, until then. */
+  archive: z
+    .strictObject({ root: sha256, since: z.iso.datetime(), restoredUntil: z.iso.datetime().nullable() })
+    .optional(),
 });
 
 export type SnapshotRecord = z.infer<typeof Saved>;
@@ -114,7 +124,7 @@ export async function hasSnapshotRecord(store: ObjectStore, snapshotId: Snapshot
 async function readRecord(store: ObjectStore, key: string): Promise<SnapshotRecord> {
   const parsed = Saved.safeParse(JSON.parse((await store.get(key)).toString('utf8')));
   if (!parsed.success) {
-    throw new Error(`${key} in ${store.url} is no record of version 1 to 4: ${z.prettifyError(parsed.error)}`);
+    throw new Error(`${key} in ${store.url} is no record of version 1 to 5: ${z.prettifyError(parsed.error)}`);
   }
   // By its own name it is asked for, shown and deleted: a copy under another would do that to the first.
   if (recordKey(parsed.data.snapshotId) !== key)

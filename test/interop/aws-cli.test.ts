@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { startTestServer } from '../support/server.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { tool, without } from '../support/tools.ts';
 
 /** Debian's, where it is: another one on the PATH may be a shim. */
@@ -11,7 +12,8 @@ const AWS = existsSync('/usr/bin/aws') ? '/usr/bin/aws' : 'aws';
 test('the AWS CLI does the whole job: launch, snapshot, wait, restore, attach, tidy up', {
   skip: without(AWS),
 }, async (t) => {
-  const server = await startTestServer(t);
+  const archive = temporaryDirectory(t);
+  const server = await startTestServer(t, { flags: ['--archive-store', `file://${archive}`] });
   // biome-ignore lint/suspicious/noExplicitAny: whatever the CLI prints.
   const aws = async (service: string, ...argv: string[]): Promise<any> => {
     const base = ['--region', 'us-east-1', '--endpoint-url', server.apiUrl, '--output', 'json', service, ...argv];
@@ -146,4 +148,13 @@ test('the AWS CLI does the whole job: launch, snapshot, wait, restore, attach, t
   assert.deepEqual((await aws('rbin', 'list-rules', '--resource-type', 'EBS_SNAPSHOT')).Rules, []);
   const [back] = (await ec2('describe-snapshots', '--owner-ids', 'self')).Snapshots;
   assert.deepEqual([back.SnapshotId, back.State], [snapshotId, 'completed']);
+
+  await ec2('modify-snapshot-tier', '--snapshot-id', snapshotId, '--storage-tier', 'archive');
+  for (let tries = 0; ; tries += 1) {
+    const [status] = (await ec2('describe-snapshot-tier-status')).SnapshotTierStatuses;
+    if (status.LastTieringOperationStatus === 'archival-completed' && status.StorageTier === 'archive') break;
+    assert.ok(tries < 20, JSON.stringify(status));
+  }
+  const broughtBack = await ec2('restore-snapshot-tier', '--snapshot-id', snapshotId, '--permanent-restore');
+  assert.equal(broughtBack.IsPermanentRestore, true);
 });

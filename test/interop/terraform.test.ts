@@ -85,6 +85,11 @@ resource "aws_ebs_encryption_by_default" "on" {
   enabled    = true
   depends_on = [aws_ebs_volume.copy, aws_instance.db, aws_ebs_volume.secret, aws_ami.golden]
 }
+resource "aws_ebs_snapshot" "cold" {
+  volume_id    = aws_ebs_volume.data.id
+  storage_tier = "archive"
+  depends_on   = [aws_ebs_snapshot.data]
+}
 resource "aws_rbin_rule" "week" {
   description   = "a week"
   resource_type = "EBS_SNAPSHOT"
@@ -111,7 +116,8 @@ resource "aws_ami" "golden" {
 `;
 
 test("Terraform's AWS provider: apply, a second plan that changes nothing, destroy", { skip: LACKING }, async (t) => {
-  const server = await startTestServer(t);
+  const archive = temporaryDirectory(t);
+  const server = await startTestServer(t, { flags: ['--archive-store', `file://${archive}`] });
   const directory = temporaryDirectory(t);
   const { arn } = await server.admin.ask<KeyReport>('create-key', {});
   writeFileSync(`${directory}/main.tf`, CONFIGURATION(server.apiUrl, arn));
@@ -133,6 +139,8 @@ test("Terraform's AWS provider: apply, a second plan that changes nothing, destr
   assert.ok(Volumes.some((volume) => volume.Encrypted === true && volume.KmsKeyId === arn));
   const { Images = [] } = await server.ec2.send(new DescribeImagesCommand({ Owners: ['self'] }));
   assert.ok(Images.some((image) => image.Name === 'golden'));
+  const archived = new DescribeSnapshotsCommand({ Filters: [{ Name: 'storage-tier', Values: ['archive'] }] });
+  assert.equal((await server.ec2.send(archived)).Snapshots?.length, 1);
   await terraform('destroy', '-auto-approve');
   assert.deepEqual((await server.ec2.send(new DescribeVolumesCommand({}))).Volumes, []);
   assert.deepEqual((await server.ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots, []);

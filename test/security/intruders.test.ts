@@ -9,6 +9,7 @@ import { FileCleanup } from '../support/cleanup.ts';
 import { createSnapshots, EMPTY_IMAGE, ended, launchInstance, type TestInstance } from '../support/instances.ts';
 import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
 import { type Answer, type Credentials, form, type Request, rest, send, sign } from '../support/signed-request.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 /**
  * Attempts of someone who has a key to do what is not his to do, each beside its twin: the same, or next to the same, by
@@ -33,7 +34,7 @@ async function newUser(accountId: string, userName: string, policy?: object): Pr
 }
 
 before(async () => {
-  server = await startTestServer(file);
+  server = await startTestServer(file, { flags: ['--archive-store', `file://${temporaryDirectory(file)}`] });
   admin = readCredentials(server.dataDir);
   stranger = await newUser('000000000002', 'stranger');
   instance = await launchInstance(server.ec2, [1, 2]);
@@ -278,6 +279,16 @@ const FOREIGN: Foreign[] = [
       'BlockDeviceMapping.1.Ebs.SnapshotId': snapshot,
     })),
   },
+  {
+    what: 'archiving a snapshot',
+    code: 'InvalidSnapshot.NotFound',
+    ...dryTwin('ModifySnapshotTier', () => ({ SnapshotId: snapshot, StorageTier: 'archive' })),
+  },
+  {
+    what: 'taking a snapshot from the archive',
+    code: 'InvalidSnapshot.NotFound',
+    ...dryTwin('RestoreSnapshotTier', () => ({ SnapshotId: snapshot, PermanentRestore: 'true' })),
+  },
   { what: 'DeregisterImage', code: 'InvalidAMIID.NotFound', ...dryTwin('DeregisterImage', () => ({ ImageId: image })) },
   {
     what: 'RunInstances of a private image',
@@ -382,6 +393,8 @@ test("another account's lists are empty, whatever the filters", async () => {
     ['DescribeSnapshots', { 'Filter.1.Name': 'volume-id', 'Filter.1.Value.1': '*' }],
     ['DescribeSnapshots', { 'Owner.1': '000000000001' }],
     ['DescribeVolumesModifications', {}],
+    ['DescribeSnapshotTierStatus', {}],
+    ['ListSnapshotsInRecycleBin', {}],
   ] as const) {
     const answer = await ask(stranger, form(action, parameters));
     assert.ok(answer.status === 200 && !answer.body.includes('<item>'), answer.body);

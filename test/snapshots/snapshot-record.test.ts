@@ -7,6 +7,7 @@ import {
   type SnapshotRecord,
 } from '../../src/snapshots/snapshot-record.ts';
 import { knownId, newId, parseAccountId } from '../../src/types/ids.ts';
+import type { Sha256 } from '../../src/types/units.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 
 test('a record with an id that is none, or under another one’s name, is told with the reason, and keeps none of the others', async () => {
@@ -31,7 +32,7 @@ test('a record with an id that is none, or under another one’s name, is told w
     tags: [],
     startTime: '2026-01-01T00:00:00.000Z',
     completionTime: '2026-01-01T00:00:01.000Z',
-    root: 'a'.repeat(64),
+    root: 'a'.repeat(64) as Sha256,
     dataBlocks: 1,
   };
   await putSnapshotRecord(store, record);

@@ -1,3 +1,4 @@
+import { isArchived } from '../../catalog/archive.ts';
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import type { DataPlane } from '../../dataplane/data-plane.ts';
 import type { ObjectReader } from '../../objects/object-store.ts';
@@ -70,6 +71,9 @@ export async function findCompleted(call: Call, id: SnapshotId): Promise<Snapsho
   const row = await findSnapshot(call, id);
   if (row.state !== 'completed') {
     throw ebsErrors.invalid(`The snapshot '${id}' is ${row.state}; it must be completed.`, 'INVALID_SNAPSHOT_ID');
+  }
+  if (isArchived(row)) {
+    throw ebsErrors.invalid(`The snapshot '${id}' is archived; it must be restored.`, 'INVALID_SNAPSHOT_ID');
   }
   return row;
 }

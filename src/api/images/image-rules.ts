@@ -1,4 +1,5 @@
 import type { BlockDeviceMapping } from '@aws-sdk/client-ec2';
+import { isArchived } from '../../catalog/archive.ts';
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { ImageDeviceRow, ImageRow } from '../../catalog/schema.ts';
 import { putTags } from '../../catalog/tags.ts';
@@ -63,7 +64,10 @@ export async function insertImage(transaction: CatalogTransaction, call: Call, i
     })
     .execute();
   for (const device of image.devices) {
-    if (device.snapshot_id !== null) await stillThere(transaction, device.snapshot_id);
+    if (device.snapshot_id !== null) {
+      const snapshot = await stillThere(transaction, device.snapshot_id);
+      if (isArchived(snapshot)) throw errors.snapshotArchived(device.snapshot_id);
+    }
     await transaction
       .insertInto('image_devices')
       .values({ image_id: imageId, ...device })

@@ -18,7 +18,7 @@ const COLUMNS = {
   status: sql.ref('state'),
   'volume-id': sql.ref('volume_id'),
   'volume-size': sql`cast(size_gib as text)`,
-  'storage-tier': sql`'standard'`,
+  'storage-tier': sql`case when state = 'completed' and root is null then 'archive' else 'standard' end`,
   // What no snapshot here has.
   'owner-alias': sql`null`,
   'transfer-type': sql`null`,

@@ -6,7 +6,7 @@ import { readSnapshotId } from '../identifiers.ts';
 import type { Operation } from '../operation.ts';
 import { readTagSpecifications } from '../tags/tag-rules.ts';
 import { tagView } from '../tags/tag-view.ts';
-import { findVisibleSnapshots } from './find-snapshot.ts';
+import { assertReadable, findVisibleSnapshots } from './find-snapshot.ts';
 import { insertSet, NO_VOLUME } from './new-set.ts';
 import { checkDescription } from './snapshot-rules.ts';
 
@@ -43,7 +43,8 @@ export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = 
     );
     const snapshotId = await lifecycle.locks.hold([sourceId], async () => {
       const [source] = await findVisibleSnapshots(there, [sourceId]);
-      if (source.state !== 'completed' || source.root === null) throw errors.snapshotState(sourceId, source.state);
+      assertReadable(source);
+      if (source.root === null) throw errors.snapshotArchived(sourceId);
       const encryption = await protect(call, await planEncryption(call, wish, source));
       const { root, data_key_id } = source;
       const same = encryption.data_key_id === data_key_id;

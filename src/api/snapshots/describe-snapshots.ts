@@ -1,4 +1,5 @@
 import type { DescribeSnapshotsRequest, DescribeSnapshotsResult, Snapshot } from '@aws-sdk/client-ec2';
+import { archivesOf } from '../../catalog/archive.ts';
 import { granteesOf } from '../../catalog/permissions.ts';
 import type { SnapshotRow } from '../../catalog/schema.ts';
 import { tagsOf } from '../../catalog/tags.ts';
@@ -10,7 +11,7 @@ import type { Call, Operation } from '../operation.ts';
 import { fillPage } from '../pages.ts';
 import { candidates } from './candidates.ts';
 import { findVisibleSnapshots } from './find-snapshot.ts';
-import { progressOf, snapshotView, type TaggedSnapshot } from './snapshot-view.ts';
+import { progressOf, snapshotView, type TaggedSnapshot, tierOf } from './snapshot-view.ts';
 
 const FILTERS: FilterTable<TaggedSnapshot> = {
   description: (snapshot) => snapshot.description,
@@ -21,7 +22,7 @@ const FILTERS: FilterTable<TaggedSnapshot> = {
   'snapshot-id': (snapshot) => snapshot.snapshot_id,
   'start-time': (snapshot) => snapshot.started_at,
   status: (snapshot) => snapshot.state,
-  'storage-tier': () => 'standard',
+  'storage-tier': tierOf,
   'transfer-type': () => undefined,
   'volume-id': (snapshot) => snapshot.volume_id,
   'volume-size': (snapshot) => snapshot.size_gib,
@@ -75,11 +76,16 @@ async function completed(rows: SnapshotRow[], call: Call): Promise<TaggedSnapsho
     catalog,
     rows.map((row) => row.snapshot_id),
   );
+  const archives = await archivesOf(
+    catalog,
+    rows.map((row) => row.snapshot_id),
+  );
   return rows.map((row) => ({
     ...row,
     tags: tags.get(row.snapshot_id) ?? new Map(),
     grantees: grantees.get(row.snapshot_id) ?? [],
     progress: progressOf(row, lifecycle.snapshots),
+    archive: archives.get(row.snapshot_id),
   }));
 }
 

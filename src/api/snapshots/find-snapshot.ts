@@ -1,4 +1,5 @@
 import type { Expression, ExpressionBuilder, SqlBool } from 'kysely';
+import { isArchived } from '../../catalog/archive.ts';
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import type { CatalogSchema, SnapshotRow } from '../../catalog/schema.ts';
 import type { SnapshotId } from '../../types/ids.ts';
@@ -70,6 +71,13 @@ export async function stillThere(transaction: CatalogTransaction, snapshotId: Sn
     .executeTakeFirst();
   if (snapshot === undefined || snapshot.binned_at !== null) throw errors.noSnapshot(snapshotId);
   return snapshot;
+}
+
+/** That there is something to read a snapshot from. @throws ApiError IncorrectState: it is not complete, or archived */
+export function assertReadable(snapshot: SnapshotRow): void {
+  const { snapshot_id, state } = snapshot;
+  if (state !== 'completed') throw errors.snapshotState(snapshot_id, state);
+  if (isArchived(snapshot)) throw errors.snapshotArchived(snapshot_id);
 }
 
 /** One that the caller owns, and so may change. @throws ApiError InvalidSnapshot.NotFound */

@@ -1,5 +1,6 @@
-import type { Snapshot } from '@aws-sdk/client-ec2';
-import type { SnapshotRow } from '../../catalog/schema.ts';
+import type { Snapshot, StorageTier } from '@aws-sdk/client-ec2';
+import { isArchived } from '../../catalog/archive.ts';
+import type { SnapshotArchiveRow, SnapshotRow } from '../../catalog/schema.ts';
 import type { SnapshotRunner } from '../../lifecycle/snapshot-runner.ts';
 import { BLOCK_BYTES } from '../../types/units.ts';
 import { tagView } from '../tags/tag-view.ts';
@@ -8,6 +9,7 @@ export type TaggedSnapshot = SnapshotRow & {
   tags: ReadonlyMap<string, string>;
   grantees: readonly string[];
   progress: string;
+  archive: SnapshotArchiveRow | undefined;
 };
 
 /** How far a snapshot has come, as `45%`. */
@@ -30,6 +32,20 @@ export function progressOf(snapshot: SnapshotRow, runner: SnapshotRunner): strin
   }
 }
 
+/** One that is restored from the archive for a while is ready for use, and so in the standard tier. */
+export function tierOf(snapshot: SnapshotRow): StorageTier {
+  return isArchived(snapshot) ? 'archive' : 'standard';
+}
+
+export function dateOrNone(time: string | null | undefined): Date | undefined {
+  return time == null ? undefined : new Date(time);
+}
+
+/** Whether all its bytes are, somewhere. */
+function isStored({ state, root }: SnapshotRow): boolean {
+  return state === 'completed' || root !== null;
+}
+
 export function snapshotView(snapshot: TaggedSnapshot): Snapshot {
   return {
     SnapshotId: snapshot.snapshot_id,
@@ -43,10 +59,11 @@ export function snapshotView(snapshot: TaggedSnapshot): Snapshot {
     StateMessage: snapshot.state_message === '' ? undefined : snapshot.state_message,
     Progress: snapshot.progress,
     StartTime: new Date(snapshot.started_at),
-    CompletionTime: snapshot.completed_at === null ? undefined : new Date(snapshot.completed_at),
+    CompletionTime: dateOrNone(snapshot.completed_at),
     VolumeSize: snapshot.size_gib,
-    StorageTier: 'standard',
-    FullSnapshotSizeInBytes: snapshot.root === null ? undefined : snapshot.data_blocks * BLOCK_BYTES,
+    StorageTier: tierOf(snapshot),
+    RestoreExpiryTime: dateOrNone(snapshot.archive?.restored_until),
+    FullSnapshotSizeInBytes: isStored(snapshot) ? snapshot.data_blocks * BLOCK_BYTES : undefined,
     Tags: tagView(snapshot.tags),
   };
 }

@@ -7,7 +7,7 @@ import { type Protection, recordDataKey } from '../encryption.ts';
 import { errors } from '../errors.ts';
 import type { ClientToken } from '../idempotency.ts';
 import type { Call } from '../operation.ts';
-import { findVisibleSnapshots, stillThere } from '../snapshots/find-snapshot.ts';
+import { assertReadable, findVisibleSnapshots, stillThere } from '../snapshots/find-snapshot.ts';
 import type { VolumeShape } from './volume-types.ts';
 
 export type NewVolume = {
@@ -25,12 +25,14 @@ export type NewVolume = {
 
 /**
  * Records a volume that is to be made; VolumeRunner.create then makes it (see makeOrUndo).
- * @throws ApiError InvalidSnapshot.NotFound when the source was deleted since it was looked at
+ * @throws ApiError InvalidSnapshot.NotFound, IncorrectState when the source was deleted, or archived, since it was looked at
  */
 export async function insertVolume(transaction: CatalogTransaction, volume: NewVolume): Promise<VolumeRow> {
   const { shape, protection } = volume;
   // Again, in the same commit: what only a deleted snapshot named may be collected at any time.
   const source = volume.source && (await stillThere(transaction, volume.source.snapshot_id));
+  // Without a manifest, the volume would be an empty one.
+  if (source !== undefined) assertReadable(source);
   // Under another key than its snapshot's, none of the snapshot's objects can be part of its own.
   const related = source !== undefined && source.data_key_id === protection.data_key_id;
   await recordDataKey(transaction, protection);
@@ -80,10 +82,10 @@ export async function makeOrUndo(call: Call, volumeId: VolumeId, name: string): 
   }
 }
 
-/** @throws ApiError InvalidSnapshot.NotFound, IncorrectState when it is not completed */
+/** @throws ApiError InvalidSnapshot.NotFound, IncorrectState when it is not completed, or archived */
 export async function findRestorable(call: Call, snapshotId: SnapshotId): Promise<SnapshotRow> {
   const [snapshot] = await findVisibleSnapshots(call, [snapshotId]);
-  if (snapshot.state !== 'completed') throw errors.snapshotState(snapshotId, snapshot.state);
+  assertReadable(snapshot);
   return snapshot;
 }
 
