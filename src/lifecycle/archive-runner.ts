@@ -29,7 +29,10 @@ export class ArchiveRunner {
   readonly #locks: ResourceLocks;
   readonly #uploads: UploadGate;
   readonly #records: SnapshotRecords;
+  /** Of the moves that are under way. */
   readonly #progress = new Map<SnapshotId, CaptureProgress | undefined>();
+  /** Kicked since they began: the next move may have been asked for before the one before had ended. */
+  readonly #kicked = new Set<SnapshotId>();
 
   constructor(options: LifecycleOptions, locks: ResourceLocks, uploads: UploadGate, records: SnapshotRecords) {
     this.#options = options;
@@ -40,13 +43,19 @@ export class ArchiveRunner {
 
   /** There is a move to be made, as the catalog says. */
   kick(snapshotId: SnapshotId): void {
-    if (this.#progress.has(snapshotId)) return;
+    if (this.#progress.has(snapshotId)) {
+      this.#kicked.add(snapshotId);
+      return;
+    }
     this.#progress.set(snapshotId, undefined);
     void this.#run(snapshotId)
       .catch((error: Error) => {
         if (!this.#options.dataPlane.stopping) this.#options.log('error', `${snapshotId}: ${error.message}`);
       })
-      .finally(() => this.#progress.delete(snapshotId));
+      .finally(() => {
+        this.#progress.delete(snapshotId);
+        if (this.#kicked.delete(snapshotId)) this.kick(snapshotId);
+      });
   }
 
   /** After a start: moves that were cut short begin again. */
@@ -76,9 +85,13 @@ export class ArchiveRunner {
     return true;
   }
 
-  /** A snapshot was deleted: if it is being moved, that ends soon. */
-  cancel(snapshotId: SnapshotId): void {
-    if (this.#progress.has(snapshotId)) this.#options.dataPlane.cancelRecode(snapshotId);
+  /** A snapshot was deleted: a move of it ends soon, and what the archive has of it goes, soon or later. */
+  forget(snapshotId: SnapshotId): void {
+    const { dataPlane, log } = this.#options;
+    if (this.#progress.has(snapshotId)) dataPlane.cancelRecode(snapshotId);
+    void this.removeDeleted().catch((error: Error) =>
+      log('warn', `${snapshotId} is still in the archive: ${error.message}`),
+    );
   }
 
   progressOf(snapshotId: SnapshotId): CaptureProgress | undefined {

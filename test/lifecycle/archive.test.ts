@@ -253,6 +253,21 @@ for (const operation of ['archival', 'temporary-restore', 'permanent-restore'] a
   });
 }
 
+test('a move that is asked for before the last has quite ended is made, too', async (t) => {
+  const world = await newWorld(t);
+  const id = await world.newSnapshot();
+  await world.ask(id, 'archival');
+  const { runner } = world.server();
+  world.store.beforeRequest = async (request) => {
+    // The catalog says that it is archived, and the last thing is done.
+    if (request !== 'remove' || (await world.rows(id)).archive?.status !== 'completed') return;
+    await world.ask(id, 'permanent-restore');
+    runner.kick(id);
+  };
+  await settled(world, runner, id);
+  assert.deepEqual(await world.places(id), ['store']);
+});
+
 for (const lie of ['stores other bytes', 'stores nothing'] as const) {
   test(`an archive that ${lie} is found out: the snapshot stays where it is`, async (t) => {
     const world = await newWorld(t);

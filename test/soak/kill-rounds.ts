@@ -1,6 +1,6 @@
 /**
  * Rounds of load and kills against real processes: writers on three volumes (one of them encrypted), sets cut, deleted,
- * restored and collected meanwhile, then at a random moment `kill -9` of the server or of one worker, or a stop as an
+ * restored, archived, taken out of the recycle bin and collected meanwhile, then at a random moment `kill -9` of the server or of one worker, or a stop as an
  * operator does it; and everything is read back. Longer than a test should take:
  *
  *   node test/soak/kill-rounds.ts [--rounds=300 | --minutes=60] [--kills=1] [--seed=N]
@@ -13,10 +13,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import {
   AttachVolumeCommand,
+  CreateTagsCommand,
   CreateVolumeCommand,
   DeleteSnapshotCommand,
   DeleteVolumeCommand,
   DescribeSnapshotsCommand,
+  DescribeSnapshotTierStatusCommand,
+  ListSnapshotsInRecycleBinCommand,
+  ModifySnapshotTierCommand,
+  RestoreSnapshotFromRecycleBinCommand,
+  RestoreSnapshotTierCommand,
   TerminateInstancesCommand,
 } from '@aws-sdk/client-ec2';
 import type { RestoredSet } from '../../src/admin/restore-set.ts';
@@ -27,7 +33,8 @@ import { createSnapshots, launchInstance } from '../support/instances.ts';
 import { checkWithin, NumberedSlots, type Numbers, numbersOf } from '../support/numbered-slots.ts';
 import { childrenOf } from '../support/processes.ts';
 import { seededRandom } from '../support/random.ts';
-import { startTestServer, type TestServer } from '../support/server.ts';
+import { readCredentials, startTestServer, type TestServer } from '../support/server.ts';
+import { rest, send, sign } from '../support/signed-request.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
 const ENDED_MILLISECONDS = 120_000;
@@ -50,7 +57,9 @@ const seed = Number(flags.seed ?? Math.floor(Math.random() * 2 ** 31));
 const random = seededRandom(seed);
 const file = new FileCleanup();
 const dataDir = temporaryDirectory(file);
-let server = await startTestServer(file, { dataDir });
+const archive = temporaryDirectory(file);
+const options = { dataDir, flags: ['--archive-store', `file://${archive}`] };
+let server = await startTestServer(file, options);
 process.stdout.write(
   `seed ${seed}, ${flags.minutes === undefined ? `${rounds} rounds` : `${flags.minutes} minutes`}\n`,
 );
@@ -63,6 +72,17 @@ const volumes = [...instance.volumes, encrypted.VolumeId ?? ''];
 await server.ec2.send(
   new AttachVolumeCommand({ VolumeId: volumes[2], InstanceId: instance.instanceId, Device: '/dev/sdz' }),
 );
+
+/** What has this tag goes to the recycle bin. */
+const BINNED = { Key: 'recycle', Value: 'yes' };
+const rule = JSON.stringify({
+  ResourceType: 'EBS_SNAPSHOT',
+  RetentionPeriod: { RetentionPeriodValue: 1, RetentionPeriodUnit: 'DAYS' },
+  ResourceTags: [{ ResourceTagKey: BINNED.Key, ResourceTagValue: BINNED.Value }],
+});
+const signing = { service: 'rbin', credentials: readCredentials(dataDir) };
+const ruled = await send(server.apiUrl, await sign(server.apiUrl, rest('POST', '/rules', {}, rule), signing));
+assert.equal(ruled.status, 201, ruled.body);
 
 const slots = new NumberedSlots(volumes);
 const connect = (name: string): Promise<NbdClient> => server.connect(name);
@@ -78,7 +98,69 @@ const figures = {
   restores: 0,
   deletes: 0,
   collections: 0,
+  archived: 0,
+  fromArchive: 0,
+  fromBin: 0,
 };
+
+/** A snapshot that is complete, and has been read. */
+function someChecked(): string | undefined {
+  const ids = cuts.filter((each) => each.checked).flatMap((each) => [...each.snapshots.keys()]);
+  return ids[Math.floor(random() * ids.length)];
+}
+
+/** Deletes a snapshot, and takes it back. */
+async function recycle(SnapshotId: string): Promise<void> {
+  await server.ec2.send(new CreateTagsCommand({ Resources: [SnapshotId], Tags: [BINNED] }));
+  await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
+  await server.ec2.send(new RestoreSnapshotFromRecycleBinCommand({ SnapshotId }));
+  figures.fromBin += 1;
+}
+
+const inArchive = new Set<string>();
+
+/** Brings a snapshot back from the archive, for good or for a while; one that is not there is moved there. */
+async function changeTier(checked: string): Promise<void> {
+  const [first = checked] = inArchive;
+  const SnapshotId = random() < 0.5 ? first : checked;
+  inArchive.delete(SnapshotId);
+  const { Snapshots = [] } = await server.ec2.send(new DescribeSnapshotsCommand({ SnapshotIds: [SnapshotId] }));
+  if (Snapshots[0]?.StorageTier === 'archive') {
+    const how = random() < 0.5 ? { PermanentRestore: true } : { TemporaryRestoreDays: 1 };
+    await server.ec2.send(new RestoreSnapshotTierCommand({ SnapshotId, ...how }));
+    figures.fromArchive += 1;
+  } else {
+    await server.ec2.send(new ModifySnapshotTierCommand({ SnapshotId, StorageTier: 'archive' }));
+    inArchive.add(SnapshotId);
+    figures.archived += 1;
+  }
+}
+
+/** Until each snapshot that is kept can be read, wherever a kill has left it. */
+async function bringAllBack(): Promise<void> {
+  const { Snapshots: binned = [] } = await server.ec2.send(new ListSnapshotsInRecycleBinCommand({}));
+  const kept = new Set(cuts.flatMap((each) => [...each.snapshots.keys()]));
+  for (const { SnapshotId = '' } of binned) {
+    if (kept.has(SnapshotId)) await server.ec2.send(new RestoreSnapshotFromRecycleBinCommand({ SnapshotId }));
+  }
+  const latest = performance.now() + ENDED_MILLISECONDS;
+  for (const id of kept) {
+    const Filters = [{ Name: 'snapshot-id', Values: [id] }];
+    for (;;) {
+      const { SnapshotTierStatuses = [] } = await server.ec2.send(new DescribeSnapshotTierStatusCommand({ Filters }));
+      const [status] = SnapshotTierStatuses;
+      assert.ok(status !== undefined, `${id} is gone`);
+      const { LastTieringOperationStatus: last = '', LastTieringOperationStatusDetail: detail } = status;
+      assert.ok(!last.endsWith('failed'), `${id}: ${last}: ${detail}`);
+      if (!last.endsWith('in-progress')) {
+        if (status.StorageTier !== 'archive') break;
+        await server.ec2.send(new RestoreSnapshotTierCommand({ SnapshotId: id, PermanentRestore: true }));
+      }
+      assert.ok(performance.now() < latest, `${id} stays ${last}`);
+      await sleep(20);
+    }
+  }
+}
 
 async function cut(): Promise<void> {
   const least = slots.acknowledged();
@@ -101,7 +183,9 @@ async function cut(): Promise<void> {
 async function operate(): Promise<void> {
   const chance = random();
   try {
-    if (cuts.length <= KEPT_SETS && chance < 0.6) await cut();
+    const checked = random() < 0.3 ? someChecked() : undefined;
+    if (checked !== undefined) await (random() < 0.3 ? recycle(checked) : changeTier(checked));
+    else if (cuts.length <= KEPT_SETS && chance < 0.6) await cut();
     else if (chance < 0.7) await server.admin.ask('collect', { remove: true }).then(() => (figures.collections += 1));
     else if (cuts.length > KEPT_SETS || chance < 0.8) {
       const [first] = cuts.filter((each) => each.checked);
@@ -183,7 +267,7 @@ async function kill(): Promise<void> {
       await server.kill();
       figures.serverKills += 1;
     }
-    server = await startTestServer(file, { dataDir });
+    server = await startTestServer(file, options);
     return;
   }
   const workers = childrenOf(server.process.pid ?? 0);
@@ -232,6 +316,7 @@ for (;;) {
   if (busy === undefined) break;
   await sleep(100);
 }
+await bringAllBack();
 for (const each of cuts)
   for (const [id, volume] of each.snapshots)
     checkWithin(await numbersOf(connect, id, slots.unanswered(volume)), each.least[volume], each.most[volume], id);

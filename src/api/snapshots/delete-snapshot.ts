@@ -49,7 +49,7 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
     if (isKept) return refreshRecords(call, [snapshotId]);
     // After the catalog: the other way round, a snapshot that is still there could not be brought back from the bucket.
     await removeRecord(call, snapshot);
-    lifecycle.archives.cancel(snapshotId);
+    lifecycle.archives.forget(snapshotId);
     if (snapshot.state === 'pending') await lifecycle.snapshots.abandon(snapshot);
   });
 }
