@@ -2,7 +2,6 @@ import { archivesOf, deleteArchive, putArchive } from '../catalog/archive.ts';
 import { type CatalogTransaction, isCatalogError } from '../catalog/catalog.ts';
 import { retireRoot } from '../catalog/retired-roots.ts';
 import type { SnapshotArchiveRow, SnapshotRow } from '../catalog/schema.ts';
-import { folderOf } from '../objects/folder-store.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import type { Captured, CaptureProgress } from '../snapshots/capture.ts';
 import { recordKey } from '../snapshots/snapshot-record.ts';
@@ -15,7 +14,6 @@ import type { SnapshotRecords } from './snapshot-records.ts';
 import type { UploadGate } from './upload-gate.ts';
 
 const RETRY_MILLISECONDS = 300;
-const KEYS_AT_ONCE = 1000;
 
 /** A move that is under way. */
 type Move = { snapshot: SnapshotRow; archive: SnapshotArchiveRow };
@@ -277,13 +275,5 @@ async function isUnderWay(transaction: CatalogTransaction, archive: SnapshotArch
 async function removeArchived(archive: ObjectStore, snapshotId: SnapshotId): Promise<void> {
   // Its record first: there must be none of what is there in part.
   await archive.remove([recordKey(snapshotId)]);
-  const folder = folderOf(archive, snapshotId);
-  let keys: string[] = [];
-  for await (const { key } of folder.list('')) {
-    keys.push(key);
-    if (keys.length < KEYS_AT_ONCE) continue;
-    await folder.remove(keys);
-    keys = [];
-  }
-  await folder.remove(keys);
+  await archive.removeFolder(snapshotId);
 }

@@ -12,6 +12,7 @@ export function folderOf(store: ObjectStore, folder: string): ObjectStore {
       for await (const { key, bytes } of store.list(`${prefix}${keys}`)) yield { key: key.slice(prefix.length), bytes };
     },
     remove: (keys) => store.remove(keys.map((key) => `${prefix}${key}`)),
+    removeFolder: (inner) => store.removeFolder(`${prefix}${inner}`),
     removeUnfinished: () => store.removeUnfinished(),
   };
 }

@@ -62,6 +62,10 @@ export class MeasuredStore implements ObjectStore {
     await this.#count('remove', () => this.#store.remove(keys), keys.length);
   }
 
+  async removeFolder(folder: string): Promise<void> {
+    await this.#count('remove', () => this.#store.removeFolder(folder));
+  }
+
   removeUnfinished(): Promise<void> {
     return this.#store.removeUnfinished();
   }

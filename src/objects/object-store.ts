@@ -29,6 +29,12 @@ export interface ObjectStore {
    */
   remove(keys: readonly string[]): Promise<void>;
 
+  /**
+   * Removes all that is in a folder (`a/b`: every key that begins `a/b/`), and the folder. One that is not there is no error.
+   * @throws when not all could be removed
+   */
+  removeFolder(folder: string): Promise<void>;
+
   /** Removes what puts that were cut short long ago have left behind, where such a thing leaves anything. */
   removeUnfinished(): Promise<void>;
 }

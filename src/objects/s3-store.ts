@@ -17,7 +17,7 @@ import { readBody } from '../types/http-body.ts';
 import { MIB } from '../types/units.ts';
 import { ObjectNotFoundError, type ObjectStore, ObjectStoreRefusedError, ObjectTooShortError } from './object-store.ts';
 import { PiecesBody } from './pieces-body.ts';
-import { removeEach } from './remove-each.ts';
+import { removeEach, removeListed } from './remove-each.ts';
 
 export type S3Location = {
   bucket: string;
@@ -197,6 +197,10 @@ export class S3Store implements ObjectStore {
     await this.#ask(key, (Bucket, Key, options) =>
       this.#client.send(new DeleteObjectCommand({ Bucket, Key }), options),
     );
+  }
+
+  removeFolder(folder: string): Promise<void> {
+    return removeListed(this, folder);
   }
 
   /** A put is one request: what was cut short was never there. */

@@ -31,6 +31,7 @@ export function untilAborted(store: ObjectStore, signal: AbortSignal): ObjectSto
     getRange: (key, offset, length) => within(() => store.getRange(key, offset, length)),
     list: (prefix) => store.list(prefix),
     remove: (keys) => within(() => store.remove(keys)),
+    removeFolder: (folder) => within(() => store.removeFolder(folder)),
     removeUnfinished: () => within(() => store.removeUnfinished()),
   };
 }

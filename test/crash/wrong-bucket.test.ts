@@ -163,6 +163,7 @@ test('a rebuild that is cut short is begun anew by the next, with volumes, users
     get: (key) => store.get(key),
     getRange: (key, offset, length) => store.getRange(key, offset, length),
     remove: (keys) => store.remove(keys),
+    removeFolder: (folder) => store.removeFolder(folder),
     removeUnfinished: () => store.removeUnfinished(),
     async *list(prefix) {
       yield* store.list(prefix);

@@ -7,6 +7,7 @@ import { type AddressInfo, createServer as createNetServer, type Server as NetSe
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
+import { folderOf } from '../../src/objects/folder-store.ts';
 import {
   ObjectNotFoundError,
   type ObjectStore,
@@ -51,6 +52,31 @@ for (const [name, open] of Object.entries(IMPLEMENTATIONS)) {
     assert.ok((await store.get('packs/ab/abc')).equals(whole));
     assert.ok((await store.getRange('packs/ab/abc', 5, 100_000)).equals(whole.subarray(5, 100_005)));
     assert.ok((await store.getRange('packs/ab/abc', whole.length - 1, 1)).equals(whole.subarray(-1)));
+  });
+
+  test(`${name}: a folder is a store of its own, and goes with all that is in it, and nothing else`, async (t) => {
+    const store = await open(t);
+    const folder = folderOf(store, 'one');
+    await folder.put('packs/ab/abc', [Buffer.from('in it')]);
+    await folder.put('packs/ab/gone', [Buffer.from('for a moment')]);
+    for (const key of ['one-more', 'other/packs/ab/abc']) await store.put(key, [Buffer.from(key)]);
+    assert.equal((await folder.get('packs/ab/abc')).toString(), 'in it');
+    assert.equal((await folder.getRange('packs/ab/abc', 3, 2)).toString(), 'it');
+    assert.equal((await store.get('one/packs/ab/abc')).toString(), 'in it');
+    await assert.rejects(folder.get('one-more'), ObjectNotFoundError);
+    await folder.remove(['packs/ab/gone']);
+    const listed: string[] = [];
+    for await (const { key } of folder.list('')) listed.push(key);
+    assert.deepEqual(listed, ['packs/ab/abc']);
+    await store.removeFolder('one');
+    await store.removeFolder('one');
+    const left: string[] = [];
+    for await (const { key } of store.list('')) left.push(key);
+    assert.deepEqual(left.sort(), ['one-more', 'other/packs/ab/abc']);
+    await folder.put('packs/ab/abc', [Buffer.from('again')]);
+    await folderOf(store, 'other').removeFolder('packs');
+    assert.equal((await folder.get('packs/ab/abc')).toString(), 'again');
+    await assert.rejects(store.get('other/packs/ab/abc'), ObjectNotFoundError);
   });
 
   test(`${name}: a put replaces the whole object`, async (t) => {
@@ -398,4 +424,25 @@ test('directory: a key cannot reach outside', async (t) => {
 test('a URL that names no store says what one looks like', async () => {
   await assert.rejects(openObjectStore('ftp://x'), /give file:\/\/\/PATH or s3:\/\/BUCKET/);
   await assert.rejects(openObjectStore('s3://b/p?pathstyle=true'), /unknown setting 'pathstyle'/);
+});
+
+test('directory: a folder that another process removes is made again by who had made it', async (t) => {
+  const url = pathToFileURL(temporaryDirectory(t)).href;
+  const [one, other] = [await openObjectStore(url), await openObjectStore(url)];
+  await one.put('folder/packs/a', [Buffer.from('first')]);
+  await other.removeFolder('folder');
+  await one.put('folder/packs/a', [Buffer.from('second')]);
+  assert.equal((await other.get('folder/packs/a')).toString(), 'second');
+});
+
+test('directory: what cannot be looked into is not taken for empty', async (t) => {
+  const file = `${temporaryDirectory(t)}/file`;
+  writeFileSync(file, '');
+  const all = async (store: ObjectStore): Promise<string[]> => {
+    const keys: string[] = [];
+    for await (const { key } of store.list('')) keys.push(key);
+    return keys;
+  };
+  await assert.rejects(all(await openObjectStore(pathToFileURL(file).href)), { code: 'ENOTDIR' });
+  assert.deepEqual(await all(await openObjectStore(pathToFileURL(`${file}-that-is-not-there`).href)), []);
 });

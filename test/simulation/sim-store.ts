@@ -1,5 +1,5 @@
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
-import { removeEach } from '../../src/objects/remove-each.ts';
+import { removeEach, removeListed } from '../../src/objects/remove-each.ts';
 import { KilledError } from '../support/crash-disk.ts';
 import type { Scheduler } from './scheduler.ts';
 
@@ -89,6 +89,10 @@ export class SimStore implements ObjectStore {
     await this.#scheduler.turn();
     this.#alive(life);
     for (const [key, bytes] of [...this.objects]) if (key.startsWith(prefix)) yield { key, bytes: bytes.length };
+  }
+
+  removeFolder(folder: string): Promise<void> {
+    return removeListed(this, folder);
   }
 
   async removeUnfinished(): Promise<void> {}

@@ -1,5 +1,5 @@
 import { ObjectNotFoundError, type ObjectStore, ObjectTooShortError } from '../../src/objects/object-store.ts';
-import { removeEach } from '../../src/objects/remove-each.ts';
+import { removeEach, removeListed } from '../../src/objects/remove-each.ts';
 
 /** An object store in memory that a test can look into, and make fail. */
 export class MemoryStore implements ObjectStore {
@@ -32,6 +32,10 @@ export class MemoryStore implements ObjectStore {
 
   async *list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
     for (const [key, bytes] of this.objects) if (key.startsWith(prefix)) yield { key, bytes: bytes.length };
+  }
+
+  removeFolder(folder: string): Promise<void> {
+    return removeListed(this, folder);
   }
 
   async removeUnfinished(): Promise<void> {}
