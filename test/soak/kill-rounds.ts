@@ -194,7 +194,7 @@ async function operate(): Promise<void> {
       for (const SnapshotId of first.snapshots.keys()) await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
       figures.deletes += 1;
     } else if (chance < 0.9) {
-      const done = cuts.findLast((each) => each.checked);
+      const done = cuts.findLast((each) => each.checked && ![...each.snapshots.keys()].some((id) => inArchive.has(id)));
       if (done === undefined) return;
       const { sets } = await server.admin.ask<{ sets: SetReport[] }>('sets');
       const set = sets.find((each) => each.snapshots.some(({ snapshotId }) => done.snapshots.has(snapshotId)));
