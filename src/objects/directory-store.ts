@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import fs from 'node:fs';
+import fs, { type Stats } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -114,7 +114,7 @@ export class DirectoryStore implements ObjectStore {
     const directory = prefix.slice(0, prefix.lastIndexOf('/') + 1);
     for await (const key of this.#walk(directory)) {
       if (!key.startsWith(prefix) || IS_TEMPORARY.test(key)) continue;
-      const found = await stat(this.#pathOf(key)).catch(() => undefined);
+      const found = await this.#stat(key);
       if (found !== undefined) yield { key, bytes: found.size };
     }
   }
@@ -138,9 +138,17 @@ export class DirectoryStore implements ObjectStore {
     const before = Date.now() - UNFINISHED_MILLISECONDS;
     for await (const key of this.#walk('')) {
       if (!IS_TEMPORARY.test(key)) continue;
-      const found = await stat(this.#pathOf(key)).catch(() => undefined);
+      const found = await this.#stat(key);
       if (found !== undefined && found.mtimeMs < before) await this.remove([key]);
     }
+  }
+
+  /** @returns undefined where it has been removed since it was listed */
+  async #stat(key: string): Promise<Stats | undefined> {
+    return stat(this.#pathOf(key)).catch((error) => {
+      if (error.code !== 'ENOENT') throw error;
+      return undefined;
+    });
   }
 
   /** @returns what is to be thrown where a file could not be read */

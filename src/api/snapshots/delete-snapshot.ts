@@ -2,11 +2,10 @@ import type { DeleteSnapshotRequest } from '@aws-sdk/client-ec2';
 import { deleteSnapshotRow } from '../../catalog/delete-snapshot.ts';
 import { putIntoBin } from '../../catalog/recycle-bin.ts';
 import type { SnapshotId } from '../../types/ids.ts';
-import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
 import { keptUntil } from '../recycle-bin/retention.ts';
-import { findOwnSnapshot, stillThere } from './find-snapshot.ts';
+import { assertInNoImage, findOwnSnapshot, stillThere } from './find-snapshot.ts';
 import { assertUnlocked } from './lock-snapshot.ts';
 import { refreshRecords, removeRecord } from './stored-records.ts';
 
@@ -28,12 +27,7 @@ export function removeSnapshot(call: Call, snapshotId: SnapshotId): Promise<void
   return lifecycle.locks.hold([snapshotId], async () => {
     const snapshot = await findOwnSnapshot(call, snapshotId);
     const isKept = await catalog.transaction().execute(async (transaction) => {
-      const image = await transaction
-        .selectFrom('image_devices')
-        .select('image_id')
-        .where('snapshot_id', '=', snapshotId)
-        .executeTakeFirst();
-      if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
+      await assertInNoImage(transaction, snapshotId);
       const there = await stillThere(transaction, snapshotId);
       const deletedAt = now();
       await assertUnlocked(transaction, there, deletedAt);

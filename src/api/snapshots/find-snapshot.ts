@@ -73,6 +73,16 @@ export async function stillThere(transaction: CatalogTransaction, snapshotId: Sn
   return snapshot;
 }
 
+/** That no image names it, of which instances could be launched. @throws ApiError InvalidSnapshot.InUse */
+export async function assertInNoImage(transaction: CatalogTransaction, snapshotId: SnapshotId): Promise<void> {
+  const image = await transaction
+    .selectFrom('image_devices')
+    .select('image_id')
+    .where('snapshot_id', '=', snapshotId)
+    .executeTakeFirst();
+  if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
+}
+
 /** That there is something to read a snapshot from. @throws ApiError IncorrectState: it is not complete, or archived */
 export function assertReadable(snapshot: SnapshotRow): void {
   const { snapshot_id, state } = snapshot;

@@ -12,7 +12,7 @@ import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
 import { readSnapshotId } from '../identifiers.ts';
 import type { Call, Operation } from '../operation.ts';
-import { assertReadable, findOwnSnapshot, stillThere } from './find-snapshot.ts';
+import { assertInNoImage, assertReadable, findOwnSnapshot, stillThere } from './find-snapshot.ts';
 import { refreshRecords } from './stored-records.ts';
 
 const RESTORE_DAYS = { least: 1, most: 180 };
@@ -32,7 +32,7 @@ export const modifySnapshotTier: Operation<ModifySnapshotTierRequest, ModifySnap
     const startedAt = now();
     const isBack = await changeTier(call, snapshotId, async (transaction, snapshot, last) => {
       assertReadable(snapshot);
-      await assertUnused(transaction, snapshotId);
+      await assertInNoImage(transaction, snapshotId);
       // It is there already, and here for a while only: that ends now.
       if (last?.root != null) {
         const ends = { ...last, restored_until: startedAt.toISOString() };
@@ -146,14 +146,4 @@ function changeTier<Result>(
       return change(transaction, snapshot, last);
     });
   });
-}
-
-/** @throws ApiError InvalidSnapshot.InUse: instances could not be launched of the image */
-async function assertUnused(transaction: CatalogTransaction, snapshotId: SnapshotId): Promise<void> {
-  const image = await transaction
-    .selectFrom('image_devices')
-    .select('image_id')
-    .where('snapshot_id', '=', snapshotId)
-    .executeTakeFirst();
-  if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
 }
