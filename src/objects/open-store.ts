@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DirectoryStore } from './directory-store.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -33,10 +34,9 @@ export async function openObjectStore(url: string, options: StoreOptions = {}): 
           throw new Error(`object store ${url}: unknown setting '${name}'; known are ${SETTINGS.join(', ')}`);
         }
       }
-      const prefix = parsed.pathname.replace(/^\/+|\/+$/g, '');
       return new S3Store(url, {
         bucket: parsed.hostname,
-        prefix: prefix === '' ? '' : `${prefix}/`,
+        prefix: prefixOf(parsed),
         endpoint: searchParams.get('endpoint') ?? undefined,
         region: searchParams.get('region') ?? process.env.AWS_REGION ?? 'us-east-1',
         pathStyle: searchParams.get('path-style') === 'true',
@@ -49,6 +49,30 @@ export async function openObjectStore(url: string, options: StoreOptions = {}): 
         `object store '${url}': give file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…&path-style=true`,
       );
   }
+}
+
+/** Whether two URLs name one store, however they are written. */
+export function isSameStore(one: string, other: string): boolean {
+  const [first, second] = [placeOf(one), placeOf(other)];
+  return first !== undefined && first === second;
+}
+
+/** @returns undefined for a URL of no store */
+function placeOf(url: string): string | undefined {
+  const parsed = URL.parse(url);
+  switch (parsed?.protocol) {
+    case 'file:':
+      return path.resolve(pathOf(parsed));
+    case 's3:':
+      return `${parsed.searchParams.get('endpoint') ?? ''} ${parsed.hostname} ${prefixOf(parsed)}`;
+    default:
+      return undefined;
+  }
+}
+
+function prefixOf(url: URL): string {
+  const prefix = url.pathname.replace(/^\/+|\/+$/g, '');
+  return prefix === '' ? '' : `${prefix}/`;
 }
 
 function pathOf(url: URL): string {

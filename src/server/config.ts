@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
+import { isSameStore } from '../objects/open-store.ts';
 import { type AccountId, parseAccountId } from '../types/ids.ts';
 import { isLoopback } from './loopback.ts';
 
@@ -102,7 +103,8 @@ export function readConfig(
   checkTransport(settings);
   const dataDir = path.resolve(settings.dataDir);
   const objectStore = settings.objectStore ?? pathToFileURL(path.join(dataDir, 'objects')).href;
-  if (settings.archiveStore === objectStore) {
+  // Each would take the other's records for its own.
+  if (settings.archiveStore !== undefined && isSameStore(settings.archiveStore, objectStore)) {
     throw new Error(`archiveStore: '${objectStore}' is the object store itself; give the archive a place of its own`);
   }
   return {

@@ -341,8 +341,13 @@ test('without --archive-store there is no archive tier, and the server says how 
   const move = new ModifySnapshotTierCommand({ SnapshotId: newId('snap'), StorageTier: 'archive' });
   await assert.rejects(plain.ec2.send(move), { name: 'UnsupportedOperation', message: /--archive-store/ });
   await plain.stop();
-  const same = ['--object-store', `file://${objects}`, '--archive-store', `file://${objects}`];
-  await assert.rejects(startTestServer(t, { flags: same }), /archiveStore: .* a place of its own/);
+  for (const [one, other] of [
+    [`file://${objects}`, `file://${objects}/x/../`],
+    ['s3://bucket/a?region=eu-west-1', 's3://bucket/a/?path-style=true'],
+  ]) {
+    const same = ['--object-store', one, '--archive-store', other];
+    await assert.rejects(startTestServer(t, { flags: same }), /archiveStore: .* a place of its own/);
+  }
 });
 
 function imageOf(SnapshotId: string): RegisterImageCommandInput {
