@@ -31,6 +31,8 @@ export class ArchiveRunner {
   readonly #progress = new Map<SnapshotId, CaptureProgress | undefined>();
   /** Kicked since they began: the next move may have been asked for before the one before had ended. */
   readonly #kicked = new Set<SnapshotId>();
+  /** The manifests by which moves to the archive read. */
+  readonly #reading = new Map<SnapshotId, Sha256>();
 
   constructor(options: LifecycleOptions, locks: ResourceLocks, uploads: UploadGate, records: SnapshotRecords) {
     this.#options = options;
@@ -96,6 +98,11 @@ export class ArchiveRunner {
     return this.#progress.get(snapshotId);
   }
 
+  /** What must stay in the object store as it is, whatever becomes of the snapshots meanwhile. */
+  rootsBeingRead(): Sha256[] {
+    return [...this.#reading.values()];
+  }
+
   /** Ends restores whose time is over: the archive has those snapshots all the time. */
   async endRestores(): Promise<void> {
     const { catalog, now, log } = this.#options;
@@ -149,9 +156,9 @@ export class ArchiveRunner {
       // Deleted, or ended otherwise.
       if (move === undefined) return;
       try {
-        await this.#uploads.upload('snapshot', () =>
-          move.archive.operation === 'archival' ? this.#archive(move) : this.#restore(move),
-        );
+        // A move to the archive brings nothing into the object store, and may take days: no collection need wait for it.
+        if (move.archive.operation === 'archival') await this.#archive(move);
+        else await this.#uploads.upload('snapshot', () => this.#restore(move));
         // What it does not take now is written later (see refreshStale).
         await this.#records
           .refresh([snapshotId])
@@ -187,7 +194,9 @@ export class ArchiveRunner {
     if (snapshot.root === null) throw new Error('the snapshot has no bytes in the object store');
     // What a move that was cut short has left.
     await removeArchived(place, snapshot.snapshot_id);
-    const { root } = await this.#copy(move, snapshot.root, 'to-archive');
+    this.#reading.set(snapshot.snapshot_id, snapshot.root);
+    const copying = this.#copy(move, snapshot.root, 'to-archive');
+    const { root } = await copying.finally(() => this.#reading.delete(snapshot.snapshot_id));
     const archive = { ...move.archive, archived_at: now().toISOString() };
     // Before the catalog: from then on, nothing but this says what the archive has.
     await this.#records.writeArchived(snapshot, archive, root);

@@ -5,6 +5,7 @@ import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/co
 import type { SnapshotId } from '../types/ids.ts';
 import type { Sha256 } from '../types/units.ts';
 import { allSnapshots } from './all-snapshots.ts';
+import type { ArchiveRunner } from './archive-runner.ts';
 import type { LifecycleOptions } from './options.ts';
 import { pendingUploads } from './pending-snapshots.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
@@ -42,6 +43,7 @@ export class Collector {
   readonly #owner: StoreOwner;
   readonly #snapshots: SnapshotRunner;
   readonly #blocks: WrittenBlocks;
+  readonly #archives: ArchiveRunner;
   readonly #now: () => Date;
   readonly #rest: () => Promise<void>;
   #isRunning = false;
@@ -53,6 +55,7 @@ export class Collector {
     records: SnapshotRecords,
     snapshots: SnapshotRunner,
     blocks: WrittenBlocks,
+    archives: ArchiveRunner,
   ) {
     this.#catalog = catalog;
     this.#store = store;
@@ -64,6 +67,7 @@ export class Collector {
     this.#records = records;
     this.#snapshots = snapshots;
     this.#blocks = blocks;
+    this.#archives = archives;
   }
 
   /**
@@ -160,6 +164,7 @@ export class Collector {
     const uploads = await this.#blocks.parents();
     const retired = await this.#catalog.selectFrom('retired_roots').select('root').execute();
     for (const { root } of retired) roots.add(root);
+    for (const root of this.#archives.rootsBeingRead()) roots.add(root);
     for (const { base_root, origin_root, hydrated } of volumes) {
       if (base_root !== null) roots.add(base_root);
       if (origin_root !== null && hydrated === 0) roots.add(origin_root);

@@ -87,8 +87,16 @@ export class Lifecycle {
     this.imports = new Imports(options, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
     this.#blocks = new WrittenBlocks(options);
-    this.collector = new Collector(options, this.storeOwner, this.uploads, this.records, this.snapshots, this.#blocks);
-    this.repacker = new Repacker(options, this.uploads, this.records, this.#blocks);
+    this.collector = new Collector(
+      options,
+      this.storeOwner,
+      this.uploads,
+      this.records,
+      this.snapshots,
+      this.#blocks,
+      this.archives,
+    );
+    this.repacker = new Repacker(options, this.uploads, this.records, this.#blocks, this.archives);
   }
 
   /** How far a worker has come with a snapshot. */

@@ -2,6 +2,7 @@ import { retireRoot } from '../catalog/retired-roots.ts';
 import type { Repacked } from '../snapshots/repack.ts';
 import type { Sha256 } from '../types/units.ts';
 import { allSnapshots } from './all-snapshots.ts';
+import type { ArchiveRunner } from './archive-runner.ts';
 import type { Collected } from './collector.ts';
 import type { LifecycleOptions } from './options.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
@@ -29,12 +30,20 @@ export class Repacker {
   readonly #uploads: UploadGate;
   readonly #records: SnapshotRecords;
   readonly #blocks: WrittenBlocks;
+  readonly #archives: ArchiveRunner;
 
-  constructor(options: LifecycleOptions, uploads: UploadGate, records: SnapshotRecords, blocks: WrittenBlocks) {
+  constructor(
+    options: LifecycleOptions,
+    uploads: UploadGate,
+    records: SnapshotRecords,
+    blocks: WrittenBlocks,
+    archives: ArchiveRunner,
+  ) {
     this.#options = options;
     this.#uploads = uploads;
     this.#records = records;
     this.#blocks = blocks;
+    this.#archives = archives;
   }
 
   /**
@@ -79,6 +88,7 @@ export class Repacker {
     const parents = await this.#blocks.parents();
     const packs = await this.#blocks.packs();
     for (const { root } of inUse) if (root !== null) pinned.add(root);
+    for (const root of this.#archives.rootsBeingRead()) pinned.add(root);
     for (const { parent_root } of parents) if (parent_root !== null) pinned.add(parent_root);
     const opened = [];
     for (const [keyId, roots] of groups) {

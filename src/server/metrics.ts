@@ -66,6 +66,17 @@ export class Metrics {
       const samples = Object.entries(shown).map(([state, number]): [Labels, number] => [{ state }, number]);
       text.metric(`cleancut_${table}`, 'gauge', `How many ${table} there are, by state.`, samples);
     }
+    const moves = await catalog
+      .selectFrom('snapshot_archives')
+      .select(['operation', 'status', count<number>('snapshot_id').as('number')])
+      .groupBy(['operation', 'status'])
+      .execute();
+    text.metric(
+      'cleancut_snapshot_moves',
+      'gauge',
+      'Snapshots, by their last move to or from the archive.',
+      moves.map(({ operation, status, number }): [Labels, number] => [{ operation, status }, Number(number)]),
+    );
     const { snapshots, blocks } = lifecycle.snapshots.backlog();
     text.metric('cleancut_uploads_running', 'gauge', 'Snapshots that are being stored.', [[{}, snapshots]]);
     text.metric('cleancut_upload_backlog_blocks', 'gauge', 'Blocks of 512 KiB that they still have to store.', [

@@ -41,7 +41,7 @@ class World {
   }
 
   /** A server, until it is killed. */
-  server(): { runner: ArchiveRunner; records: SnapshotRecords; kill: () => void } {
+  server(): { runner: ArchiveRunner; records: SnapshotRecords; gate: UploadGate; kill: () => void } {
     const { catalog, store, archive } = this;
     const records = new SnapshotRecords(catalog, store, archive);
     const dataPlane = { stopping: false, recode: (order: RecodeOrder) => this.#recode(order), cancelRecode() {} };
@@ -54,8 +54,9 @@ class World {
       now: () => new Date(this.now),
       log: (_: string, message: string) => this.logged.push(message),
     };
-    const runner = new ArchiveRunner(options, new ResourceLocks(), new UploadGate(), records);
-    return { runner, records, kill: () => Object.assign(dataPlane, { stopping: true }) };
+    const gate = new UploadGate();
+    const runner = new ArchiveRunner(options, new ResourceLocks(), gate, records);
+    return { runner, records, gate, kill: () => Object.assign(dataPlane, { stopping: true }) };
   }
 
   /** As a worker does it. */
@@ -252,6 +253,29 @@ for (const operation of ['archival', 'temporary-restore', 'permanent-restore'] a
     else assert.equal([...world.archive.objects.keys()].filter((key) => key.includes('/packs/')).length, 1);
   });
 }
+
+test('what a move reads is known to collections, as long as it does; they do not wait for it', async (t) => {
+  const world = await newWorld(t);
+  const id = await world.newSnapshot();
+  const { root } = await world.rows(id);
+  await world.ask(id, 'archival');
+  const { runner, gate } = world.server();
+  const seen: unknown[] = [];
+  world.archive.beforeRequest = async (request, key) => {
+    if (request === 'put' && key.includes('/packs/')) seen.push([runner.rootsBeingRead(), gate.busy]);
+  };
+  await settled(world, runner, id);
+  assert.deepEqual(seen, [[[root], false]]);
+  assert.deepEqual(runner.rootsBeingRead(), []);
+  // One that comes back has objects in the store that nothing names yet.
+  const wereBusy: boolean[] = [];
+  await world.ask(id, 'permanent-restore');
+  world.store.beforeRequest = (request, key) => {
+    if (request === 'put' && key.startsWith('packs/')) wereBusy.push(gate.busy);
+  };
+  await settled(world, runner, id);
+  assert.deepEqual(wereBusy, [true]);
+});
 
 test('a move that is asked for before the last has quite ended is made, too', async (t) => {
   const world = await newWorld(t);

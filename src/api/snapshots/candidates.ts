@@ -19,6 +19,8 @@ const COLUMNS = {
   'volume-id': sql.ref('volume_id'),
   'volume-size': sql`cast(size_gib as text)`,
   'storage-tier': sql`case when state = 'completed' and root is null then 'archive' else 'standard' end`,
+  'last-tiering-operation': sql`(select operation || '-' || status from snapshot_archives
+    where snapshot_archives.snapshot_id = snapshots.snapshot_id)`,
   // What no snapshot here has.
   'owner-alias': sql`null`,
   'transfer-type': sql`null`,
