@@ -11,6 +11,7 @@ import type { LifecycleOptions } from './options.ts';
 import { isPassing } from './passing-errors.ts';
 import type { ResourceLocks } from './resource-locks.ts';
 import type { SnapshotRecords } from './snapshot-records.ts';
+import type { StoreOwner } from './store-owner.ts';
 import type { UploadGate } from './upload-gate.ts';
 
 const RETRY_MILLISECONDS = 300;
@@ -27,6 +28,7 @@ export class ArchiveRunner {
   readonly #locks: ResourceLocks;
   readonly #uploads: UploadGate;
   readonly #records: SnapshotRecords;
+  readonly #owner: StoreOwner;
   /** Of the moves that are under way. */
   readonly #progress = new Map<SnapshotId, CaptureProgress | undefined>();
   /** Kicked since they began: the next move may have been asked for before the one before had ended. */
@@ -34,11 +36,18 @@ export class ArchiveRunner {
   /** The manifests by which moves to the archive read. */
   readonly #reading = new Map<SnapshotId, Sha256>();
 
-  constructor(options: LifecycleOptions, locks: ResourceLocks, uploads: UploadGate, records: SnapshotRecords) {
+  constructor(
+    options: LifecycleOptions,
+    locks: ResourceLocks,
+    uploads: UploadGate,
+    records: SnapshotRecords,
+    owner: StoreOwner,
+  ) {
     this.#options = options;
     this.#locks = locks;
     this.#uploads = uploads;
     this.#records = records;
+    this.#owner = owner;
   }
 
   /** There is a move to be made, as the catalog says. */
@@ -61,15 +70,19 @@ export class ArchiveRunner {
   /** After a start: moves that were cut short begin again. */
   async recover(): Promise<void> {
     const { catalog, archive, log } = this.#options;
-    if (archive === undefined) {
-      const { number } = await catalog
-        .selectFrom('snapshot_archives')
-        .select(({ fn }) => fn.countAll<number>().as('number'))
-        .where(({ or, eb }) => or([eb('root', 'is not', null), eb('status', '=', 'in-progress')]))
-        .executeTakeFirstOrThrow();
-      if (number > 0) log('warn', `${number} snapshots are in an archive, or on their way: give its --archive-store`);
-      return;
-    }
+    if (archive !== undefined) return this.resume();
+    const { number } = await catalog
+      .selectFrom('snapshot_archives')
+      .select(({ fn }) => fn.countAll<number>().as('number'))
+      .where(({ or, eb }) => or([eb('root', 'is not', null), eb('status', '=', 'in-progress')]))
+      .executeTakeFirstOrThrow();
+    if (number > 0) log('warn', `${number} snapshots are in an archive, or on their way: give its --archive-store`);
+  }
+
+  /** Begins moves that were not begun, or cut short; once a minute, too, for some may have to wait. */
+  async resume(): Promise<void> {
+    const { catalog, archive } = this.#options;
+    if (archive === undefined) return;
     const moves = await catalog
       .selectFrom('snapshot_archives')
       .select('snapshot_id')
@@ -136,7 +149,10 @@ export class ArchiveRunner {
   async removeDeleted(): Promise<void> {
     const { catalog, archive } = this.#options;
     if (archive === undefined) return;
-    for (const { snapshot_id } of await catalog.selectFrom('deleted_archives').selectAll().execute()) {
+    const deleted = await catalog.selectFrom('deleted_archives').selectAll().execute();
+    // A copy of this server has the same snapshots there: only the one that owns the object store takes any away.
+    if (deleted.length > 0) await this.#owner.require();
+    for (const { snapshot_id } of deleted) {
       // What a move that is about to end still brings there must not stay for ever.
       if (this.#progress.has(snapshot_id)) continue;
       await this.#locks.hold([snapshot_id], async () => {
@@ -155,6 +171,13 @@ export class ArchiveRunner {
       const move = await this.#moveOf(snapshotId);
       // Deleted, or ended otherwise.
       if (move === undefined) return;
+      try {
+        // As above, for a move begins with an empty folder. Where it cannot be told now, it is asked again in a minute.
+        await this.#owner.require();
+      } catch (error) {
+        log('warn', `${snapshotId}: its ${move.archive.operation} has to wait: ${(error as Error).message}`);
+        return;
+      }
       try {
         // A move to the archive brings nothing into the object store, and may take days: no collection need wait for it.
         if (move.archive.operation === 'archival') await this.#archive(move);
@@ -211,12 +234,12 @@ export class ArchiveRunner {
     const { catalog, now } = this.#options;
     const { snapshot, archive } = move;
     if (archive.root === null) throw new Error('the archive does not have the snapshot');
-    const { root } = await this.#copy(move, archive.root, 'from-archive');
+    const { root, storedBytes } = await this.#copy(move, archive.root, 'from-archive');
     await catalog.transaction().execute(async (transaction) => {
       if (!(await isUnderWay(transaction, archive))) return;
       await transaction
         .updateTable('snapshots')
-        .set({ root })
+        .set({ root, stored_bytes: storedBytes })
         .where('snapshot_id', '=', snapshot.snapshot_id)
         .execute();
       await this.#records.markStale(transaction, [snapshot.snapshot_id]);
@@ -239,7 +262,11 @@ export class ArchiveRunner {
       .where('snapshot_id', '=', snapshotId)
       .executeTakeFirstOrThrow();
     if (root !== null) await retireRoot(transaction, root, this.#options.now());
-    await transaction.updateTable('snapshots').set({ root: null }).where('snapshot_id', '=', snapshotId).execute();
+    await transaction
+      .updateTable('snapshots')
+      .set({ root: null, stored_bytes: 0 })
+      .where('snapshot_id', '=', snapshotId)
+      .execute();
     await this.#records.markStale(transaction, [snapshotId]);
   }
 

@@ -83,9 +83,9 @@ export class Lifecycle {
     this.volumes = new VolumeRunner(options, this.hydrations);
     this.instances = new InstanceRunner(options, this.volumes);
     this.copies = new CopyRunner(options, this.uploads, this.snapshots);
-    this.archives = new ArchiveRunner(options, this.locks, this.uploads, this.records);
     this.imports = new Imports(options, this.snapshots);
     this.storeOwner = new StoreOwner(options.catalog, options.store);
+    this.archives = new ArchiveRunner(options, this.locks, this.uploads, this.records, this.storeOwner);
     this.#blocks = new WrittenBlocks(options);
     this.collector = new Collector(
       options,
@@ -119,6 +119,7 @@ export class Lifecycle {
       'the recycle bin': () => this.#emptyBin(),
       'restores from the archive': () => this.archives.endRestores(),
       'the archive': () => this.archives.removeDeleted(),
+      'moves to and from it': () => this.archives.resume(),
       'its records': () => this.records.refreshStale(),
       collection: () => this.#collectWhenDue(),
       scrubbing: () => this.scrubber.runWhenDue(),

@@ -11,6 +11,7 @@ import type { DataKeys } from '../../src/keys/data-keys.ts';
 import { ArchiveRunner } from '../../src/lifecycle/archive-runner.ts';
 import { ResourceLocks } from '../../src/lifecycle/resource-locks.ts';
 import { SnapshotRecords } from '../../src/lifecycle/snapshot-records.ts';
+import { StoreOwner } from '../../src/lifecycle/store-owner.ts';
 import { UploadGate } from '../../src/lifecycle/upload-gate.ts';
 import { folderOf } from '../../src/objects/folder-store.ts';
 import type { Captured } from '../../src/snapshots/capture.ts';
@@ -55,7 +56,7 @@ class World {
       log: (_: string, message: string) => this.logged.push(message),
     };
     const gate = new UploadGate();
-    const runner = new ArchiveRunner(options, new ResourceLocks(), gate, records);
+    const runner = new ArchiveRunner(options, new ResourceLocks(), gate, records, new StoreOwner(catalog, store));
     return { runner, records, gate, kill: () => Object.assign(dataPlane, { stopping: true }) };
   }
 
@@ -135,7 +136,9 @@ class World {
 async function newWorld(t: TestContext): Promise<World> {
   const catalog = await openCatalog(`${temporaryDirectory(t)}/catalog.sqlite`);
   t.after(() => catalog.destroy());
-  return new World(catalog);
+  const world = new World(catalog);
+  await new StoreOwner(catalog, world.store).claim();
+  return world;
 }
 
 /** Until nothing is being moved any more, by that server. */
@@ -367,6 +370,37 @@ test('what the archive has of a deleted snapshot is removed, and by the next sta
   await world.server().runner.removeDeleted();
   assert.ok([...world.archive.objects.keys()].every((key) => key.includes(other)));
   assert.deepEqual(await world.places(other), ['archive']);
+});
+
+test('a copy of the server takes nothing away from the archive: neither what is deleted, nor what it would move there', async (t) => {
+  const world = await newWorld(t);
+  const [deleted, archived] = [await world.newSnapshot(), await world.newSnapshot()];
+  for (const each of [deleted, archived]) {
+    await world.ask(each, 'archival');
+    await settled(world, world.server().runner, each);
+  }
+  const before = new Map(world.archive.objects);
+  const owned = world.store.objects.get('owner.json') ?? Buffer.alloc(0);
+  await world.store.put('owner.json', [Buffer.from(JSON.stringify({ serverId: 'another' }))]);
+  const row = await world.catalog
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('snapshot_id', '=', deleted)
+    .executeTakeFirstOrThrow();
+  await world.catalog.transaction().execute((transaction) => deleteSnapshotRow(transaction, row));
+  const { runner } = world.server();
+  await assert.rejects(runner.removeDeleted(), /another server/);
+  await world.ask(archived, 'permanent-restore');
+  await settled(world, runner, archived);
+  assert.deepEqual(world.archive.objects, before);
+  assert.equal((await world.rows(archived)).archive?.status, 'in-progress');
+  // When it is the owner again, it goes on by itself.
+  await world.store.put('owner.json', [owned]);
+  await runner.resume();
+  await settled(world, runner, archived);
+  await runner.removeDeleted();
+  assert.deepEqual(await world.places(archived), ['store']);
+  assert.equal(world.archive.objects.size, 0);
 });
 
 test('a server without the archive leaves the record of what is there for one that has it', async (t) => {
