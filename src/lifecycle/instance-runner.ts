@@ -86,7 +86,8 @@ export class InstanceRunner {
         return this.takeApart(instanceId);
       case 'running': {
         const missing = (await this.#attached(instanceId)).filter((id) => dataPlane.exported(id) === undefined);
-        return allOf(missing, (volumeId) => dataPlane.exportVolume(volumeId));
+        await allOf(missing, (volumeId) => dataPlane.exportVolume(volumeId));
+        return;
       }
       case 'stopped':
       case 'terminated':

@@ -152,6 +152,7 @@ export function sealBlock(
  * Gives back what was stored as a record.
  * @param length of the decoded bytes: see recordsOf
  * @param key of an encrypted snapshot
+ * @param room where they are to be left; in what they come in, or in a room of their own, where there is none
  * @throws CorruptBlockError when they are not the bytes that were stored: wrong bytes are never returned; WrongKeyError
  */
 export async function decodeRecord(
@@ -160,6 +161,7 @@ export async function decodeRecord(
   length: number,
   key: DataKey | undefined,
   where: string,
+  room?: Buffer,
 ): Promise<Buffer> {
   const { encoding, sha256: expected } = location;
   let block: Buffer;
@@ -168,14 +170,14 @@ export async function decodeRecord(
       block = bytes;
       break;
     case ENCODING.ZSTD:
-      block = await inflate(bytes, length, where);
+      block = await inflate(bytes, length, where, room);
       break;
     case ENCODING.SEALED_PLAIN:
       block = open(bytes, location, key, where);
       break;
     case ENCODING.SEALED_ZSTD: {
       const opened = open(bytes, location, key, where);
-      block = await inflate(opened, length, where);
+      block = await inflate(opened, length, where, room);
       giveBack(opened);
       break;
     }
@@ -187,15 +189,21 @@ export async function decodeRecord(
   if (block.length !== length) throw new CorruptBlockError(`${where} is ${block.length} bytes, not ${length}`);
   const found = blockHash(block, key);
   if (found !== expected) throw new CorruptBlockError(`${where} has the hash ${found}, and should have ${expected}`);
-  return block;
+  if (room === undefined) return block;
+  // What was inflated is there already.
+  if (block.buffer !== room.buffer) {
+    block.copy(room);
+    if (block !== bytes) giveBack(block);
+  }
+  return room;
 }
 
-async function inflate(bytes: Buffer, length: number, where: string): Promise<Buffer> {
-  const room = roomFor(length);
+async function inflate(bytes: Buffer, length: number, where: string, given?: Buffer): Promise<Buffer> {
+  const room = given ?? roomFor(length);
   try {
     return room.subarray(0, await decompressInto(room, bytes));
   } catch (error) {
-    giveBack(room);
+    if (room !== given) giveBack(room);
     // Whatever else went wrong says nothing of the bytes.
     if (!(error instanceof ZstdError)) throw error;
     throw new CorruptBlockError(`${where} cannot be decompressed: ${error.message}`);

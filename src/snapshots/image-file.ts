@@ -11,6 +11,8 @@ import type { SnapshotSource, Stride } from './snapshot-source.ts';
 const STRIDE: Stride = { runBlocks: 8, blocksAtOnce: 80 };
 const WRITES_AT_ONCE = 4;
 const BLOCKS_OF_A_WRITE = 4;
+/** Those that are fetched, those that are gathered meanwhile, and those that are written. */
+const ROOMS = STRIDE.blocksAtOnce + (1 + WRITES_AT_ONCE) * BLOCKS_OF_A_WRITE;
 const BLOCKS_AT_ONCE = 65_536;
 /** What file systems without links say. */
 const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
@@ -60,29 +62,38 @@ async function giveName(partial: string, image: string): Promise<void> {
   await directory.sync().finally(() => directory.close());
 }
 
+/** Blocks that follow one another, and are to be written together. */
+type Gathered = { firstBlock: number; blocks: Buffer[] };
+
 async function writeImage(
   source: SnapshotSource,
   file: FileHandle,
   sizeBytes: number,
   onProgress: (doneBytes: number) => void,
 ): Promise<void> {
-  // One more than are written: that of the blocks that are gathered meanwhile.
-  const rooms = Array.from({ length: WRITES_AT_ONCE + 1 }, () => alignedBuffer(BLOCKS_OF_A_WRITE * BLOCK_BYTES));
+  // They are decoded where they are written from.
+  const memory = alignedBuffer(ROOMS * BLOCK_BYTES);
+  const rooms = Array.from({ length: ROOMS }, (_, at) => memory.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES));
+  const roomOf = (): Buffer => {
+    const room = rooms.pop();
+    if (room === undefined) throw new Error('more blocks are in memory than there may be');
+    return room;
+  };
   const writing = new Set<Promise<void>>();
   let done = 0;
-  const write = async (room: Buffer, firstBlock: number, length: number): Promise<void> => {
-    const { bytesWritten } = await file.write(room, 0, length, firstBlock * BLOCK_BYTES);
+  const write = async ({ blocks, firstBlock }: Gathered): Promise<void> => {
+    const { bytesWritten } = await file.writev(blocks, firstBlock * BLOCK_BYTES);
+    const length = blocks.length * BLOCK_BYTES;
     // A disk that has just filled takes a part, and calls it no error.
     if (bytesWritten < length) throw new Error(`the disk is full: it took ${bytesWritten} of ${length} bytes`);
-    rooms.push(room);
+    rooms.push(...blocks);
     done += length;
     onProgress(done);
   };
-  /** Blocks that follow one another, and are to be written together. */
-  let gathered: { room: Buffer; firstBlock: number; length: number } | undefined;
+  let gathered: Gathered | undefined;
   const flush = async (): Promise<void> => {
     if (gathered === undefined) return;
-    const task = write(gathered.room, gathered.firstBlock, gathered.length).then(() => void writing.delete(task));
+    const task = write(gathered).then(() => void writing.delete(task));
     task.catch(() => undefined);
     writing.add(task);
     gathered = undefined;
@@ -91,12 +102,11 @@ async function writeImage(
   };
   try {
     await file.truncate(sizeBytes);
-    for await (const { block, bytes } of source.blocks(asBlock(0), STRIDE)) {
-      if (gathered !== undefined && block !== gathered.firstBlock + gathered.length / BLOCK_BYTES) await flush();
-      gathered ??= { room: rooms.pop() as Buffer, firstBlock: block, length: 0 };
-      bytes.copy(gathered.room, gathered.length);
-      gathered.length += BLOCK_BYTES;
-      if (gathered.length === gathered.room.length) await flush();
+    for await (const { block, bytes } of source.blocks(asBlock(0), STRIDE, roomOf)) {
+      if (gathered !== undefined && block !== gathered.firstBlock + gathered.blocks.length) await flush();
+      gathered ??= { firstBlock: block, blocks: [] };
+      gathered.blocks.push(bytes);
+      if (gathered.blocks.length === BLOCKS_OF_A_WRITE) await flush();
     }
     await flush();
     await Promise.all(writing);

@@ -1,6 +1,7 @@
 import type { DataKey } from '../encryption/data-key.ts';
 import type { ObjectReader } from '../objects/object-store.ts';
 import type { Patience } from '../objects/patience.ts';
+import { allOf } from '../types/all-of.ts';
 import { inOrder } from '../types/in-order.ts';
 import { keepLatest } from '../types/keep-latest.ts';
 import { giveBack } from '../types/memory.ts';
@@ -32,6 +33,9 @@ export type Stride = {
 
 /** Small ones: between any two blocks, a guest's request may want the thread. */
 const GUESTS_FIRST: Stride = { runBlocks: 4, blocksAtOnce: 20 };
+
+/** Where a block's bytes are to be left: 512 KiB, which are the caller's again once it has been given the block. */
+export type RoomOf = (block: BlockIndex) => Buffer;
 
 type Found = { block: BlockIndex; location: BlockLocation };
 /** `memory`: all buffers that they lie in, and those that came before them. */
@@ -88,19 +92,33 @@ export class SnapshotSource implements BlockSource {
       if (last !== undefined && !follows(last.location.whole, location.whole)) runs.push([]);
       runs[runs.length - 1].push({ block, location });
     }
+    const roomOf = (block: BlockIndex): Buffer => {
+      const at = blocks.indexOf(block) * BLOCK_BYTES;
+      return target.subarray(at, at + BLOCK_BYTES);
+    };
     await Promise.all(
       runs.map(async (run) => {
-        const fetched = await fetchPatiently(this.#patience, () => this.#fetchRun(run));
-        for (const { block, bytes } of fetched.blocks) bytes.copy(target, blocks.indexOf(block) * BLOCK_BYTES);
+        const fetched = await fetchPatiently(this.#patience, () => this.#fetchRun(run, roomOf));
         for (const bytes of fetched.memory) giveBack(bytes);
       }),
     );
   }
 
-  /** A block's bytes are there until the next one is asked for. */
-  async *blocks(from: BlockIndex, stride = GUESTS_FIRST): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
+  /**
+   * A block's bytes are there until the next one is asked for; or in the rooms that are given for them, of which so many are
+   * in use as may be in memory.
+   */
+  async *blocks(
+    from: BlockIndex,
+    stride = GUESTS_FIRST,
+    roomOf?: RoomOf,
+  ): AsyncGenerator<{ block: BlockIndex; bytes: Buffer }> {
     const runs = this.#runs(from, stride.runBlocks);
-    const fetch = (run: Found[]): Promise<FetchedRun> => fetchPatiently(this.#patience, () => this.#fetchRun(run));
+    const fetch = (run: Found[]): Promise<FetchedRun> => {
+      // Once for each, however often it is fetched.
+      const rooms = roomOf && new Map(run.map(({ block }) => [block, roomOf(block)]));
+      return fetchPatiently(this.#patience, () => this.#fetchRun(run, (block) => rooms?.get(block)));
+    };
     for await (const { blocks, memory } of inOrder(runs, stride.blocksAtOnce, fetch, (run) => run.length)) {
       yield* blocks;
       for (const bytes of memory) giveBack(bytes);
@@ -139,12 +157,14 @@ export class SnapshotSource implements BlockSource {
     if (run.length > 0) yield run;
   }
 
-  async #fetchRun(run: readonly Found[]): Promise<FetchedRun> {
+  async #fetchRun(run: readonly Found[], roomOf: (block: BlockIndex) => Buffer | undefined): Promise<FetchedRun> {
     const memory: Buffer[] = [];
     const stored = this.#fetchTogether(run);
-    const blocks = await Promise.all(
-      run.map(async (found) => ({ block: found.block, bytes: await this.#putTogether(found, stored, memory) })),
-    );
+    // All of them, also where one fails: into the same rooms they may be fetched again.
+    const blocks = await allOf(run, async (found) => {
+      const { block } = found;
+      return { block, bytes: await this.#putTogether(found, stored, memory, roomOf(block)) };
+    });
     return { blocks, memory };
   }
 
@@ -180,21 +200,25 @@ export class SnapshotSource implements BlockSource {
     return stored;
   }
 
-  /** @param memory is told of each buffer that comes into being */
+  /**
+   * @param memory is told of each buffer that comes into being
+   * @param room where the block is to be left, if it is the caller's to say
+   */
   async #putTogether(
     { block, location }: Found,
     stored: Map<RecordLocation, Promise<Buffer>>,
     memory: Buffer[],
+    room?: Buffer,
   ): Promise<Buffer> {
-    const [whole, pages] = await Promise.all(
-      recordsOf(location).map(async ({ record, bytes }) => {
-        const where = `block ${block} (object ${packKey(record.pack)}, ${record.length} bytes at ${record.offset})`;
-        const found = (await stored.get(record)) as Buffer;
-        const decoded = await decodeRecord(found, record, bytes, this.manifest.key, where);
-        memory.push(found, decoded);
-        return decoded;
-      }),
-    );
+    const [whole, pages] = await allOf(recordsOf(location), async ({ record, bytes }) => {
+      const where = `block ${block} (object ${packKey(record.pack)}, ${record.length} bytes at ${record.offset})`;
+      const found = (await stored.get(record)) as Buffer;
+      const target = record === location.whole ? room : undefined;
+      const decoded = await decodeRecord(found, record, bytes, this.manifest.key, where, target);
+      memory.push(found);
+      if (decoded !== target) memory.push(decoded);
+      return decoded;
+    });
     if (location.patch !== undefined) applyPatch(whole, location.patch, pages);
     return whole;
   }
