@@ -1,5 +1,6 @@
 import { archivesOf, deleteArchive, putArchive } from '../catalog/archive.ts';
 import { type CatalogTransaction, isCatalogError } from '../catalog/catalog.ts';
+import { imageOf } from '../catalog/images.ts';
 import { retireRoot } from '../catalog/retired-roots.ts';
 import type { SnapshotArchiveRow, SnapshotRow } from '../catalog/schema.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
@@ -225,6 +226,9 @@ export class ArchiveRunner {
     await this.#records.writeArchived(snapshot, archive, root);
     await catalog.transaction().execute(async (transaction) => {
       if (!(await isUnderWay(transaction, move.archive))) return;
+      // Registered since the move was asked for.
+      const imageId = await imageOf(transaction, snapshot.snapshot_id);
+      if (imageId !== undefined) throw new Error(`the snapshot is in use by ${imageId}`);
       await putArchive(transaction, { ...archive, root, status: 'completed' });
       await this.#leaveStore(transaction, snapshot.snapshot_id);
     });

@@ -120,7 +120,9 @@ export class Lifecycle {
       'restores from the archive': () => this.archives.endRestores(),
       'the archive': () => this.archives.removeDeleted(),
       'moves to and from it': () => this.archives.resume(),
-      'its records': () => this.records.refreshStale(),
+      'its records': async () => {
+        for (const message of await this.records.refreshStale()) log('warn', message);
+      },
       collection: () => this.#collectWhenDue(),
       scrubbing: () => this.scrubber.runWhenDue(),
     };

@@ -105,12 +105,22 @@ export class SnapshotRecords {
     });
   }
 
-  /** Writes the records that are still to be written anew, and removes those that are still to be removed. */
-  async refreshStale(): Promise<void> {
+  /**
+   * Writes the records that are still to be written anew, and removes those that are still to be removed.
+   * @returns what is still to be done in the archive, and why
+   */
+  async refreshStale(): Promise<string[]> {
     const stale = await this.#catalog.selectFrom('stale_records').select('snapshot_id').execute();
-    await this.refresh(stale.map(({ snapshot_id }) => snapshot_id));
+    const waiting: string[] = [];
+    await someAtOnce(stale, async ({ snapshot_id }) => {
+      await this.#refreshOne(snapshot_id).catch((error: Error) => {
+        if (!(error instanceof ArchiveAwayError)) throw error;
+        waiting.push(error.message);
+      });
+    });
     const deleted = await this.#catalog.selectFrom('deleted_records').selectAll().execute();
     await someAtOnce(deleted, ({ snapshot_id, set_id }) => this.remove(snapshot_id, set_id));
+    return waiting;
   }
 
   /**
@@ -148,12 +158,14 @@ export class SnapshotRecords {
       .executeTakeFirst();
     if (snapshot?.state !== 'completed') return true;
     const archive = (await archivesOf(this.#catalog, [snapshotId])).get(snapshotId);
-    if (archive?.root != null) {
-      if (this.#archive === undefined) return false;
-      await this.#putIntoArchive(snapshot, archive, archive.root);
-    }
+    // Before the archive, which may be away: a collection must not wait for that.
     if (snapshot.root === null) await removeSnapshotRecord(this.#store, snapshotId);
     else await putSnapshotRecord(this.#store, await this.#recordOf(snapshot, archive, snapshot.root));
+    if (archive?.root == null) return true;
+    if (this.#archive === undefined) return false;
+    await this.#putIntoArchive(snapshot, archive, archive.root).catch((error: Error) => {
+      throw new ArchiveAwayError(`${snapshotId}: its record in the archive will be later: ${error.message}`);
+    });
     return true;
   }
 
@@ -217,6 +229,11 @@ export class SnapshotRecords {
     const rows = await this.#catalog.selectFrom('data_keys').selectAll().where('data_key_id', 'in', ids).execute();
     return new Map(rows.map((row) => [row.data_key_id, row]));
   }
+}
+
+/** The object store has all that it should. */
+class ArchiveAwayError extends Error {
+  override name = 'ArchiveAwayError';
 }
 
 /** Does something with each; what fails does not keep the others from it. @throws the first failure, when all have ended */

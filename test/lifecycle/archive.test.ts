@@ -5,6 +5,7 @@ import { archivesOf, putArchive } from '../../src/catalog/archive.ts';
 import { type Catalog, openCatalog } from '../../src/catalog/catalog.ts';
 import { deleteSnapshotRow } from '../../src/catalog/delete-snapshot.ts';
 import type { SnapshotArchiveRow, TieringOperation } from '../../src/catalog/schema.ts';
+import { putTags } from '../../src/catalog/tags.ts';
 import type { DataPlane } from '../../src/dataplane/data-plane.ts';
 import type { RecodeOrder } from '../../src/dataplane/messages.ts';
 import type { DataKeys } from '../../src/keys/data-keys.ts';
@@ -18,10 +19,10 @@ import type { Captured } from '../../src/snapshots/capture.ts';
 import { recodeAndRead } from '../../src/snapshots/recode.ts';
 import { getSnapshotRecord, hasSnapshotRecord } from '../../src/snapshots/snapshot-record.ts';
 import { SnapshotSource } from '../../src/snapshots/snapshot-source.ts';
-import type { SnapshotId } from '../../src/types/ids.ts';
+import { newId, type SnapshotId } from '../../src/types/ids.ts';
 import { asBlock, BLOCK_BYTES, DAY_MILLISECONDS, type Sha256 } from '../../src/types/units.ts';
 import { assertSame, contents, cutOf, NO_PATIENCE, run, storing } from '../support/captures.ts';
-import { insertSnapshot } from '../support/catalog-rows.ts';
+import { insertSnapshot, OWNER } from '../support/catalog-rows.ts';
 import { MemoryStore } from '../support/memory-store.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 
@@ -401,6 +402,68 @@ test('a copy of the server takes nothing away from the archive: neither what is 
   await runner.removeDeleted();
   assert.deepEqual(await world.places(archived), ['store']);
   assert.equal(world.archive.objects.size, 0);
+});
+
+test('a snapshot that an image names by the time that it is in the archive stays where it is', async (t) => {
+  const world = await newWorld(t);
+  const id = await world.newSnapshot();
+  await world.ask(id, 'archival');
+  const image = { image_id: newId('ami'), ...OWNER, name: 'new', description: '', root_device_name: '/dev/xvda' };
+  const computer = {
+    architecture: 'x86_64',
+    virtualization_type: 'hvm',
+    ena_support: 1,
+    sriov_net_support: null,
+  } as const;
+  const disk = {
+    device_name: '/dev/xvda',
+    snapshot_id: id,
+    size_gib: 1,
+    volume_type: 'gp3',
+    iops: null,
+    throughput: null,
+  };
+  await world.catalog
+    .insertInto('images')
+    .values({ ...image, ...computer, is_public: 0, created_at: '' })
+    .execute();
+  await world.catalog
+    .insertInto('image_devices')
+    .values({ image_id: image.image_id, ...disk, delete_on_termination: 1 })
+    .execute();
+  const { runner } = world.server();
+  await settled(world, runner, id);
+  const { archive } = await world.rows(id);
+  assert.deepEqual([archive?.status, archive?.detail], ['failed', `the snapshot is in use by ${image.image_id}`]);
+  assert.deepEqual(await world.places(id), ['store']);
+  await runner.removeDeleted();
+  assert.equal(world.archive.objects.size, 0);
+});
+
+test('while the archive is away its records wait, and the object store’s do not', async (t) => {
+  const world = await newWorld(t);
+  const [there, here] = [await world.newSnapshot(), await world.newSnapshot()];
+  for (const id of [there, here]) {
+    await world.ask(id, 'archival');
+    await settled(world, world.server().runner, id);
+  }
+  await world.ask(here, 'temporary-restore', 1);
+  await settled(world, world.server().runner, here);
+  const { records } = world.server();
+  const owner = { resourceType: 'snapshot' as const, accountId: OWNER.account_id, region: OWNER.region };
+  for (const id of [there, here]) await putTags(world.catalog, { ...owner, resourceId: id }, new Map([['k', 'v']]));
+  await records.markStale(world.catalog, [there, here]);
+  world.archive.beforeRequest = () => {
+    throw new Error('away');
+  };
+  const waiting = await records.refreshStale();
+  assert.deepEqual(waiting.map((line) => line.slice(0, there.length)).sort(), [there, here].sort());
+  assert.match(waiting[0], /in the archive will be later: away/);
+  assert.deepEqual((await getSnapshotRecord(world.store, here)).tags, [{ key: 'k', value: 'v' }]);
+  world.archive.beforeRequest = () => undefined;
+  assert.deepEqual(await records.refreshStale(), []);
+  for (const id of [there, here]) assert.equal((await getSnapshotRecord(world.archive, id)).tags.length, 1);
+  assert.deepEqual(await world.catalog.selectFrom('stale_records').selectAll().execute(), []);
 });
 
 test('a server without the archive leaves the record of what is there for one that has it', async (t) => {

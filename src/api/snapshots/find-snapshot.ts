@@ -1,6 +1,7 @@
 import type { Expression, ExpressionBuilder, SqlBool } from 'kysely';
 import { isArchived } from '../../catalog/archive.ts';
 import type { CatalogTransaction } from '../../catalog/catalog.ts';
+import { imageOf } from '../../catalog/images.ts';
 import type { CatalogSchema, SnapshotRow } from '../../catalog/schema.ts';
 import type { SnapshotId } from '../../types/ids.ts';
 import { errors } from '../errors.ts';
@@ -75,12 +76,8 @@ export async function stillThere(transaction: CatalogTransaction, snapshotId: Sn
 
 /** That no image names it, of which instances could be launched. @throws ApiError InvalidSnapshot.InUse */
 export async function assertInNoImage(transaction: CatalogTransaction, snapshotId: SnapshotId): Promise<void> {
-  const image = await transaction
-    .selectFrom('image_devices')
-    .select('image_id')
-    .where('snapshot_id', '=', snapshotId)
-    .executeTakeFirst();
-  if (image !== undefined) throw errors.snapshotInUse(snapshotId, image.image_id);
+  const imageId = await imageOf(transaction, snapshotId);
+  if (imageId !== undefined) throw errors.snapshotInUse(snapshotId, imageId);
 }
 
 /** That there is something to read a snapshot from. @throws ApiError IncorrectState: it is not complete, or archived */
