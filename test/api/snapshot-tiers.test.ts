@@ -156,6 +156,13 @@ test('a snapshot is archived: it takes no room in the object store, and cannot b
     [shown.State, shown.Progress, shown.StorageTier, shown.FullSnapshotSizeInBytes],
     ['completed', '100%', 'archive', BLOCKS * BLOCK_BYTES],
   );
+  const movedBy = async (...Values: string[]): Promise<(string | undefined)[]> => {
+    const Filters = [{ Name: 'last-tiering-operation', Values }];
+    const { SnapshotTierStatuses = [] } = await server.ec2.send(new DescribeSnapshotTierStatusCommand({ Filters }));
+    return SnapshotTierStatuses.map(({ SnapshotId }) => SnapshotId);
+  };
+  assert.deepEqual(await movedBy('archival-completed', 'archival-failed'), [id]);
+  assert.deepEqual(await movedBy('permanent-restore-*'), []);
   const Filters = [{ Name: 'storage-tier', Values: ['archive'] }];
   const { Snapshots: archived = [] } = await server.ec2.send(new DescribeSnapshotsCommand({ Filters }));
   assert.deepEqual(
