@@ -15,7 +15,7 @@ import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { reportingImport } from './import-reports.ts';
 import { interruptible } from './interruptible.ts';
 import { type KeyFlags, SnapshotKeys } from './keys.ts';
-import { namedSnapshot } from './named-snapshot.ts';
+import { namedSnapshot, placeOf } from './named-snapshot.ts';
 import { ByteProgress, print } from './output.ts';
 
 const PATIENCE_MILLISECONDS = 60_000;
@@ -43,6 +43,7 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   process.env.UV_THREADPOOL_SIZE ??= '16';
   const store = await chosenStore(flags);
   const record = await namedSnapshot(store, snapshotId);
+  const place = await placeOf(store, record);
   const key = await new SnapshotKeys(flags, store).keyOf(record);
   const dataBytes = record.dataBlocks * BLOCK_BYTES;
   const progress = new ByteProgress(snapshotId, dataBytes);
@@ -50,7 +51,7 @@ export async function exportSnapshot(snapshotId: string, file: string, flags: St
   const size = record.volumeSizeGiB * GIB;
   await interruptible((signal) => {
     const patience = realPatience(PATIENCE_MILLISECONDS, undefined, signal);
-    const source = SnapshotSource.of(untilAborted(store, signal), record.root, patience, key);
+    const source = SnapshotSource.of(untilAborted(place, signal), record.root, patience, key);
     return progress.during(() => exportImage(source, file, size, (done) => progress.set(done)));
   });
   const seconds = (performance.now() - begun) / 1000;

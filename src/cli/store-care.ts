@@ -1,16 +1,23 @@
 import { existsSync } from 'node:fs';
+import { folderOf } from '../objects/folder-store.ts';
 import { ObjectNotFoundError } from '../objects/object-store.ts';
 import { openObjectStore } from '../objects/open-store.ts';
 import { realPatience } from '../objects/patience.ts';
 import { dataPaths } from '../server/data-directory.ts';
 import { rebuild as rebuildCatalog } from '../server/rebuild.ts';
 import { getSnapshotRecord, listSnapshotRecords, type SnapshotRecord } from '../snapshots/snapshot-record.ts';
-import { damagedFor, RECORDS_ALONE, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
+import {
+  damagedFor,
+  RECORDS_ALONE,
+  type Verified,
+  type VerifiedSnapshot,
+  verifySnapshots,
+} from '../snapshots/verify.ts';
 import { formatBytes, type Sha256 } from '../types/units.ts';
 import { chosenDataDir, connectToServer, runningServer } from './connection.ts';
 import { chosenStore, type StoreFlags } from './images.ts';
 import { SnapshotKeys } from './keys.ts';
-import { namedSnapshot } from './named-snapshot.ts';
+import { archiveFolderOf, namedSnapshot } from './named-snapshot.ts';
 import { ProgressBar, print } from './output.ts';
 
 const PATIENCE_MILLISECONDS = 30_000;
@@ -29,10 +36,13 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   }
   if (records.length === 0 && unreadable.length === 0) throw new Error(`there is no such snapshot in ${store.url}`);
   const keys = new SnapshotKeys(flags, store);
-  const snapshots: VerifiedSnapshot[] = [];
+  /** By the folder that they are in, where the store is an archive. */
+  const byFolder = new Map<string | undefined, VerifiedSnapshot[]>();
   for (const record of records) {
-    const { snapshotId, volumeId, startTime } = record;
-    snapshots.push({ snapshotId, volumeId, startTime, root: record.root, key: await keys.keyOf(record) });
+    const { snapshotId, volumeId, startTime, root } = record;
+    const folder = await archiveFolderOf(store, record);
+    if (!byFolder.has(folder)) byFolder.set(folder, []);
+    byFolder.get(folder)?.push({ snapshotId, volumeId, startTime, root, key: await keys.keyOf(record) });
   }
   const rootNow = async (snapshotId: string): Promise<Sha256 | undefined> => {
     const record = await getSnapshotRecord(store, snapshotId).catch((error: unknown) => {
@@ -43,9 +53,19 @@ export async function verify(ids: string[], flags: StoreFlags & { set?: string }
   };
   const bar = new ProgressBar(`checking ${records.length} snapshots`, formatBytes);
   const patience = realPatience(PATIENCE_MILLISECONDS);
-  const verified = await verifySnapshots(store, snapshots, patience, rootNow, (bytes) => bar.set(bytes), {
-    recordsAtOnce: RECORDS_ALONE,
-  });
+  const verified: Verified = { snapshots: 0, blocks: 0, bytes: 0, damage: [] };
+  for (const [folder, snapshots] of byFolder) {
+    const place = folder === undefined ? store : folderOf(store, folder);
+    const onProgress = (bytes: number): void => bar.set(verified.bytes + bytes);
+    const options = { recordsAtOnce: RECORDS_ALONE };
+    const found = await verifySnapshots(place, snapshots, patience, rootNow, onProgress, options);
+    verified.snapshots += found.snapshots;
+    verified.blocks += found.blocks;
+    verified.bytes += found.bytes;
+    for (const each of found.damage) {
+      verified.damage.push(folder === undefined ? each : { ...each, object: `${folder}/${each.object}` });
+    }
+  }
   bar.end();
   const damage = [...unreadable.map((each) => ({ ...each, lost: true, affected: [] })), ...verified.damage];
   const damaged = [...damagedFor(verified.damage)];

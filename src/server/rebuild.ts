@@ -200,6 +200,10 @@ async function bringBack(
   isCopy: boolean,
   rebuilt: Rebuilt,
 ): Promise<void> {
+  // Taken for the object store, it would be this server's, with snapshots of which it has nothing where it looks.
+  if (record.archive?.root === record.root && record.dataBlocks > 0) {
+    throw new Error(`${store.url} is an archive (it says so of ${record.snapshotId}): give it with --archive-store`);
+  }
   const row = rowOf(record);
   const { snapshot_id } = row;
   const known = await transaction

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { closeSync, cpSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, cpSync, existsSync, openSync, readdirSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, test } from 'node:test';
 import {
@@ -248,6 +248,22 @@ test('the folder of an archived snapshot is a store that can be verified and exp
   readSync(opened, found, 0, bytes.length, 0);
   closeSync(opened);
   assert.ok(found.equals(bytes));
+  // And so is the archive, as far as looking goes.
+  const all = ['--object-store', `file://${archive}`];
+  const together = JSON.parse(await tool(process.execPath, [CLEANCUT, 'verify', ...all, '--json']));
+  assert.deepEqual([together.snapshots, together.blocks, together.damage], [1, BLOCKS, []]);
+  await tool(process.execPath, [CLEANCUT, 'export', id, `${image}-2`, ...all]);
+  assert.ok(readFileSync(`${image}-2`).subarray(0, bytes.length).equals(bytes));
+  const other = ['--data-dir', temporaryDirectory(t)];
+  await assert.rejects(tool(process.execPath, [CLEANCUT, 'rebuild', ...all, ...other]), /give it with --archive-store/);
+  const [pack] = packsIn(`${archive}/${id}`);
+  const path = `${archive}/${id}/packs/${pack.slice(0, 2)}/${pack}`;
+  writeFileSync(path, randomBytes(readFileSync(path).length));
+  const damaged = await tool(process.execPath, [CLEANCUT, 'verify', ...all, '--json']).catch(
+    (error: { stdout: string }) => error.stdout,
+  );
+  const { damage } = JSON.parse(damaged) as typeof together;
+  assert.ok(damage.length > 0 && damage.every((each: { object: string }) => each.object.startsWith(`${id}/packs/`)));
   await server.ec2.send(new DeleteSnapshotCommand({ SnapshotId: id }));
 });
 
