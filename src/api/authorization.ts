@@ -5,6 +5,7 @@ import { tagsOf } from '../catalog/tags.ts';
 import { knownId } from '../types/ids.ts';
 import { errors } from './errors.ts';
 import type { Call, Caller } from './operation.ts';
+import { ruleArn, tagsOfRule } from './recycle-bin/rule-view.ts';
 
 export type TargetType = 'image' | 'instance' | 'replace-root-volume-task' | 'rule' | 'snapshot' | 'volume';
 
@@ -105,8 +106,7 @@ function contextOf({ caller, region, services }: Call): Context {
 
 /** Snapshots and images have no account in their ARN, as they may be used across accounts. */
 function arnOf({ caller, region }: Call, { type, id }: Target): string {
-  // One of the Recycle Bin's.
-  if (type === 'rule') return `arn:aws:rbin:${region}:${caller.accountId}:rule/${id ?? '*'}`;
+  if (type === 'rule') return ruleArn({ account_id: caller.accountId, region, rule_id: id ?? '*' });
   const account = type === 'snapshot' || type === 'image' ? '' : caller.accountId;
   return `arn:aws:ec2:${region}:${account}:${type}/${id ?? '*'}`;
 }
@@ -209,8 +209,7 @@ const READERS: Record<TargetType, Reader> = {
       .executeTakeFirst();
     if (row === undefined) return undefined;
     const keys: Keys = { 'rbin:Attribute/ResourceType': 'EBS_SNAPSHOT', ownTags: false };
-    const tags = JSON.parse(row.tags) as { Key: string; Value: string }[];
-    for (const { Key, Value } of tags) keys[`aws:ResourceTag/${Key}`] = Value;
+    for (const { Key, Value } of tagsOfRule(row)) keys[`aws:ResourceTag/${Key}`] = Value;
     return keys;
   },
   async 'replace-root-volume-task'() {

@@ -173,7 +173,7 @@ export class ArchiveRunner {
       // Deleted, or ended otherwise.
       if (move === undefined) return;
       try {
-        // As above, for a move begins with an empty folder. Where it cannot be told now, it is asked again in a minute.
+        // A move to the archive empties the folder first, which may be the owner's. Where that cannot be told now, in a minute.
         await this.#owner.require();
       } catch (error) {
         log('warn', `${snapshotId}: its ${move.archive.operation} has to wait: ${(error as Error).message}`);

@@ -13,10 +13,10 @@ import {
 } from '../api/recycle-bin/rules.ts';
 import type { ApiError } from '../wire/api-error.ts';
 import type { HttpAnswer, HttpRequest } from '../wire/http-server.ts';
-import { matchRoute, namedRoute, parseJson, routeOf, toJson } from '../wire/rest-json.ts';
+import { matchRoute, namedRoute, newRoute, parseJson, toJson } from '../wire/rest-json.ts';
 import { jsonError } from './json-errors.ts';
 
-/** All ten. Labels and queries are named as the members that they are. */
+/** All ten. */
 export const RECYCLE_BIN_OPERATIONS: Readonly<Record<string, RuleOperation>> = {
   CreateRule: createRule,
   DeleteRule: deleteRule,
@@ -30,17 +30,18 @@ export const RECYCLE_BIN_OPERATIONS: Readonly<Record<string, RuleOperation>> = {
   UpdateRule: updateRule,
 };
 
+/** Labels are named as the members that they are. */
 const ROUTES = [
-  routeOf('CreateRule', 'POST', '/rules', 201),
-  routeOf('DeleteRule', 'DELETE', '/rules/{Identifier}', 204),
-  routeOf('GetRule', 'GET', '/rules/{Identifier}', 200),
-  routeOf('ListRules', 'POST', '/list-rules', 200),
-  routeOf('ListTagsForResource', 'GET', '/tags/{ResourceArn}', 200),
-  routeOf('LockRule', 'PATCH', '/rules/{Identifier}/lock', 200),
-  routeOf('TagResource', 'POST', '/tags/{ResourceArn}', 201),
-  routeOf('UnlockRule', 'PATCH', '/rules/{Identifier}/unlock', 200),
-  routeOf('UntagResource', 'DELETE', '/tags/{ResourceArn}', 204),
-  routeOf('UpdateRule', 'PATCH', '/rules/{Identifier}', 200),
+  newRoute('CreateRule', 'POST', '/rules', 201),
+  newRoute('DeleteRule', 'DELETE', '/rules/{Identifier}', 204),
+  newRoute('GetRule', 'GET', '/rules/{Identifier}', 200),
+  newRoute('ListRules', 'POST', '/list-rules', 200),
+  newRoute('ListTagsForResource', 'GET', '/tags/{ResourceArn}', 200),
+  newRoute('LockRule', 'PATCH', '/rules/{Identifier}/lock', 200),
+  newRoute('TagResource', 'POST', '/tags/{ResourceArn}', 201),
+  newRoute('UnlockRule', 'PATCH', '/rules/{Identifier}/unlock', 200),
+  newRoute('UntagResource', 'DELETE', '/tags/{ResourceArn}', 204),
+  newRoute('UpdateRule', 'PATCH', '/rules/{Identifier}', 200),
 ];
 
 /** The rules by which deleted snapshots are kept for a while: the API of AWS's Recycle Bin, REST and JSON. */

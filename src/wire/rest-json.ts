@@ -32,12 +32,12 @@ export function restOperations(sdk: Record<string, unknown>): RestOperation[] {
   return Object.values(sdk).flatMap((exported) => {
     if (!Array.isArray(exported) || exported[0] !== 9) return [];
     const [, , name, { http }, input, output] = exported as unknown as StaticOperation;
-    return [{ ...routeOf(name, ...http), input: normalized(input), output: normalized(output) }];
+    return [{ ...newRoute(name, ...http), input: normalized(input), output: normalized(output) }];
   });
 }
 
 /** @param template the path, with labels like `{SnapshotId}` */
-export function routeOf(name: string, method: string, template: string, status: number): Route {
+export function newRoute(name: string, method: string, template: string, status: number): Route {
   const labels = [...template.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
   const path = new RegExp(`^${template.replace(/\{\w+\}/g, '([^/]+)')}$`);
   return { name, method, path, labels, status };

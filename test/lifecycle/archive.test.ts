@@ -105,6 +105,16 @@ class World {
     return { root: row.root, archive: (await archivesOf(this.catalog, [snapshotId])).get(snapshotId) };
   }
 
+  /** As DeleteSnapshot does it. */
+  async delete(snapshotId: SnapshotId): Promise<void> {
+    const row = await this.catalog
+      .selectFrom('snapshots')
+      .selectAll()
+      .where('snapshot_id', '=', snapshotId)
+      .executeTakeFirstOrThrow();
+    await this.catalog.transaction().execute((transaction) => deleteSnapshotRow(transaction, row));
+  }
+
   /** That wherever the catalog says that the snapshot is, it is whole. @returns where */
   async places(snapshotId: SnapshotId): Promise<string[]> {
     const { root, archive } = await this.rows(snapshotId);
@@ -330,12 +340,7 @@ test('a snapshot that is deleted while it moves leaves nothing in the archive', 
     if (request !== 'put') return;
     requests += 1;
     if (requests !== 1) return;
-    const row = await world.catalog
-      .selectFrom('snapshots')
-      .selectAll()
-      .where('snapshot_id', '=', id)
-      .executeTakeFirstOrThrow();
-    await world.catalog.transaction().execute((transaction) => deleteSnapshotRow(transaction, row));
+    await world.delete(id);
     // What the move still brings there is yet to come.
     await runner.removeDeleted();
   };
@@ -355,12 +360,7 @@ test('what the archive has of a deleted snapshot is removed, and by the next sta
     await world.ask(each, 'archival');
     await settled(world, world.server().runner, each);
   }
-  const row = await world.catalog
-    .selectFrom('snapshots')
-    .selectAll()
-    .where('snapshot_id', '=', id)
-    .executeTakeFirstOrThrow();
-  await world.catalog.transaction().execute((transaction) => deleteSnapshotRow(transaction, row));
+  await world.delete(id);
   let left = 2;
   world.archive.beforeRequest = (request) => {
     left -= 1;
@@ -383,12 +383,7 @@ test('a copy of the server takes nothing away from the archive: neither what is 
   const before = new Map(world.archive.objects);
   const owned = world.store.objects.get('owner.json') ?? Buffer.alloc(0);
   await world.store.put('owner.json', [Buffer.from(JSON.stringify({ serverId: 'another' }))]);
-  const row = await world.catalog
-    .selectFrom('snapshots')
-    .selectAll()
-    .where('snapshot_id', '=', deleted)
-    .executeTakeFirstOrThrow();
-  await world.catalog.transaction().execute((transaction) => deleteSnapshotRow(transaction, row));
+  await world.delete(deleted);
   const { runner } = world.server();
   await assert.rejects(runner.removeDeleted(), /another server/);
   await world.ask(archived, 'permanent-restore');

@@ -4,7 +4,7 @@ import { ruleErrors } from './rule-errors.ts';
 /** Without a value: whatever the value is. */
 export type ResourceTag = { ResourceTagKey: string; ResourceTagValue?: string | undefined };
 export type RuleTag = { Key: string; Value: string };
-export type LockState = 'locked' | 'pending_unlock' | 'unlocked';
+type LockState = 'locked' | 'pending_unlock' | 'unlocked';
 
 /** Which snapshots a rule is about. */
 export function resourceTagsOf(rule: Pick<RetentionRuleRow, 'resource_tags' | 'exclude_resource_tags'>): {
@@ -17,7 +17,7 @@ export function resourceTagsOf(rule: Pick<RetentionRuleRow, 'resource_tags' | 'e
   };
 }
 
-export function tagsOfRule(rule: RetentionRuleRow): RuleTag[] {
+export function tagsOfRule(rule: Pick<RetentionRuleRow, 'tags'>): RuleTag[] {
   return JSON.parse(rule.tags) as RuleTag[];
 }
 
@@ -62,6 +62,10 @@ export function ruleSummary(rule: RetentionRuleRow, now: Date): object {
   };
 }
 
-export function ruleArn({ account_id, region, rule_id }: RetentionRuleRow): string {
+export function ruleArn({
+  account_id,
+  region,
+  rule_id,
+}: Pick<RetentionRuleRow, 'account_id' | 'region' | 'rule_id'>): string {
   return `arn:aws:rbin:${region}:${account_id}:rule/${rule_id}`;
 }

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { retentionRulesOf } from '../../catalog/recycle-bin.ts';
 import type { RetentionRuleRow } from '../../catalog/schema.ts';
 import { DAY_MILLISECONDS } from '../../types/units.ts';
+import { ApiError } from '../../wire/api-error.ts';
 import { requestTags, type Target } from '../authorization.ts';
 import { fillPage } from '../pages.ts';
 import { ruleErrors } from './rule-errors.ts';
@@ -90,8 +91,8 @@ export const listRules = ruleOperation(ListRulesRequest, async (input, call) => 
     async (rows) => rows,
     matches,
   ).catch((error: unknown) => {
-    // The size of the page is known to be right.
-    throw input.NextToken === undefined ? error : ruleErrors.invalidToken();
+    // EC2's word for a token that is none; the size of the page is known to be right.
+    throw error instanceof ApiError ? ruleErrors.invalidToken() : error;
   });
   return { Rules: page.items.map((rule) => ruleSummary(rule, now())), NextToken: page.nextToken };
 });

@@ -44,7 +44,6 @@ export const copySnapshot: Operation<CopySnapshotRequest, CopySnapshotResult> = 
     const snapshotId = await lifecycle.locks.hold([sourceId], async () => {
       const [source] = await findVisibleSnapshots(there, [sourceId]);
       assertReadable(source);
-      if (source.root === null) throw errors.snapshotArchived(sourceId);
       const encryption = await protect(call, await planEncryption(call, wish, source));
       const { root, data_key_id } = source;
       const same = encryption.data_key_id === data_key_id;

@@ -4,6 +4,7 @@ import type { CatalogTransaction } from '../../catalog/catalog.ts';
 import { imageOf } from '../../catalog/images.ts';
 import type { CatalogSchema, SnapshotRow } from '../../catalog/schema.ts';
 import type { SnapshotId } from '../../types/ids.ts';
+import type { Sha256 } from '../../types/units.ts';
 import { errors } from '../errors.ts';
 import { firstMissing } from '../identifiers.ts';
 import type { Call } from '../operation.ts';
@@ -80,8 +81,11 @@ export async function assertInNoImage(transaction: CatalogTransaction, snapshotI
   if (imageId !== undefined) throw errors.snapshotInUse(snapshotId, imageId);
 }
 
+/** One that has a manifest in the object store. */
+type ReadableSnapshot = SnapshotRow & { root: Sha256 };
+
 /** That there is something to read a snapshot from. @throws ApiError IncorrectState: it is not complete, or archived */
-export function assertReadable(snapshot: SnapshotRow): void {
+export function assertReadable(snapshot: SnapshotRow): asserts snapshot is ReadableSnapshot {
   const { snapshot_id, state } = snapshot;
   if (state !== 'completed') throw errors.snapshotState(snapshot_id, state);
   if (isArchived(snapshot)) throw errors.snapshotArchived(snapshot_id);
