@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { AccountId } from '../types/ids.ts';
+import { DAY_MILLISECONDS } from '../types/units.ts';
 import { ADMINISTRATOR_ACCESS, type Policy, parsePolicy } from './policy.ts';
 import type { SecretBox } from './secret-box.ts';
 
@@ -239,7 +240,7 @@ export class Users {
 
   async forgetExpiredSessions(): Promise<void> {
     // A day longer than they live: until then the answer is that they have expired.
-    const before = new Date(this.#now().getTime() - 24 * 60 * 60 * 1000).toISOString();
+    const before = new Date(this.#now().getTime() - DAY_MILLISECONDS).toISOString();
     await this.#catalog.deleteFrom('sessions').where('expires_at', '<', before).execute();
   }
 

@@ -3,7 +3,7 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
 import { type Garbage, type Live, Marking, removeGarbage } from '../snapshots/collection.ts';
 import type { SnapshotId } from '../types/ids.ts';
-import type { Sha256 } from '../types/units.ts';
+import { DAY_MILLISECONDS, type Sha256 } from '../types/units.ts';
 import { allSnapshots } from './all-snapshots.ts';
 import type { ArchiveRunner } from './archive-runner.ts';
 import type { LifecycleOptions } from './options.ts';
@@ -20,7 +20,7 @@ const LOOK_MILLISECONDS = 100;
 /** So long new uploads wait for one that must be. One that is resting for its guests takes a quarter of an hour or two. */
 const PATIENCE_MILLISECONDS = 45 * 60_000;
 /** How long a manifest that was written anew is kept for those who read by it. */
-const RETIRED_MILLISECONDS = 24 * 60 * 60 * 1000;
+const RETIRED_MILLISECONDS = DAY_MILLISECONDS;
 
 export type Collected = {
   /** Why nothing was looked at; try again later. */

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import { removeTags } from '../catalog/tags.ts';
 import type { CaptureProgress } from '../snapshots/capture.ts';
 import type { InstanceId, SnapshotId, VolumeId } from '../types/ids.ts';
+import { DAY_MILLISECONDS } from '../types/units.ts';
 import { ArchiveRunner } from './archive-runner.ts';
 import { Bases } from './bases.ts';
 import { Collector } from './collector.ts';
@@ -24,7 +25,7 @@ import { UploadGate } from './upload-gate.ts';
 import { VolumeRunner } from './volume-runner.ts';
 import { WrittenBlocks } from './written-blocks.ts';
 
-const COLLECTION_MILLISECONDS = 24 * 60 * 60 * 1000;
+const COLLECTION_MILLISECONDS = DAY_MILLISECONDS;
 /** Tried in vain for so long, a collection holds uploads back. */
 const VAIN_MILLISECONDS = 6 * 60 * 60 * 1000;
 /** Terminated instances stay visible for about an hour. */

@@ -2,7 +2,7 @@ import { keepOwnValue, ownValue } from '../catalog/own-values.ts';
 import { realPatience } from '../objects/patience.ts';
 import { type Damage, damagedFor, ReadBefore, type VerifiedSnapshot, verifySnapshots } from '../snapshots/verify.ts';
 import { knownId, parseId } from '../types/ids.ts';
-import type { Sha256 } from '../types/units.ts';
+import { DAY_MILLISECONDS, type Sha256 } from '../types/units.ts';
 import { allSnapshots } from './all-snapshots.ts';
 import type { Bases } from './bases.ts';
 import { LastTime } from './last-time.ts';
@@ -12,7 +12,6 @@ const READ_PATIENCE_MILLISECONDS = 60_000;
 const NOTE_MILLISECONDS = 10_000;
 /** Its name among what the server keeps for itself. */
 const PROGRESS = 'scrub-progress';
-const DAY_MILLISECONDS = 24 * 60 * 60 * 1000;
 
 export type ScrubSettings = {
   /** How often everything is read, in days; 0 for never. */

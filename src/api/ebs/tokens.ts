@@ -1,8 +1,9 @@
 import { createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Catalog } from '../../catalog/catalog.ts';
+import { DAY_MILLISECONDS } from '../../types/units.ts';
 import { ebsErrors } from './ebs-errors.ts';
 
-const LIFETIME_MILLISECONDS = 7 * 24 * 60 * 60 * 1000;
+const LIFETIME_MILLISECONDS = 7 * DAY_MILLISECONDS;
 
 /** Opaque tokens of the EBS direct APIs: each is good for one thing, for seven days, and for no one who makes one up. */
 export class Tokens {
